@@ -1,0 +1,3 @@
+//! The schemas, against real objects of real kinds.
+
+mod schemas;

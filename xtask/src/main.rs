@@ -1,0 +1,75 @@
+//! The chores of the workspace: `cargo xtask ci`, `lint`, `bless`, `journey`.
+//!
+//! Each chore is a list of cargo commands; what they check lives in the tests. It depends on no crate of the workspace
+//! and on little else, so that it is built in seconds.
+#![expect(clippy::print_stdout, reason = "a chore tells a person at a terminal what it does")]
+
+mod steps;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+
+use crate::steps::{Step, cargo, run};
+
+/// The chores of the workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+enum Chore {
+    /// Run everything that a commit must pass: format, lints, documentation and tests.
+    Ci,
+    /// Run `ci` without the tests.
+    Lint,
+    /// Rewrite golden files, snapshots and transcripts with what the tests produce now; needs cargo-insta.
+    Bless,
+    /// Replay `tests/journey/*.transcript` with the binary and compare what it prints.
+    Journey,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Chore::parse() {
+        Chore::Ci => run(lint().into_iter().chain([test()])),
+        Chore::Lint => run(lint()),
+        Chore::Bless => bless(),
+        Chore::Journey => run(journey()?),
+    }
+}
+
+fn lint() -> [Step; 4] {
+    let mut documentation = cargo(["doc", "--workspace", "--no-deps", "--document-private-items"]);
+    documentation.env("RUSTDOCFLAGS", "-D warnings");
+    [
+        Step::new("format", cargo(["fmt", "--all", "--", "--check"])),
+        Step::new("clippy", cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+        // No part of all targets, as `cargo test` leaves it out.
+        Step::new("clippy journey", cargo(["clippy", "--workspace", "--test", "journey", "--", "-D", "warnings"])),
+        Step::new("documentation", documentation),
+    ]
+}
+
+fn test() -> Step {
+    Step::new("tests", cargo(["test", "--workspace", "--no-fail-fast"]))
+}
+
+fn journey() -> anyhow::Result<[Step; 2]> {
+    // This program and `landfall` are built into the same folder, wherever the user has put it.
+    let this = std::env::current_exe().context("failed to find out where this program is")?;
+    let programs = this.parent().context("this program is in no folder")?;
+    let mut replay = cargo(["test", "--workspace", "--test", "journey"]);
+    replay.env("LANDFALL_PROGRAMS", programs);
+    Ok([Step::new("build", cargo(["build", "--package", "landfall"])), Step::new("journey", replay)])
+}
+
+fn bless() -> anyhow::Result<ExitCode> {
+    let mut test = cargo(["test", "--workspace", "--no-fail-fast"]);
+    // A snapshot that changed is no failure here, and must not keep the next one of the same test from being written.
+    test.env("LANDFALL_BLESS", "1").env("INSTA_UPDATE", "always").env("INSTA_FORCE_PASS", "1");
+    let [build, mut journey] = journey()?;
+    journey.command.env("LANDFALL_BLESS", "1");
+    let accept = Step::new("snapshots", cargo(["insta", "accept", "--workspace"]))
+        .needs("inline snapshots are written by cargo-insta: `cargo install --locked cargo-insta`");
+    let blessed = run([Step::new("tests", test), accept, build, journey])?;
+    println!("\nread what changed with `git diff`, and say why in the commit");
+    Ok(blessed)
+}
