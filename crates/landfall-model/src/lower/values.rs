@@ -1,0 +1,282 @@
+//! Values that contradict their neighbours, or that only a library can judge: cron, time zones.
+
+use std::str::FromStr;
+
+use crate::diagnostic::Finding;
+use crate::document::{Document, EnvironmentValue, Expose, Probe, Probes, Replicas, Service};
+use crate::span::{Span, Spanned};
+use crate::units::Name;
+
+pub(super) fn check(document: &Document, findings: &mut Vec<Finding>) {
+    for (name, service) in &document.services {
+        service_values(name, service, findings);
+    }
+    for (name, flow) in &document.flows {
+        if flow.steps.is_empty() {
+            findings.push(
+                Finding::error("empty-flow", name.span, format!("flow `{name}` has no steps"))
+                    .help("add `steps: [client -> …]`"),
+            );
+        }
+    }
+    for (name, store) in &document.stores {
+        if store.members.value == 0 {
+            findings.push(
+                Finding::error("no-members", store.members.span, format!("store `{name}` has no members"))
+                    .help("set `members` to at least 1"),
+            );
+        }
+    }
+    if let Some(pipeline) = &document.delivery.pipeline
+        && let Some(schedule) = &pipeline.scan_schedule
+    {
+        cron(schedule, findings);
+    }
+    shares(document, findings);
+    environments_in_a_circle(document, findings);
+    let windows = document.environments.values().flat_map(|environment| &environment.deploy_windows);
+    windows.for_each(|window| time_zone(&window.time_zone, findings));
+    if let Some(zone) = document.observability.on_call.as_ref().and_then(|on_call| on_call.time_zone.as_ref()) {
+        time_zone(zone, findings);
+    }
+    let mut ids = std::collections::BTreeMap::new();
+    for claim in &document.claims {
+        if let Some(first) = ids.insert(claim.id.as_str(), claim.id.span) {
+            let finding =
+                Finding::error("duplicate-name", claim.id.span, format!("two claims have the id `{}`", claim.id));
+            findings.push(finding.also(first, "the other one").help("ids are unique, so that evidence can name them"));
+        }
+    }
+    for patch in &document.patches {
+        if patch.merge.is_none() == patch.operations.is_none() {
+            let finding =
+                Finding::error("patch", patch.target.kind.span, "a patch needs either `merge` or `operations`");
+            findings.push(finding.help("`merge` takes a fragment of the object, `operations` a JSON Patch"));
+        }
+    }
+    for object in &document.objects {
+        let named = |pointer: &str| object.pointer(pointer).is_some_and(serde_json::Value::is_string);
+        if !(named("/apiVersion") && named("/kind") && named("/metadata/name")) {
+            let finding =
+                Finding::error("object", object.span, "an object needs `apiVersion`, `kind` and `metadata.name`");
+            findings.push(finding.help("write it as one would for `kubectl apply`"));
+        }
+    }
+}
+
+/// Shares of something that cannot be more than all of it.
+fn shares(document: &Document, findings: &mut Vec<Finding>) {
+    let promised = document.objectives.availability.iter();
+    let services = document.services.values().filter_map(|service| service.objective.as_ref()?.availability.as_ref());
+    let stores = document.stores.values().filter_map(|store| store.availability.as_ref());
+    let externals = document.externals.values();
+    let externals = externals.flat_map(|external| external.availability.iter().chain(&external.profile.errors));
+    for share in promised.chain(services).chain(stores).chain(externals) {
+        if share.fraction() > 1.0 {
+            let finding = Finding::error("wrong-value", share.span, format!("`{share}` is more than all of it"));
+            findings.push(finding.help("write a share of at most `100%`"));
+        }
+    }
+}
+
+/// A release that waits for itself never comes.
+fn environments_in_a_circle(document: &Document, findings: &mut Vec<Finding>) {
+    for (name, environment) in &document.environments {
+        let Some(first) = &environment.after else { continue };
+        let mut way = vec![name.as_str()];
+        let mut next = Some(first);
+        while let Some(after) = next.filter(|after| !way.contains(&after.as_str())) {
+            way.push(after.as_str());
+            next = document.environments.get(after.as_str()).and_then(|environment| environment.after.as_ref());
+        }
+        // The circle is told once, at the first of its names.
+        if next.is_some_and(|last| last.as_str() == name.as_str()) && way.iter().min() == Some(&name.as_str()) {
+            let finding = Finding::error("wrong-value", first.span, format!("`{name}` comes after itself"));
+            let way = way.iter().rev().copied().collect::<Vec<_>>().join(" -> ");
+            findings.push(
+                finding
+                    .because(format!("{name} -> {way}"))
+                    .help("promotion begins somewhere: remove `after` from one of them"),
+            );
+        }
+    }
+}
+
+/// A host is a DNS name and nothing more: `Ingress` and `HTTPRoute` refuse a URL.
+fn exposure(expose: &Expose, findings: &mut Vec<Finding>) {
+    let host = expose.host.as_str();
+    let label = |label: &str| {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        !label.is_empty() && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    if !host.strip_prefix("*.").unwrap_or(host).split('.').all(label) {
+        let finding = Finding::error("wrong-value", expose.host.span, format!("`{host}` is not a DNS name"));
+        findings.push(finding.help("write the name alone, such as `api.example.com`; the path goes into `path`"));
+    }
+    if !expose.path.starts_with('/') {
+        let path = &expose.path;
+        let finding = Finding::error("wrong-value", path.span, format!("the path `{path}` must begin with `/`"));
+        findings.push(finding.help(format!("write `/{path}`")));
+    }
+}
+
+fn service_values(name: &Spanned<Name>, service: &Service, findings: &mut Vec<Finding>) {
+    let subject = format!("service.{name}");
+    let mut found = Vec::new();
+    replicas(name, &service.replicas, &mut found);
+    probes(name, &service.probes, &mut found);
+    for (variable, value) in &service.env {
+        environment_value(variable, value, &mut found);
+    }
+    if let Some(expose) = &service.expose {
+        exposure(expose, &mut found);
+    }
+    for window in &service.windows {
+        time_zone(&window.time_zone, &mut found);
+    }
+    if let Some(schedule) = &service.schedule {
+        cron(&schedule.cron, &mut found);
+        schedule.time_zone.iter().for_each(|zone| time_zone(zone, &mut found));
+    }
+    let is_job = service.kind.value == crate::document::ServiceKind::ScheduledJob;
+    if is_job != service.schedule.is_some() {
+        let finding = if is_job {
+            Finding::error("schedule", service.kind.span, format!("`{name}` is a scheduled job without a schedule"))
+                .help("add `schedule: \"0 2 * * *\"`, or choose another kind")
+        } else {
+            let at = service.schedule.as_ref().map_or(name.span, |schedule| schedule.cron.span);
+            Finding::error("schedule", at, format!("`{name}` has a schedule but is not a scheduled job"))
+                .help("add `kind: scheduled-job`")
+        };
+        found.push(finding);
+    }
+    if let Some(port) = &service.port
+        && let Some((other, _)) = service.ports.get_key_value("http")
+    {
+        found.push(
+            Finding::error("duplicate-name", other.span, format!("`{name}` has two ports named `http`"))
+                .also(port.span, "`port` is the port `http`")
+                .help("keep one of them"),
+        );
+    }
+    findings.extend(found.into_iter().map(|finding| finding.on(subject.clone())));
+}
+
+fn replicas(name: &Spanned<Name>, replicas: &Replicas, findings: &mut Vec<Finding>) {
+    if let (Some(count), Some(bound)) = (&replicas.count, replicas.min.as_ref().or(replicas.max.as_ref())) {
+        findings.push(
+            Finding::error("replicas", count.span, format!("`{name}` has both a fixed number of replicas and bounds"))
+                .also(bound.span, "a bound")
+                .because("an autoscaler and a fixed number undo each other on every apply")
+                .help(format!(
+                    "keep one of them; in an environment, `replicas: {count}` replaces all of it, while `{{ count: {count} }}` is added to it"
+                )),
+        );
+    }
+    if let (Some(min), Some(max)) = (&replicas.min, &replicas.max)
+        && min.value > max.value
+    {
+        let finding =
+            Finding::error("replicas", min.span, format!("`{name}` has at least {min} and at most {max} replicas"));
+        findings.push(finding.also(max.span, "less than the minimum").help("exchange them"));
+    }
+    let metric = replicas.cpu.as_ref().map(|metric| metric.span).or(replicas.memory.as_ref().map(|metric| metric.span));
+    let metric = metric.or(replicas.custom.values().next().map(|metric| metric.span));
+    if let (Some(span), None) = (metric, &replicas.max) {
+        let finding = Finding::error("replicas", span, format!("`{name}` scales by a metric, but has no `max`"));
+        findings.push(finding.help("add `min` and `max`"));
+    }
+}
+
+fn probes(name: &Spanned<Name>, probes: &Probes, findings: &mut Vec<Finding>) {
+    for (which, probe) in [("live", &probes.live), ("ready", &probes.ready), ("startup", &probes.startup)] {
+        let Some(probe) = probe else { continue };
+        let forms = forms(probe);
+        if forms.len() != 1 {
+            let at = forms.get(1).or(forms.first()).copied().unwrap_or(name.span);
+            findings.push(
+                Finding::error(
+                    "probe",
+                    at,
+                    format!("the `{which}` probe of `{name}` needs exactly one of `http`, `tcp`, `grpc` and `exec`"),
+                )
+                .help("for example `{ http: /health }`"),
+            );
+        }
+        if probe.timeout.value > probe.period.value {
+            findings.push(
+                Finding::error(
+                    "probe",
+                    probe.timeout.span,
+                    format!("the `{which}` probe of `{name}` may wait longer than its period"),
+                )
+                .also(probe.period.span, "the period")
+                .help("keep `timeout` below `period`"),
+            );
+        }
+        if let Some(path) = &probe.http
+            && !path.starts_with('/')
+        {
+            let finding = Finding::error("probe", path.span, format!("the path `{path}` must begin with `/`"));
+            findings.push(finding.help(format!("write `/{path}`")));
+        }
+    }
+}
+
+fn forms(probe: &Probe) -> Vec<Span> {
+    let texts = [&probe.http, &probe.tcp, &probe.grpc];
+    texts.into_iter().flatten().map(|text| text.span).chain(probe.exec.first().map(|word| word.span)).collect()
+}
+
+fn environment_value(variable: &Spanned<String>, value: &EnvironmentValue, findings: &mut Vec<Finding>) {
+    let sources = [
+        value.value.as_ref().map(|value| value.span),
+        value.secret.as_ref().map(|value| value.span),
+        value.store.as_ref().map(|value| value.span),
+        value.field.as_ref().map(|value| value.span),
+    ];
+    if sources.into_iter().flatten().count() != 1 {
+        let finding =
+            Finding::error("environment-variable", variable.span, format!("`{variable}` needs exactly one source"));
+        findings.push(finding.help("give it a plain value, or one of `secret`, `store` and `field`"));
+    }
+    if let Some(store) = &value.store
+        && !["host", "port", "address", "url", "username", "password"].contains(&store.key.as_str())
+    {
+        let finding = Finding::error("environment-variable", store.span, format!("a store has no `{}`", store.key));
+        findings.push(finding.help("a store has `host`, `port`, `address`, `url`, `username` and `password`"));
+    }
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if variable.is_empty() || variable.starts_with(|c: char| c.is_ascii_digit()) || !variable.chars().all(valid) {
+        let finding = Finding::error(
+            "environment-variable",
+            variable.span,
+            format!("`{variable}` is not the name of a variable"),
+        );
+        findings.push(finding.help("use letters, digits and `_`"));
+    }
+}
+
+fn time_zone(zone: &Spanned<String>, findings: &mut Vec<Finding>) {
+    if jiff::tz::TimeZone::get(zone).is_err() {
+        let finding = Finding::error("time-zone", zone.span, format!("there is no time zone `{zone}`"));
+        findings.push(finding.help("use a name of the IANA database, such as `Europe/Berlin` or `Asia/Kolkata`"));
+    }
+}
+
+fn cron(schedule: &Spanned<String>, findings: &mut Vec<Finding>) {
+    let parsed = croner::Cron::from_str(schedule);
+    let five = schedule.split_whitespace().count() == 5 || schedule.starts_with('@');
+    if parsed.is_err() || !five {
+        let mut finding = Finding::error("schedule", schedule.span, format!("`{schedule}` is not a schedule"));
+        if let Err(error) = parsed
+            && five
+        {
+            finding = finding.because(error.to_string().trim_end_matches('.').to_lowercase());
+        }
+        findings
+            .push(finding.help(
+                "write five fields: minute, hour, day of the month, month, day of the week, such as `0 2 * * *`",
+            ));
+    }
+}
