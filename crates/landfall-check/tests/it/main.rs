@@ -1,0 +1,5 @@
+//! The rules from outside: a file goes in, findings and proofs come out.
+
+mod examples;
+mod isolation;
+mod structural;
