@@ -1,0 +1,15 @@
+//! Tests of what is rendered, by what a reader of the objects sees.
+
+mod architecture;
+mod environment;
+mod everything;
+mod exposure;
+mod files;
+mod monitoring;
+mod namespaces;
+mod network;
+mod patches;
+mod scaling;
+mod secrets;
+mod stores;
+mod workload;

@@ -1,0 +1,184 @@
+//! Monitoring: what is scraped, what raises an alert, who is told.
+
+use serde_json::{Value, json};
+
+use crate::architecture::{find, messages, names, part, render};
+
+const HEADER: &str = "objectives: { availability: 99.9%, p99: 300ms }\nobservability: { metrics: { stack: prometheus, interval: 15s } }\n";
+
+/// The alerts of a rule object: name, severity and expression.
+fn raised(text: &str, object: &str) -> Vec<(String, String, String)> {
+    let groups = part(text, &format!("PrometheusRule/{object}"), "/spec/groups");
+    let rules = groups.as_array().into_iter().flatten().filter_map(|group| group["rules"].as_array()).flatten();
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    rules
+        .filter(|rule| rule.get("alert").is_some())
+        .map(|rule| (word(&rule["alert"]), word(&rule["labels"]["severity"]), word(&rule["expr"])))
+        .collect()
+}
+
+#[test]
+fn nothing_is_watched_unless_metrics_are_declared() {
+    let rendered = render("services: { web: { port: 80 } }\nstores: { db: { engine: postgres } }");
+    assert_eq!(names(&rendered, &["ServiceMonitor", "PodMonitor", "PrometheusRule", "AlertmanagerConfig"]), [""; 0]);
+}
+
+#[test]
+fn services_are_scraped_on_the_port_that_they_name() {
+    let text = format!(
+        "{HEADER}services:
+  web: {{ ports: {{ http: 80, admin: 9000 }}, metrics: {{ port: admin, path: /stats }} }}
+  silent: {{ port: 80, metrics: {{ scrape: false }} }}
+  nightly: {{ kind: scheduled-job, schedule: '0 2 * * *' }}"
+    );
+    assert_eq!(names(&render(&text), &["ServiceMonitor"]), ["ServiceMonitor/web"]);
+    let endpoint = part(&text, "ServiceMonitor/web", "/spec/endpoints/0");
+    assert_eq!(endpoint, json!({ "port": "admin", "path": "/stats", "interval": "15s" }));
+    let ports = part(&text, "Service/web", "/spec/ports");
+    assert!(ports.as_array().into_iter().flatten().any(|port| port["name"] == "admin"), "{ports}");
+}
+
+#[test]
+fn an_availability_objective_watches_how_fast_its_budget_burns() {
+    let text = format!("{HEADER}services: {{ web: {{ port: 80 }} }}");
+    let which = "{namespace=\"shop\",service=\"web\"}";
+    let ratio = |window: &str| format!("service:http_request_errors:ratio_rate{window}{which}");
+    let burns: Vec<_> =
+        raised(&text, "web").into_iter().filter(|(name, _, _)| name.starts_with("ErrorBudgetBurns")).collect();
+    let expected: Vec<_> = [
+        ("1h", "5m", "14.4", "critical"),
+        ("6h", "30m", "6", "critical"),
+        ("1d", "2h", "3", "warning"),
+        ("3d", "6h", "1", "warning"),
+    ]
+    .into_iter()
+    .map(|(long, short, factor, severity)| {
+        let limit = format!("({factor} * 0.001)");
+        let expression = format!("{} > {limit} and {} > {limit}", ratio(long), ratio(short));
+        (format!("ErrorBudgetBurns{long}"), severity.to_owned(), expression)
+    })
+    .collect();
+    assert_eq!(burns, expected);
+}
+
+#[test]
+fn every_ratio_that_an_alert_asks_for_is_recorded() {
+    let text = format!("{HEADER}services: {{ web: {{ port: 80 }} }}");
+    let recorded: Vec<String> = part(&text, "PrometheusRule/web", "/spec/groups/0/rules")
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|rule| rule["record"].as_str().map(str::to_owned))
+        .collect();
+    for (alert, _, expression) in raised(&text, "web") {
+        for word in expression.split_whitespace().filter(|word| word.starts_with("service:")) {
+            let series = word.split('{').next().unwrap_or_default();
+            assert!(recorded.iter().any(|known| known == series), "{alert} asks for {series}: {recorded:?}");
+        }
+    }
+}
+
+#[test]
+fn the_objective_of_a_service_goes_before_that_of_the_platform() {
+    let text = format!("{HEADER}services: {{ web: {{ port: 80, objective: {{ availability: 99.5%, p99: 1s }} }} }}");
+    let raised = raised(&text, "web");
+    let burning = raised.iter().filter(|(name, _, _)| name.starts_with("ErrorBudgetBurns"));
+    burning.for_each(|(_, _, expression)| assert!(expression.contains("* 0.005)"), "{expression}"));
+    let slow = raised.iter().find(|(name, _, _)| name == "RequestsSlow").map(|(_, _, expression)| expression.as_str());
+    assert!(slow.is_some_and(|expression| expression.ends_with("> 1")), "{slow:?}");
+}
+
+#[test]
+fn a_perfect_objective_has_no_budget_to_burn() {
+    let text =
+        "objectives: { availability: 100% }\nobservability: { metrics: prometheus }\nservices: { web: { port: 80 } }";
+    assert!(raised(text, "web").iter().all(|(name, _, _)| !name.starts_with("ErrorBudgetBurns")));
+}
+
+#[test]
+fn stores_are_watched_by_the_names_of_their_pods() {
+    let text = format!(
+        "{HEADER}stores:
+  ledger: {{ engine: postgres, members: 3, backup: {{ full: 24h, log: 5m, to: archive }} }}
+  archive: {{ engine: s3, provider: aws }}"
+    );
+    let names: Vec<String> = raised(&text, "ledger").into_iter().map(|(name, _, _)| name).collect();
+    assert_eq!(
+        names,
+        [
+            "StoreDown",
+            "StoreMemberMissing",
+            "StoreVolumeFull",
+            "StoreVolumeFillsUp",
+            "ReplicaLag",
+            "BackupMissing",
+            "LogShippingLate",
+        ]
+    );
+    assert_eq!(part(&text, "PodMonitor/ledger", "/spec/podMetricsEndpoints/0/portNumber"), 9187);
+}
+
+const ALERTS: &str = "observability:
+  metrics: prometheus
+  alerts:
+    receivers:
+      on-call: { by: pager, to: alerting/pager-key }
+      channel: { by: slack, to: alerting/slack-url }
+      hook: { by: webhook, to: 'https://example.com/hook' }
+      mail: { by: email, to: team@example.com }
+    routes:
+      critical: { to: on-call, escalate: [{ after: 15m, to: mail }] }
+      warning: { to: channel }
+      info: { to: hook }
+";
+
+#[test]
+fn alerts_go_to_the_receiver_of_their_severity() {
+    let rendered = render(ALERTS);
+    let spec = &find(&rendered, "AlertmanagerConfig/shop")["spec"];
+    let routes: Vec<(&Value, &Value)> = spec["route"]["routes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|route| (&route["matchers"][0]["value"], &route["receiver"]))
+        .collect();
+    assert_eq!(
+        routes,
+        [
+            (&json!("critical"), &json!("on-call")),
+            (&json!("warning"), &json!("channel")),
+            (&json!("info"), &json!("hook"))
+        ]
+    );
+    let receiver = |name: &str| {
+        let receivers = spec["receivers"].as_array().cloned().unwrap_or_default();
+        receivers.into_iter().find(|receiver| receiver["name"] == name).unwrap_or_default()
+    };
+    assert_eq!(receiver("channel")["slackConfigs"][0]["apiURL"], json!({ "name": "alerting", "key": "slack-url" }));
+    assert_eq!(
+        receiver("on-call")["pagerdutyConfigs"][0]["routingKey"],
+        json!({ "name": "alerting", "key": "pager-key" })
+    );
+    assert_eq!(receiver("hook")["webhookConfigs"][0]["url"], "https://example.com/hook");
+}
+
+#[test]
+fn an_escalation_is_said_not_to_be_rendered() {
+    assert_eq!(messages(&render(ALERTS)), ["the escalation of critical alerts is not rendered"]);
+}
+
+#[test]
+fn a_channel_whose_address_is_no_secret_is_found() {
+    let text = ALERTS
+        .replace("alerting/slack-url", "https://hooks.example.com/services/1")
+        .replace(", escalate: [{ after: 15m, to: mail }]", "");
+    assert_eq!(messages(&render(&text)), ["the receiver `channel` names no secret"]);
+}
+
+#[test]
+fn what_alerts_are_sent_with_comes_from_the_secret_back_end() {
+    let text = format!("{ALERTS}security: {{ secrets: {{ backend: vault, address: 'https://vault.example.com' }} }}\n");
+    let data = find(&render(&text), "ExternalSecret/alerting")["spec"]["data"].clone();
+    let keys: Vec<&Value> = data.as_array().into_iter().flatten().map(|entry| &entry["secretKey"]).collect();
+    assert_eq!(keys, ["pager-key", "slack-url"]);
+}
