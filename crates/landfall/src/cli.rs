@@ -1,0 +1,208 @@
+//! The arguments of the command line. Help texts are the doc comments.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use landfall_model::Date;
+
+/// Makes a deployment architecture executable.
+///
+/// One typed file, `landfall.yaml`, is checked and proved, and rendered as plain Kubernetes objects.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    max_term_width = 100,
+    after_help = "Examples:\n  landfall check                                 findings and proofs for every environment\n  landfall render kubernetes --env production --out deploy\n  landfall explain service.checkout              every value with its default and its place\n  landfall diff staging production               what differs between two environments\n\nExit codes: 0 done, 1 the answer is no, 2 input not understood, 3 the world failed."
+)]
+pub(crate) struct Cli {
+    /// Whether to use colours; `auto` looks at the terminal and at `NO_COLOR`.
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub(crate) color: Color,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Prove or refute what the file promises.
+    Check(CheckArguments),
+    /// Write the file as something that other tools read.
+    Render(RenderArguments),
+    /// Print the ledger: what the document claims, and how far that is shown.
+    Claims(ClaimsArguments),
+    /// Explain a value of the file, or a rule.
+    Explain(ExplainArguments),
+    /// Say what differs between two environments, files or revisions.
+    Diff(DiffArguments),
+    /// Print the JSON Schema of the file, for editors.
+    Schema,
+    /// Print completions for a shell.
+    Completions(CompletionsArguments),
+}
+
+/// The file and the environment.
+#[derive(Debug, Args)]
+pub(crate) struct Input {
+    /// The file, or the folder that has a `landfall.yaml`.
+    #[arg(default_value = "landfall.yaml", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Only this environment; when left out every one, for `explain` the file as it stands.
+    #[arg(long = "env", short, value_name = "ENVIRONMENT")]
+    pub(crate) environment: Option<String>,
+}
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// For programs; it has a `version`.
+    Json,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landfall check\n  landfall check examples/balance-alerts --env production --explain\n  landfall check --deny warnings --output json"
+)]
+pub(crate) struct CheckArguments {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    /// Findings of this severity make the answer no, as errors do.
+    #[arg(long, value_enum, value_name = "SEVERITY")]
+    pub(crate) deny: Option<Deny>,
+    /// Print each proof with its derivation.
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Output,
+    /// Check as of this day, such as `2027-03-31`: what has reached its end of life, which waivers count.
+    #[arg(long, value_name = "DATE")]
+    pub(crate) today: Option<Date>,
+}
+
+/// What makes the answer no besides errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Deny {
+    /// Warnings.
+    Warnings,
+    /// Warnings and notes.
+    Notes,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landfall render kubernetes --env production --out deploy\n  landfall render kubernetes --env staging --stdout | kubectl apply -f -\n  landfall render kubernetes --out deploy --check    exit 1 when the files differ"
+)]
+pub(crate) struct RenderArguments {
+    /// What to write.
+    #[arg(value_enum, value_name = "TARGET")]
+    pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) input: Input,
+    /// The folder to write to; with several environments each gets a folder in it.
+    #[arg(long, value_name = "DIR", default_value = "rendered", conflicts_with = "stdout")]
+    pub(crate) out: PathBuf,
+    /// Print one stream of YAML documents instead.
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) stdout: bool,
+    /// Write nothing; say how the folder differs from what would be written.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// What `render` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Target {
+    /// Plain Kubernetes objects, one file each.
+    Kubernetes,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landfall claims examples/composerp --explain\n  landfall claims --state refuted --output json"
+)]
+pub(crate) struct ClaimsArguments {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    /// Print each claim with its evidence.
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Only claims in this state.
+    #[arg(long, value_enum, value_name = "STATE")]
+    pub(crate) state: Option<State>,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Output,
+    /// As of this day, such as `2027-03-31`.
+    #[arg(long, value_name = "DATE")]
+    pub(crate) today: Option<Date>,
+}
+
+/// The state of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum State {
+    /// The contrary follows from the file.
+    Refuted,
+    /// Nothing that would show it has been run or built yet.
+    NotYetShown,
+    /// The file says it, and that is all the evidence.
+    Claimed,
+    /// It follows from the file or from the objects rendered from it.
+    Proved,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landfall explain service.checkout\n  landfall explain services.checkout.probes --env staging\n  landfall explain zone-loss\n  landfall explain rules"
+)]
+pub(crate) struct ExplainArguments {
+    /// A path in the file such as `service.checkout`, a rule such as `zone-loss`, or `rules` for all of them.
+    #[arg(value_name = "PATH|RULE")]
+    pub(crate) what: String,
+    #[command(flatten)]
+    pub(crate) input: Input,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landfall diff staging production\n  landfall diff old/landfall.yaml landfall.yaml\n  landfall diff HEAD~1 landfall.yaml --env production"
+)]
+pub(crate) struct DiffArguments {
+    /// An environment, a file, or a Git revision.
+    #[arg(value_name = "A")]
+    pub(crate) a: String,
+    /// An environment, a file, or a Git revision.
+    #[arg(value_name = "B")]
+    pub(crate) b: String,
+    /// The file whose environments or revisions are meant.
+    #[arg(long, default_value = "landfall.yaml", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Compare files or revisions as this environment.
+    #[arg(long = "env", short, value_name = "ENVIRONMENT")]
+    pub(crate) environment: Option<String>,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landfall completions bash > ~/.local/share/bash-completion/completions/landfall\n  landfall completions zsh > \"${fpath[1]}/_landfall\""
+)]
+pub(crate) struct CompletionsArguments {
+    /// The shell.
+    #[arg(value_enum, value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}

@@ -1,0 +1,155 @@
+//! `landfall render`: writes the file as something that other tools read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Context as _;
+use landfall_model::Severity;
+
+use crate::Outcome;
+use crate::cli::RenderArguments;
+use crate::project::Project;
+use crate::terminal::Terminal;
+
+/// The file that marks a folder as ours, and lists what was written: only those files are ever removed.
+const MANIFEST: &str = ".landfall-files";
+
+/// Renders every wanted environment.
+pub(crate) fn run(arguments: &RenderArguments, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
+    let project = Project::read(&arguments.input.file)?;
+    let environments = project.environments(arguments.input.environment.as_deref());
+    let mut files = BTreeMap::new();
+    for environment in &environments {
+        let architecture = match project.file.architecture(environment.as_deref()) {
+            Ok(architecture) => architecture,
+            Err(findings) => {
+                terminal.findings(&findings, project.file.sources())?;
+                return Ok(Outcome::NotUnderstood);
+            }
+        };
+        let rendered = landfall_render::kubernetes(&architecture);
+        terminal.findings(&rendered.findings, project.file.sources())?;
+        if rendered.findings.iter().any(|finding| finding.severity == Severity::Error) {
+            return Ok(Outcome::NotUnderstood);
+        }
+        let folder = environment.as_ref().filter(|_| environments.len() > 1);
+        for (path, text) in rendered.files(project.file.sources()) {
+            files.insert(folder.map_or(path.clone(), |folder| format!("{folder}/{path}")), text);
+        }
+    }
+    if arguments.stdout {
+        for (path, text) in &files {
+            writeln!(terminal.data(), "---\n# Source: {path}\n{text}")?;
+        }
+        return Ok(Outcome::Done);
+    }
+    if arguments.check {
+        return compare(&files, &arguments.out, terminal);
+    }
+    let removed = write(&files, &arguments.out)?;
+    let mut line = format!("wrote {} files to `{}`", files.len(), arguments.out.display());
+    if removed > 0 {
+        line += &format!(", removed {removed} that are no longer rendered");
+    }
+    terminal.say(&line)?;
+    Ok(Outcome::Done)
+}
+
+/// The files that an earlier render wrote to `folder`.
+fn written_before(folder: &Path) -> anyhow::Result<BTreeSet<String>> {
+    let path = folder.join(MANIFEST);
+    if !path.exists() {
+        return Ok(BTreeSet::new());
+    }
+    let text = fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+    Ok(text.lines().filter(|line| is_inside(line)).map(ToOwned::to_owned).collect())
+}
+
+/// Whether a path of the manifest stays in the folder: somebody may have edited the manifest.
+fn is_inside(path: &str) -> bool {
+    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, std::path::Component::Normal(_)))
+}
+
+/// Writes the files, each of them whole or not at all, and removes what an earlier render wrote and this one does not.
+/// Files of others in the folder stay.
+fn write(files: &BTreeMap<String, String>, folder: &Path) -> anyhow::Result<usize> {
+    let before = written_before(folder)?;
+    let mut manifest: BTreeSet<&str> = files.keys().map(String::as_str).collect();
+    manifest.extend(before.iter().map(String::as_str));
+    // The manifest names the union first, so that a crash half-way forgets no file.
+    write_whole(&folder.join(MANIFEST), &lines(&manifest))?;
+    for (path, text) in files {
+        let path = folder.join(path);
+        if fs::read_to_string(&path).is_ok_and(|existing| existing == *text) {
+            continue;
+        }
+        write_whole(&path, text)?;
+    }
+    let mut removed = 0;
+    for path in before.iter().filter(|path| !files.contains_key(*path)) {
+        let path = folder.join(path);
+        if path.exists() {
+            fs::remove_file(&path).with_context(|| format!("failed to remove `{}`", path.display()))?;
+            removed += 1;
+        }
+        // A folder that still has something in it is somebody's.
+        path.ancestors().skip(1).take_while(|parent| *parent != folder).for_each(|parent| {
+            let _ = fs::remove_dir(parent);
+        });
+    }
+    write_whole(&folder.join(MANIFEST), &lines(&files.keys().map(String::as_str).collect()))?;
+    Ok(removed)
+}
+
+fn lines(paths: &BTreeSet<&str>) -> String {
+    paths.iter().map(|path| format!("{path}\n")).collect()
+}
+
+fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
+    let folder = path.parent().expect("a rendered file stands in a folder");
+    fs::create_dir_all(folder).with_context(|| format!("failed to make the folder `{}`", folder.display()))?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".landfall-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(folder)
+        .with_context(|| format!("failed to write in `{}`", folder.display()))?;
+    file.write_all(text.as_bytes()).with_context(|| format!("failed to write `{}`", path.display()))?;
+    file.persist(path).with_context(|| format!("failed to write `{}`", path.display()))?;
+    Ok(())
+}
+
+/// Says how the folder differs from what would be written.
+fn compare(files: &BTreeMap<String, String>, folder: &Path, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
+    let mut differences = Vec::new();
+    for (path, text) in files {
+        match fs::read_to_string(folder.join(path)) {
+            Ok(existing) if existing == *text => {}
+            Ok(existing) => differences.push(format!("changed  {path}\n{}", unified(&existing, text))),
+            Err(_) => differences.push(format!("missing  {path}")),
+        }
+    }
+    for path in written_before(folder)?.iter().filter(|path| !files.contains_key(*path)) {
+        differences.push(format!("extra    {path}"));
+    }
+    for difference in &differences {
+        writeln!(terminal.data(), "{difference}")?;
+    }
+    let count = differences.len();
+    if count == 0 {
+        terminal.say(&format!("`{}` is up to date: {} files", folder.display(), files.len()))?;
+        return Ok(Outcome::Done);
+    }
+    terminal.say(&format!(
+        "`{}` differs in {count} of {} files\nhint: run the same command without `--check` to write them",
+        folder.display(),
+        files.len()
+    ))?;
+    Ok(Outcome::No)
+}
+
+fn unified(before: &str, after: &str) -> String {
+    let diff = similar::TextDiff::from_lines(before, after);
+    diff.unified_diff().context_radius(2).to_string()
+}

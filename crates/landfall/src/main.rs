@@ -1,0 +1,57 @@
+//! The command line: it reads files, prints, and decides the exit code. What things mean is left to the other crates.
+//!
+//! Exit codes are a contract: 0 done · 1 the answer is no · 2 arguments or input not understood · 3 the world failed.
+
+mod cli;
+mod commands;
+mod output;
+mod project;
+mod terminal;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::terminal::Terminal;
+
+/// How a command ended, when nothing in the world failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Done.
+    Done,
+    /// The answer is no: a promise is refuted, files differ.
+    No,
+    /// The input was not understood; findings say why.
+    NotUnderstood,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut terminal = Terminal::new(cli.color);
+    let result = match cli.command {
+        Command::Check(arguments) => commands::check::run(&arguments, &mut terminal),
+        Command::Render(arguments) => commands::render::run(&arguments, &mut terminal),
+        Command::Claims(arguments) => commands::claims::run(&arguments, &mut terminal),
+        Command::Explain(arguments) => commands::explain::run(&arguments, &mut terminal),
+        Command::Diff(arguments) => commands::diff::run(&arguments, &mut terminal),
+        Command::Schema => commands::schema::run(&mut terminal),
+        Command::Completions(arguments) => Ok(commands::completions::run(&arguments, &mut terminal)),
+    };
+    match result.and_then(|outcome| terminal.flush().map(|()| outcome).map_err(anyhow::Error::from)) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::No) => ExitCode::from(1),
+        Ok(Outcome::NotUnderstood) => ExitCode::from(2),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal.error(&error);
+            ExitCode::from(3)
+        }
+    }
+}
+
+/// The reader of our output has seen enough, as `landfall claims | head` does.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

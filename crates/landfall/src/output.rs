@@ -1,0 +1,197 @@
+//! What is printed for programs. Each document has a `version`, which changes when a field changes its meaning.
+
+use landfall_check::{LedgerRow, Proof, Report, Verdict};
+use landfall_model::{Finding, Sources, Span};
+use serde::Serialize;
+
+/// The version of every JSON document that is printed.
+pub(crate) const VERSION: u32 = 1;
+
+/// What `check` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct CheckOutput<'a> {
+    version: u32,
+    findings: Vec<FindingOutput<'a>>,
+    waived: Vec<FindingOutput<'a>>,
+    proofs: Vec<ProofOutput<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct FindingOutput<'a> {
+    rule: &'a str,
+    severity: &'a str,
+    message: &'a str,
+    #[serde(flatten)]
+    place: Place<'a>,
+    why: &'a [String],
+    help: Option<&'a str>,
+    subject: Option<&'a str>,
+    labels: Vec<LabelOutput<'a>>,
+    environments: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct LabelOutput<'a> {
+    #[serde(flatten)]
+    place: Place<'a>,
+    text: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct ProofOutput<'a> {
+    rule: &'a str,
+    subject: &'a str,
+    statement: &'a str,
+    verdict: &'a str,
+    derivation: &'a [String],
+    assumed: &'a [String],
+    #[serde(flatten)]
+    place: Place<'a>,
+    environments: &'a [String],
+}
+
+/// A place in a file; all empty for a value that nobody wrote.
+#[derive(Debug, Serialize)]
+struct Place<'a> {
+    file: Option<&'a str>,
+    line: Option<usize>,
+    column: Option<usize>,
+}
+
+impl<'a> Place<'a> {
+    fn of(span: Span, sources: &'a Sources) -> Self {
+        let position = sources.position(span);
+        Self {
+            file: position.map(|_| sources.name(span.source())),
+            line: position.map(|position| position.line),
+            column: position.map(|position| position.column),
+        }
+    }
+}
+
+impl<'a> CheckOutput<'a> {
+    /// The document of a report.
+    pub(crate) fn new(report: &'a Report, sources: &'a Sources) -> Self {
+        Self {
+            version: VERSION,
+            findings: report.findings.iter().map(|finding| FindingOutput::new(finding, sources)).collect(),
+            waived: report.waived.iter().map(|finding| FindingOutput::new(finding, sources)).collect(),
+            proofs: report.proofs.iter().map(|proof| ProofOutput::new(proof, sources)).collect(),
+        }
+    }
+}
+
+impl<'a> FindingOutput<'a> {
+    fn new(finding: &'a Finding, sources: &'a Sources) -> Self {
+        let label =
+            |label: &'a landfall_model::Label| LabelOutput { place: Place::of(label.span, sources), text: &label.text };
+        Self {
+            rule: finding.rule,
+            severity: finding.severity.as_str(),
+            message: &finding.message,
+            place: Place::of(finding.primary.span, sources),
+            why: &finding.why,
+            help: finding.help.as_deref(),
+            subject: finding.subject.as_deref(),
+            labels: finding.secondary.iter().map(label).collect(),
+            environments: &finding.environments,
+        }
+    }
+}
+
+impl<'a> ProofOutput<'a> {
+    fn new(proof: &'a Proof, sources: &'a Sources) -> Self {
+        Self {
+            rule: proof.rule,
+            subject: &proof.subject,
+            statement: &proof.statement,
+            verdict: verdict(proof.verdict),
+            derivation: &proof.derivation,
+            assumed: &proof.assumed,
+            place: Place::of(proof.span, sources),
+            environments: &proof.environments,
+        }
+    }
+}
+
+/// The word for a verdict.
+pub(crate) fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Proved => "proved",
+        Verdict::Refuted => "refuted",
+        Verdict::Undecided => "undecided",
+    }
+}
+
+/// What `claims` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct ClaimsOutput<'a> {
+    version: u32,
+    environment: Option<&'a str>,
+    claims: Vec<ClaimOutput<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ClaimOutput<'a> {
+    id: &'a str,
+    says: &'a str,
+    document_line: Option<&'a str>,
+    state: &'a str,
+    evidence: Vec<EvidenceOutput<'a>>,
+    to_measure: &'a [String],
+    #[serde(flatten)]
+    place: Place<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct EvidenceOutput<'a> {
+    shown_by: &'a str,
+    state: &'a str,
+}
+
+impl<'a> ClaimsOutput<'a> {
+    /// The document of a ledger.
+    pub(crate) fn new(rows: &[&'a LedgerRow], environment: Option<&'a str>, sources: &'a Sources) -> Self {
+        let evidence = |row: &'a LedgerRow| {
+            let item = |(shown_by, state): &'a (String, landfall_check::ClaimState)| EvidenceOutput {
+                shown_by,
+                state: state.as_str(),
+            };
+            row.evidence.iter().map(item).collect()
+        };
+        let claims = rows.iter().map(|row| ClaimOutput {
+            id: &row.id,
+            says: &row.says,
+            document_line: row.line.as_deref(),
+            state: row.state.as_str(),
+            evidence: evidence(row),
+            to_measure: &row.to_measure,
+            place: Place::of(row.span, sources),
+        });
+        Self { version: VERSION, environment, claims: claims.collect() }
+    }
+}
+
+/// What `diff` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct DiffOutput<'a> {
+    /// The version.
+    pub(crate) version: u32,
+    /// The left side, as the user named it.
+    pub(crate) a: &'a str,
+    /// The right side.
+    pub(crate) b: &'a str,
+    /// What differs.
+    pub(crate) changes: Vec<ChangeOutput>,
+}
+
+/// One value that differs.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ChangeOutput {
+    /// Its path, such as `services.checkout.replicas.min`.
+    pub(crate) path: String,
+    /// The value in `a`; absent when it has none.
+    pub(crate) a: Option<String>,
+    /// The value in `b`.
+    pub(crate) b: Option<String>,
+}

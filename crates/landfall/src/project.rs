@@ -1,0 +1,85 @@
+//! A `landfall.yaml` on disk, and what every command does with it first.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use landfall_check::{Rendering, Report};
+use landfall_model::{Architecture, Date, File, Finding};
+use serde_json::Value;
+
+/// The file on disk could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to read `{}`", path.display())]
+struct ReadError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// A file that was read.
+pub(crate) struct Project {
+    /// The file with its includes.
+    pub(crate) file: File,
+}
+
+/// One environment of a project, rendered and checked.
+pub(crate) struct Checked {
+    /// The architecture.
+    pub(crate) architecture: Architecture,
+    /// The rendered objects as plain values, patches applied.
+    pub(crate) objects: Vec<Value>,
+    /// Findings and proofs.
+    pub(crate) report: Report,
+}
+
+impl Project {
+    /// Reads `path`, or the `landfall.yaml` in the folder `path`.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let path = if path.is_dir() { path.join("landfall.yaml") } else { path.to_owned() };
+        let bytes = fs::read(&path).map_err(|source| ReadError { path: path.clone(), source })?;
+        Ok(Self::from_bytes(&path, &bytes))
+    }
+
+    /// Takes `bytes` for the content of `path`; includes are read beside it.
+    pub(crate) fn from_bytes(path: &Path, bytes: &[u8]) -> Self {
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        let mut include = |relative: &str| fs::read(folder.join(relative)).map_err(|error| error.to_string());
+        Self { file: File::read(&path.to_string_lossy(), bytes, &mut include) }
+    }
+
+    /// The environments to work on: the wanted one, or all, or the file as it stands when it declares none.
+    pub(crate) fn environments(&self, wanted: Option<&str>) -> Vec<Option<String>> {
+        match wanted {
+            Some(wanted) => vec![Some(wanted.to_owned())],
+            None => {
+                let declared = self.file.environments();
+                if declared.is_empty() { vec![None] } else { declared.into_iter().map(Some).collect() }
+            }
+        }
+    }
+
+    /// The environment that has to keep the promises: the wanted one, or the first that is production.
+    pub(crate) fn production(&self, wanted: Option<&str>) -> Option<String> {
+        let is_production = |name: &String| {
+            let architecture = self.file.architecture(Some(name));
+            architecture.is_ok_and(|architecture| architecture.is_production())
+        };
+        wanted.map(ToOwned::to_owned).or_else(|| self.file.environments().into_iter().find(is_production))
+    }
+
+    /// Renders and checks one environment.
+    pub(crate) fn check(&self, environment: Option<&str>, today: Date) -> Result<Checked, Vec<Finding>> {
+        let architecture = self.file.architecture(environment)?;
+        let mut rendered = landfall_render::kubernetes(&architecture);
+        let findings = std::mem::take(&mut rendered.findings);
+        let objects = rendered.into_values();
+        let rendering = Rendering { objects: &objects, findings: &findings };
+        let report = landfall_check::check(&architecture, rendering, today);
+        Ok(Checked { architecture, objects, report })
+    }
+}
+
+/// Today in the time zone of the machine, unless the user says otherwise.
+pub(crate) fn today(wanted: Option<Date>) -> Date {
+    wanted.unwrap_or_else(|| Date::from(jiff::Zoned::now().date()))
+}
