@@ -197,7 +197,8 @@ fn ceilings(context: &Context<'_>, placement: &Placement<'_>, report: &mut Repor
         let group = &groups[unplaced.group];
         let service = context.architecture.service(group.element.name()).expect("a group without a store is a service");
         let ceiling = service.replicas.max.or(service.replicas.count).map_or(group.span, |most| most.span);
-        let reached = group.ceiling - unplaced.copies;
+        // Everything at its fewest copies is placed first on a cluster that grows, so a group never falls below them.
+        let reached = (group.ceiling - unplaced.copies).max(group.floor);
         let message = format!(
             "{} can grow to {reached} copies only, not {}, when all are at their most",
             group.element, group.ceiling
