@@ -99,6 +99,10 @@ impl Writer {
                     out.push_str(line);
                 }
             }
+            Value::String(text) if is_plain_word(text) => {
+                out.push_str(text);
+                out.push('\n');
+            }
             Value::String(text) => {
                 if let Some(known) = self.texts.get(text) {
                     out.push_str(known);
@@ -110,9 +114,20 @@ impl Writer {
             }
             Value::Bool(true) => out.push_str("true\n"),
             Value::Bool(false) => out.push_str("false\n"),
+            Value::Number(number) if !number.is_f64() => {
+                out.push_str(&number.to_string());
+                out.push('\n');
+            }
             other => out.push_str(&value_of_key(other)),
         }
     }
+}
+
+/// Whether the text is a lower-case word or name that no reader takes for anything else: every boolean, null and
+/// special number of YAML 1.1 is shorter.
+fn is_plain_word(text: &str) -> bool {
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'-' | b'.' | b'/');
+    text.len() > 5 && text.as_bytes()[0].is_ascii_lowercase() && text.bytes().all(plain)
 }
 
 fn blanks(count: usize, out: &mut String) {
@@ -201,7 +216,12 @@ mod tests {
     }
 
     fn any_value() -> impl Strategy<Value = Value> {
-        let text = prop_oneof!["[a-z0-9 :#\\n'\"-]{0,12}", Just("yes".to_owned()), Just("1e3".to_owned())];
+        let text = prop_oneof![
+            "[a-z0-9 :#\\n'\"-]{0,12}",
+            "[a-z][a-z0-9./-]{0,9}",
+            Just("yes".to_owned()),
+            Just("1e3".to_owned())
+        ];
         let scalar = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
