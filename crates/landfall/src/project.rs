@@ -11,9 +11,17 @@ use serde_json::Value;
 /// The file on disk could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to read `{}`", path.display())]
-struct ReadError {
+pub(crate) struct ReadError {
     path: PathBuf,
     source: io::Error,
+}
+
+impl ReadError {
+    /// What to do about it.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        (self.source.kind() == io::ErrorKind::NotFound)
+            .then_some("name a file or a folder that has one; a new file begins with `landfall: v1` and `name: …`, and `landfall schema` has the rest")
+    }
 }
 
 /// A file that was read.

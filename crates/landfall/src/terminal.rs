@@ -7,6 +7,7 @@ use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snip
 use landfall_model::{Finding, Label, Severity, Sources, Span};
 
 use crate::cli::Color;
+use crate::project::ReadError;
 
 /// The two streams, and whether they take colours.
 pub(crate) struct Terminal {
@@ -67,6 +68,9 @@ impl Terminal {
         let _ = self.stdout.flush();
         let prefix = if self.colored_stderr { "\u{1b}[1;91merror\u{1b}[0m" } else { "error" };
         let _ = writeln!(self.stderr, "{prefix}: {error:#}");
+        if let Some(hint) = error.downcast_ref::<ReadError>().and_then(ReadError::hint) {
+            let _ = writeln!(self.stderr, "hint: {hint}");
+        }
     }
 
     /// Writes out what is buffered.

@@ -70,6 +70,7 @@ fn a_file_that_is_not_there_exits_with_3() {
     exit: 3
     --- stderr
     error: failed to read `missing.yaml`: No such file or directory (os error 2)
+    hint: name a file or a folder that has one; a new file begins with `landfall: v1` and `name: …`, and `landfall schema` has the rest
     ");
 }
 
