@@ -3,6 +3,7 @@
 //! [`kubernetes()`] makes the objects that a cluster or the embedded engine receives. Everything here is pure, and the
 //! same architecture gives the same bytes.
 
+mod json;
 mod kubernetes;
 mod object;
 mod yaml;

@@ -193,8 +193,8 @@ fn invisible(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use crate::json::json;
     use proptest::prelude::*;
-    use serde_json::json;
 
     use super::*;
 

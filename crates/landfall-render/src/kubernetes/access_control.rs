@@ -5,8 +5,9 @@
 //!
 //! A role that is granted just in time is not bound: its `Role` is there, and whoever grants it binds it for a while.
 
+use crate::json::json;
 use landfall_model::{Architecture, Permission, Role};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::metadata::Subject;
 use super::namespace;
@@ -116,7 +117,7 @@ const DEPLOYABLE: [(&str, &[&str]); 6] = [
 fn rules(permission: Permission) -> Vec<Value> {
     let rule = |verbs: &[&str]| {
         let verbs = json!(verbs);
-        move |(group, resources): &(&str, &[&str])| json!({ "apiGroups": [group], "resources": resources, "verbs": verbs })
+        move |(group, resources): &(&str, &[&str])| json!({ "apiGroups": [group], "resources": resources, "verbs": &verbs })
     };
     let read = || READABLE.iter().map(rule(&["get", "list", "watch"]));
     match permission {

@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::json::json;
 use landfall_model::{Architecture, Expose, IngressApi, Span};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::metadata::Subject;
 use super::stores;
@@ -59,7 +60,7 @@ fn issuers(architecture: &Architecture) -> Vec<Object> {
 fn issuer(architecture: &Architecture, name: &str, span: Span, hosts: &BTreeMap<&str, BTreeSet<&str>>) -> Object {
     let ingress = &architecture.document.platform.ingress;
     let solvers: Vec<Value> = match ingress.api.value {
-        IngressApi::Ingress => vec![json!({ "http01": { "ingress": { "ingressClassName": ingress.class.value } } })],
+        IngressApi::Ingress => vec![json!({ "http01": { "ingress": { "ingressClassName": &ingress.class.value } } })],
         // The authority is answered through the gateway of the namespace that asks.
         IngressApi::Gateway => hosts
             .iter()
@@ -111,8 +112,8 @@ fn of_hosts(architecture: &Architecture) -> Vec<Object> {
             "metadata": subject.metadata(&secret),
             "spec": {
                 "secretName": secret,
-                "issuerRef": { "kind": "ClusterIssuer", "name": issuer.value },
-                "dnsNames": [expose.host.value],
+                "issuerRef": { "kind": "ClusterIssuer", "name": &issuer.value },
+                "dnsNames": [&expose.host.value],
                 "privateKey": { "rotationPolicy": "Always" },
             },
         });
@@ -160,17 +161,17 @@ fn own_authority(architecture: &Architecture, namespace: &str) -> [Object; 3] {
         "metadata": subject.metadata(&authority),
         "spec": {
             "isCA": true,
-            "commonName": authority,
-            "secretName": authority,
+            "commonName": &authority,
+            "secretName": &authority,
             // Ten years: whoever trusts the authority has to be told when it changes.
             "duration": "87600h",
             "privateKey": { "algorithm": "ECDSA", "size": 256, "rotationPolicy": "Never" },
-            "issuerRef": { "kind": "Issuer", "name": root },
+            "issuerRef": { "kind": "Issuer", "name": &root },
         },
     });
     [
         subject.object("issuer-root", issuer(&root, json!({ "selfSigned": {} }))),
         subject.object("certificate-authority", certificate),
-        subject.object("issuer-authority", issuer(&authority, json!({ "ca": { "secretName": authority } }))),
+        subject.object("issuer-authority", issuer(&authority, json!({ "ca": { "secretName": &authority } }))),
     ]
 }

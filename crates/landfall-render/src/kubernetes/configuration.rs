@@ -1,7 +1,8 @@
 //! The configuration of a service: its files as a `ConfigMap`, and its writable folders.
 
+use crate::json::json;
 use landfall_model::Service;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::metadata::Subject;
 use crate::object::Object;
@@ -14,7 +15,7 @@ pub(super) fn config_map(subject: &Subject<'_>, service: &Service) -> Option<Obj
     if service.config.is_empty() {
         return None;
     }
-    let data: Map<String, Value> = service.config.iter().map(|(path, text)| (key(path), json!(text.value))).collect();
+    let data: Map<String, Value> = service.config.iter().map(|(path, text)| (key(path), json!(&text.value))).collect();
     let value = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -41,14 +42,14 @@ pub(super) fn volumes(service_name: &str, service: &Service) -> (Vec<Value>, Vec
     if !service.config.is_empty() {
         // Keys of a ConfigMap have no `/`: `items` puts files into their folders.
         let items: Vec<Value> =
-            service.config.keys().map(|path| json!({ "key": key(path), "path": path.value })).collect();
+            service.config.keys().map(|path| json!({ "key": key(path), "path": &path.value })).collect();
         volumes.push(json!({ "name": "config", "configMap": { "name": service_name, "items": items } }));
         mounts.push(json!({ "name": "config", "mountPath": format!("/etc/{service_name}"), "readOnly": true }));
     }
     for (path, size) in &service.scratch {
         let name = scratch(path);
-        volumes.push(json!({ "name": name, "emptyDir": { "sizeLimit": size.to_string() } }));
-        mounts.push(json!({ "name": name, "mountPath": path.value }));
+        volumes.push(json!({ "name": &name, "emptyDir": { "sizeLimit": size.to_string() } }));
+        mounts.push(json!({ "name": name, "mountPath": &path.value }));
     }
     (volumes, mounts)
 }

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::json::json;
 use landfall_model::{Architecture, Element, Finding, Name, Reference, Service, Spanned};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::edges::Edges;
 use super::stores::{Credentials, StoreAccess, Username};
@@ -27,9 +28,9 @@ pub(super) fn variables(
         if let Some(secret) = &declared.secret {
             sources.insert(variable.clone(), from_secret(secret.name.as_str(), &secret.key));
         } else if let Some(field) = &declared.field {
-            sources.insert(variable.clone(), json!({ "valueFrom": { "fieldRef": { "fieldPath": field.value } } }));
+            sources.insert(variable.clone(), json!({ "valueFrom": { "fieldRef": { "fieldPath": &field.value } } }));
         } else if let Some(value) = &declared.value {
-            values.push((variable.clone(), json!({ "value": value.value })));
+            values.push((variable.clone(), json!({ "value": &value.value })));
         } else if let Some(reference) = &declared.store {
             let Some(access) = edges.store(reference.name.as_str()) else { continue };
             let credentials = access.credentials(name.as_str());

@@ -9,8 +9,9 @@
 mod gateway;
 mod ingress;
 
+use crate::json::json;
 use landfall_model::{Access, Architecture, EdgeLayer, Expose, Finding, IngressApi, Name, Rate, Service, Spanned};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 pub(super) use gateway::Gateways;
 

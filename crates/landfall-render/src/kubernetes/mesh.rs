@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::json::json;
 use landfall_model::{Architecture, Connection, Duration, Element, MutualTls, Name, Service, Spanned};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::edges::Edges;
 use super::metadata::{self, Subject};
@@ -63,7 +64,7 @@ pub(super) fn of_service(
         return None;
     }
     let host = format!("{name}.{}.svc.cluster.local", subject.namespace);
-    let route = |port: u16| json!([{ "destination": { "host": host, "port": { "number": port } } }]);
+    let route = |port: u16| json!([{ "destination": { "host": &host, "port": { "number": port } } }]);
     let mut rules: Vec<Value> =
         callers.iter().map(|((port, from), edge)| rule(architecture, *port, from, edge, &route(*port))).collect();
     // Whoever declares nothing is routed as without this object.
@@ -72,7 +73,7 @@ pub(super) fn of_service(
         "apiVersion": "networking.istio.io/v1",
         "kind": "VirtualService",
         "metadata": subject.metadata(subject.name),
-        "spec": { "hosts": [host], "http": rules },
+        "spec": { "hosts": [&host], "http": rules },
     });
     Some(subject.object("virtualservice", value))
 }

@@ -1,7 +1,8 @@
 //! What every object says about itself: its name, namespace and labels, and where it comes from.
 
+use crate::json::json;
 use landfall_model::{Architecture, Element, Name, Service, ServiceKind, Span, Spanned, Store};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::object::{Object, compact};
 

@@ -10,11 +10,12 @@
 
 use std::collections::BTreeMap;
 
+use crate::json::json;
 use landfall_model::{
     AlertSource, Architecture, Duration, Finding, Percent, PortProtocol, Receiver, ReceiverMeans, Reference, Route,
     Service, ServiceKind, Span,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::metadata::Subject;
 use super::stores::{self, Alert};
@@ -53,7 +54,7 @@ fn service_monitor(subject: &Subject<'_>, service: &Service, port: &str, interva
         "metadata": subject.metadata(subject.name),
         "spec": {
             "selector": { "matchLabels": subject.selector() },
-            "endpoints": [{ "port": port, "path": service.metrics.path.value, "interval": interval }],
+            "endpoints": [{ "port": port, "path": &service.metrics.path.value, "interval": interval }],
         },
     });
     subject.object("servicemonitor", value)

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::json::json;
 use landfall_model::{Architecture, MeshKind, Span};
-use serde_json::json;
 
 use super::metadata::Subject;
 use crate::object::Object;
@@ -28,7 +28,7 @@ pub(super) fn all(architecture: &Architecture) -> BTreeMap<&str, Span> {
 /// because the init container that it uses otherwise changes the network as root.
 pub(super) fn objects(architecture: &Architecture) -> Vec<Object> {
     let istio = architecture.document.platform.mesh.as_ref().is_some_and(|mesh| mesh.kind.value == MeshKind::Istio);
-    let object = |(namespace, span)| {
+    let object = |(namespace, span): (&str, _)| {
         let subject = Subject::platform(architecture, "", "namespace", "platform", span);
         let mut labels = subject.labels();
         labels["pod-security.kubernetes.io/enforce"] = json!("restricted");

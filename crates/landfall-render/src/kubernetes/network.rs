@@ -9,8 +9,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::json::json;
 use landfall_model::{Architecture, Element, Engine, Name, Service, Spanned, Store, TraceSoftware, Transport};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::edges::Edges;
 use super::metadata::Subject;
@@ -245,7 +246,7 @@ pub(super) fn of_store(
             ingress.allow_tcp(&store_peer(other, None), [access.port]);
         }
     }
-    Some(of_pods(subject, &json!(pods.match_labels), &ingress, &egress))
+    Some(of_pods(subject, &json!(&pods.match_labels), &ingress, &egress))
 }
 
 fn of_pods(subject: &Subject<'_>, selector: &Value, ingress: &Rules, egress: &Rules) -> Object {

@@ -1,7 +1,8 @@
 //! Where pods are placed: node pools, zones and nodes.
 
+use crate::json::json;
 use landfall_model::{Architecture, Placement, Service, ServiceKind, Spread};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::metadata::Subject;
 use super::scaling;

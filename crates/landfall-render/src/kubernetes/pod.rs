@@ -1,7 +1,8 @@
 //! The pod of a service: its container, security, placement and volumes.
 
+use crate::json::json;
 use landfall_model::{Architecture, Finding, Mesh, Name, Resources, Service, ServiceKind, Spanned};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::edges::Edges;
 use super::metadata::Subject;
@@ -46,7 +47,7 @@ pub(super) fn template(
     let probes = probe::probes(name, service, findings);
     let pull_secret = platform.registry.as_ref().and_then(|registry| registry.pull_secret.as_ref());
     let (image, pull) = image(architecture, name, service);
-    let command: Vec<Value> = service.command.iter().map(|word| json!(word.value)).collect();
+    let command: Vec<Value> = service.command.iter().map(|word| json!(&word.value)).collect();
     let mut command = command.into_iter();
     let program: Vec<Value> = command.by_ref().take(1).collect();
     json!({

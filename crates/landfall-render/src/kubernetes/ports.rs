@@ -1,7 +1,8 @@
 //! The ports of a service: as its containers serve them, and as its Kubernetes Service shows them.
 
+use crate::json::json;
 use landfall_model::{PortProtocol, Service};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// A port of a service.
 #[derive(Debug, Clone)]
@@ -79,7 +80,7 @@ impl ServedPort {
             PortProtocol::Tcp | PortProtocol::Udp => None,
         };
         json!({
-            "name": self.name,
+            "name": &self.name,
             "protocol": self.transport(),
             "appProtocol": application,
             "port": self.service,

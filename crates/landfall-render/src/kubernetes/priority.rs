@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::json::json;
 use landfall_model::{Architecture, Finding, Name, Spanned};
-use serde_json::json;
 
 use super::metadata::Subject;
 use crate::object::Object;

@@ -1,7 +1,8 @@
 //! Probes: how Kubernetes sees that a copy works.
 
+use crate::json::json;
 use landfall_model::{Finding, Name, Probe, Service, Spanned};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::ports::{self, ServedPort};
 
@@ -42,7 +43,7 @@ pub(super) fn probes(name: &Spanned<Name>, service: &Service, findings: &mut Vec
 fn probe(probe: &Probe, ports: &[ServedPort]) -> Result<Value, &'static str> {
     let mut fields = serde_json::Map::new();
     if let Some(path) = &probe.http {
-        fields.insert("httpGet".to_owned(), json!({ "path": path.value, "port": reference(probe, ports)? }));
+        fields.insert("httpGet".to_owned(), json!({ "path": &path.value, "port": reference(probe, ports)? }));
     } else if let Some(port) = &probe.tcp {
         fields.insert("tcpSocket".to_owned(), json!({ "port": named_or_number(port, ports)? }));
     } else if let Some(service) = &probe.grpc {

@@ -7,8 +7,8 @@
 //! A quota refuses pods that request nothing. So there is none in a namespace in which anything declares no resources,
 //! and where operators run stores a `LimitRange` lends their auxiliary containers a request.
 
+use crate::json::json;
 use landfall_model::{Architecture, Bytes, Cpu, Overlap, Resources, Rollout, Service, StoreProvider};
-use serde_json::json;
 
 use super::metadata::Subject;
 use super::{namespace, scaling};

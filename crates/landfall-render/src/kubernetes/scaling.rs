@@ -3,8 +3,9 @@
 
 mod windows;
 
+use crate::json::json;
 use landfall_model::{Architecture, Finding, Percent, Replicas, Service, Spanned};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::metadata::Subject;
 use crate::object::Object;
@@ -91,7 +92,7 @@ fn metrics(architecture: &Architecture, subject: &Subject<'_>, replicas: &Replic
     let memory = replicas.memory.iter().map(|share| resource("memory", share));
     let custom = replicas.custom.iter().map(|(name, value)| {
         let target = json!({ "type": "AverageValue", "averageValue": value.to_string() });
-        json!({ "type": "Pods", "pods": { "metric": { "name": name.value }, "target": target } })
+        json!({ "type": "Pods", "pods": { "metric": { "name": &name.value }, "target": target } })
     });
     let mut metrics: Vec<Value> = cpu.chain(memory).chain(custom).collect();
     if metrics.is_empty() {

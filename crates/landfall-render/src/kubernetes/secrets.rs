@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::json::json;
 use landfall_model::{Architecture, Element, Finding, RegionRole, SecretBackend, Span};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::metadata::Subject;
 use super::stores;
@@ -162,9 +163,9 @@ fn external_secret(architecture: &Architecture, backend: SecretBackend, secret: 
     let data: Vec<Value> = secret
         .keys
         .iter()
-        .map(|key| json!({ "secretKey": key, "remoteRef": { "key": path, "property": key } }))
+        .map(|key| json!({ "secretKey": key, "remoteRef": { "key": &path, "property": key } }))
         .collect();
-    let everything = data.is_empty().then(|| json!([{ "extract": { "key": path } }]));
+    let everything = data.is_empty().then(|| json!([{ "extract": { "key": &path } }]));
     let subject = Subject::platform(
         architecture,
         &secret.namespace,
@@ -180,7 +181,7 @@ fn external_secret(architecture: &Architecture, backend: SecretBackend, secret: 
             "refreshInterval": go_duration(secrets.refresh.seconds()),
             "secretStoreRef": { "kind": "SecretStore", "name": STORE },
             // A Secret that its readers still need does not go with the back end's.
-            "target": { "name": secret.name, "creationPolicy": "Owner", "deletionPolicy": "Retain" },
+            "target": { "name": &secret.name, "creationPolicy": "Owner", "deletionPolicy": "Retain" },
             "data": everything.is_none().then_some(data),
             "dataFrom": everything,
         },

@@ -27,8 +27,9 @@ mod volume;
 
 use std::collections::BTreeSet;
 
+use crate::json::json;
 use landfall_model::{Architecture, Element, Engine, Name, Spanned, Store, StoreProvider};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub(super) use access::{Credentials, Place, StoreAccess, Username, access};
 pub(super) use alert::Alert;

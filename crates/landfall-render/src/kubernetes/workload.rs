@@ -1,8 +1,9 @@
 //! What runs the pods of a service: a `Deployment`, or a `CronJob` for a scheduled job; and what stands beside it, the
 //! `ServiceAccount`, the `Service` and the `PodDisruptionBudget`.
 
+use crate::json::json;
 use landfall_model::{Architecture, Finding, Name, Overlap, Rollout, Schedule, Service, ServiceKind, Spanned};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::configuration;
 use super::edges::Edges;
@@ -130,7 +131,7 @@ fn cron_job(
         "kind": "CronJob",
         "metadata": subject.metadata(subject.name),
         "spec": {
-            "schedule": schedule.cron.value,
+            "schedule": &schedule.cron.value,
             // Written even for UTC: without it the schedule follows the clock of the controller's node.
             "timeZone": schedule.time_zone.as_ref().map_or("Etc/UTC", |zone| zone.as_str()),
             "concurrencyPolicy": match schedule.overlap.value {

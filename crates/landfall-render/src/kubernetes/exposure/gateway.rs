@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::json::json;
 use landfall_model::{Architecture, Finding, Span};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::metadata::Subject;
 use super::{Exposed, RateLimiter, limiter, tls_secret};
@@ -106,7 +107,7 @@ pub(super) fn unsayable(architecture: &Architecture, findings: &mut Vec<Finding>
 
 fn gateway(architecture: &Architecture, subject: &Subject<'_>, name: &str, hosts: &[(&str, &str)]) -> Value {
     let same = json!({ "namespaces": { "from": "Same" } });
-    let mut listeners = vec![json!({ "name": PLAIN, "port": 80, "protocol": "HTTP", "allowedRoutes": same })];
+    let mut listeners = vec![json!({ "name": PLAIN, "port": 80, "protocol": "HTTP", "allowedRoutes": &same })];
     listeners.extend(hosts.iter().map(|(host, service)| {
         json!({
             "name": listener(host),
@@ -114,14 +115,14 @@ fn gateway(architecture: &Architecture, subject: &Subject<'_>, name: &str, hosts
             "port": 443,
             "protocol": "HTTPS",
             "tls": { "mode": "Terminate", "certificateRefs": [{ "kind": "Secret", "name": tls_secret(service) }] },
-            "allowedRoutes": same,
+            "allowedRoutes": &same,
         })
     }));
     json!({
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "Gateway",
         "metadata": subject.metadata(name),
-        "spec": { "gatewayClassName": architecture.document.platform.ingress.class.value, "listeners": listeners },
+        "spec": { "gatewayClassName": &architecture.document.platform.ingress.class.value, "listeners": listeners },
     })
 }
 
@@ -135,8 +136,8 @@ pub(super) fn routes(
     let Exposed { subject, expose, .. } = exposed;
     let host = expose.host.as_str();
     let gateway = gateways.with_host(subject.namespace, host);
-    let parent = |section: &str| json!([{ "name": gateway, "sectionName": section }]);
-    let matches = json!([{ "path": { "type": "PathPrefix", "value": expose.path.value } }]);
+    let parent = |section: &str| json!([{ "name": &gateway, "sectionName": section }]);
+    let matches = json!([{ "path": { "type": "PathPrefix", "value": &expose.path.value } }]);
 
     let limit = matches!(limit, Some(RateLimiter::Traefik(_))).then(|| {
         let reference = json!({ "group": "traefik.io", "kind": "Middleware", "name": limiter(subject.name) });
@@ -148,11 +149,11 @@ pub(super) fn routes(
             "apiVersion": "gateway.networking.k8s.io/v1",
             "kind": "HTTPRoute",
             "metadata": subject.metadata_with(name, annotations),
-            "spec": { "parentRefs": parent(section), "hostnames": [host], "rules": [rule] },
+            "spec": { "parentRefs": parent(section), "hostnames": [&host], "rules": [rule] },
         })
     };
     let rule = json!({
-        "matches": matches,
+        "matches": &matches,
         "filters": unless_empty(limit.into_iter().collect()),
         "backendRefs": [{ "name": subject.name, "port": port }],
     });

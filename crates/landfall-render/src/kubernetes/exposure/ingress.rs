@@ -1,7 +1,7 @@
 //! Routes as `Ingress` of networking.k8s.io/v1.
 
+use crate::json::json;
 use landfall_model::Architecture;
-use serde_json::json;
 
 use super::{Exposed, RateLimiter, count_and_period, limiter, tls_secret};
 use crate::object::Object;
@@ -42,7 +42,7 @@ pub(super) fn ingress(
         None => {}
     }
     let tls =
-        expose.tls.as_ref().map(|_| json!([{ "hosts": [expose.host.value], "secretName": tls_secret(subject.name) }]));
+        expose.tls.as_ref().map(|_| json!([{ "hosts": [&expose.host.value], "secretName": tls_secret(subject.name) }]));
     let backend = json!({ "service": { "name": subject.name, "port": { "number": port } } });
     let value = json!({
         "apiVersion": "networking.k8s.io/v1",
@@ -52,8 +52,8 @@ pub(super) fn ingress(
             "ingressClassName": class,
             "tls": tls,
             "rules": [{
-                "host": expose.host.value,
-                "http": { "paths": [{ "path": expose.path.value, "pathType": "Prefix", "backend": backend }] },
+                "host": &expose.host.value,
+                "http": { "paths": [{ "path": &expose.path.value, "pathType": "Prefix", "backend": backend }] },
             }],
         },
     });

@@ -8,8 +8,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::json::json;
 use landfall_model::{Architecture, Finding, Service, Weekday, Window};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::metadata::Subject;
 use super::behavior;
@@ -153,7 +154,7 @@ fn cron(window: &Window, service: &Service) -> Option<Value> {
     Some(json!({
         "type": "cron",
         "metadata": {
-            "timezone": window.time_zone.value,
+            "timezone": &window.time_zone.value,
             "start": schedule(start % DAY, &shifted(&begins, start / DAY + 6)),
             "end": schedule(end % DAY, &shifted(&ends, end / DAY)),
             "desiredReplicas": window.min.as_ref().map(ToString::to_string),

@@ -1,6 +1,7 @@
 //! One alert, of a store or of a service, and the rule of Prometheus that raises it.
 
-use serde_json::{Value, json};
+use crate::json::json;
+use serde_json::Value;
 
 /// One alert.
 #[derive(Debug, Clone)]

@@ -3,8 +3,8 @@
 //! It comes from an authority of the platform's own, which cert-manager keeps in the namespace: names inside a cluster
 //! are not for a public authority to certify. Clients verify with `ca.crt` of the same Secret.
 
+use crate::json::json;
 use landfall_model::Engine;
-use serde_json::json;
 
 use super::Site;
 use crate::object::Object;

@@ -1,6 +1,7 @@
 //! Elasticsearch: ECK's `Elasticsearch`, or a `StatefulSet` whose members elect a master.
 
-use serde_json::{Value, json};
+use crate::json::json;
+use serde_json::Value;
 
 use super::access::PASSWORD_KEY;
 use super::statefulset::{self, CONFIGURATION, Server, Start, TLS, probe, tcp};
@@ -87,7 +88,7 @@ pub(super) fn statefulset(site: &Site<'_>) -> Vec<Object> {
         live: probe(&tcp("transport"), 20, 6),
         before: vec![json!({
             "name": "config",
-            "image": image,
+            "image": &image,
             "command": ["sh", "-c", format!("cp -r {home}/config/. /config/ && cp {CONFIGURATION}/elasticsearch.yml /config/{certificates}")],
             "volumeMounts": copied,
         })],

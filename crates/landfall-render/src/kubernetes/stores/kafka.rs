@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::json::json;
 use landfall_model::{Duration, Topic};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::access::client_user;
 use super::statefulset::{self, CONFIGURATION, Server, Start, TLS, probe, tcp};
@@ -54,7 +55,7 @@ fn broker_configuration(site: &Site<'_>) -> Object {
             "type": "internal",
             "tls": tls,
             "authentication": authentication,
-            "networkPolicyPeers": peers,
+            "networkPolicyPeers": &peers,
         })
     };
     let listeners = if site.access.tls {

@@ -7,7 +7,7 @@
 //! Not handled: the provider's certificates name its own endpoint, so clients that compare names have to be given that
 //! one; object stores are reached by the provider's endpoint already.
 
-use serde_json::json;
+use crate::json::json;
 
 use super::{Site, access};
 use crate::object::Object;

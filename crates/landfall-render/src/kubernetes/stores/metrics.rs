@@ -1,7 +1,7 @@
 //! How a store is watched: where it is scraped, and what is worth an alert.
 
+use crate::json::json;
 use landfall_model::{Architecture, Engine, StoreProvider};
-use serde_json::json;
 
 use super::access::Place;
 use super::alert::Alert;
@@ -38,7 +38,7 @@ impl Site<'_> {
             "kind": "PodMonitor",
             "metadata": self.subject.metadata(self.name()),
             "spec": {
-                "selector": { "matchLabels": pods.match_labels },
+                "selector": { "matchLabels": &pods.match_labels },
                 "podMetricsEndpoints": [{
                     "portNumber": port,
                     "path": "/metrics",

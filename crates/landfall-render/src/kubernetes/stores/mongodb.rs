@@ -1,6 +1,7 @@
 //! MongoDB: Percona's `PerconaServerMongoDB` with its backups, or a `StatefulSet` that forms a replica set.
 
-use serde_json::{Value, json};
+use crate::json::json;
+use serde_json::Value;
 
 use super::access::{PASSWORD_KEY, USERNAME_KEY, database};
 use super::backup;
@@ -163,7 +164,7 @@ pub(super) fn statefulset(site: &Site<'_>) -> Vec<Object> {
         // A key file that its group can read is refused, and a mounted Secret always is one.
         before: vec![json!({
             "name": "key",
-            "image": image,
+            "image": &image,
             "command": ["sh", "-c", format!("umask 0377; cp -f /key/{KEY_FILE} /run/key/key")],
             "volumeMounts": [
                 { "name": "key", "mountPath": "/run/key" },

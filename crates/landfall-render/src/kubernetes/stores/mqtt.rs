@@ -3,7 +3,7 @@
 //! Not handled: more than one member. Mosquitto does not form clusters; members would be brokers that do not know each
 //! other's messages, so one is rendered and a finding says so.
 
-use serde_json::json;
+use crate::json::json;
 
 use super::access::{PASSWORD_KEY, USERNAME_KEY};
 use super::statefulset::{self, CONFIGURATION, Server, TLS, probe, tcp};
@@ -26,7 +26,7 @@ pub(super) fn statefulset(site: &Site<'_>) -> Vec<Object> {
         // Mosquitto reads hashed passwords from a file; the Secret has the password itself.
         before: vec![json!({
             "name": "passwords",
-            "image": image,
+            "image": &image,
             "command": ["sh", "-c", "umask 0077; mosquitto_passwd -b -c /run/passwords/passwords \"$USERNAME\" \"$PASSWORD\""],
             "env": [
                 from_secret("USERNAME", &credentials.secret, USERNAME_KEY),

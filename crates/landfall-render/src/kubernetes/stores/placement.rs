@@ -3,8 +3,9 @@
 //! A store keeps its members apart unless the file says otherwise. Two members of a database on one node, or all of
 //! them in one zone, are what its replication was bought against, so here the default is stricter than for services.
 
+use crate::json::json;
 use landfall_model::{Spanned, Spread};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Site;
 use crate::kubernetes::placement;

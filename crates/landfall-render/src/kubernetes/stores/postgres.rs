@@ -1,7 +1,8 @@
 //! PostgreSQL: a CloudNativePG `Cluster` with its backups, or a `StatefulSet` with streaming replicas.
 
+use crate::json::json;
 use landfall_model::Commit;
-use serde_json::{Map, json};
+use serde_json::Map;
 
 use super::access::{PASSWORD_KEY, USERNAME_KEY, database};
 use super::backup::{self, Destination};
@@ -46,7 +47,7 @@ pub(super) fn cluster(site: &Site<'_>) -> Vec<Object> {
             "instances": site.members(),
             "imageName": images::cloudnative_postgres(site.store),
             "inheritedMetadata": { "labels": labels },
-            "bootstrap": { "initdb": { "database": database, "owner": database, "dataChecksums": true } },
+            "bootstrap": { "initdb": { "database": &database, "owner": database, "dataChecksums": true } },
             "postgresql": {
                 "parameters": parameters,
                 "pg_hba": host_based,
@@ -97,7 +98,7 @@ fn archive_name(site: &Site<'_>) -> String {
 }
 
 fn archive(site: &Site<'_>, destination: &Destination, days: u64) -> Object {
-    let secret = |key: &str| json!({ "name": destination.secret, "key": key });
+    let secret = |key: &str| json!({ "name": &destination.secret, "key": key });
     let authority = destination
         .private_certificate
         .then(|| json!({ "name": certificate::secret_of(&destination.store), "key": "ca.crt" }));
@@ -109,7 +110,7 @@ fn archive(site: &Site<'_>, destination: &Destination, days: u64) -> Object {
             "retentionPolicy": format!("{days}d"),
             "configuration": {
                 "destinationPath": format!("s3://{}/", destination.bucket),
-                "endpointURL": destination.endpoint,
+                "endpointURL": &destination.endpoint,
                 "endpointCA": authority,
                 "s3Credentials": {
                     "accessKeyId": secret(super::access::ACCESS_KEY),

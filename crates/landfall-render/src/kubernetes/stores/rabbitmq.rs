@@ -1,7 +1,8 @@
 //! RabbitMQ: the operator's `RabbitmqCluster` with quorum queues, or a `StatefulSet` that forms a cluster by itself.
 
+use crate::json::json;
 use landfall_model::Topic;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::access::{PASSWORD_KEY, USERNAME_KEY};
 use super::statefulset::{self, CONFIGURATION, Server, Start, TLS, exec, probe};
@@ -149,7 +150,7 @@ pub(super) fn statefulset(site: &Site<'_>) -> Vec<Object> {
         // Erlang only takes a cookie that nobody but its user can read, which a mounted Secret is not.
         before: vec![json!({
             "name": "cookie",
-            "image": image,
+            "image": &image,
             "command": ["sh", "-c", format!("umask 0377; cp -f /cookie/{COOKIE} /var/lib/rabbitmq/.erlang.cookie")],
             "volumeMounts": [
                 { "name": "data", "mountPath": "/var/lib/rabbitmq" },

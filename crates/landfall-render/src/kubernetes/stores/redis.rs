@@ -1,8 +1,9 @@
 //! Redis: the operator's resources (one server, replicas with Sentinel, or a sharded cluster), or a `StatefulSet` of
 //! Valkey.
 
+use crate::json::json;
 use landfall_model::{Persistence, Store};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::access::PASSWORD_KEY;
 use super::statefulset::{self, CONFIGURATION, Clients, Server, TLS, exec, probe};
@@ -64,7 +65,7 @@ impl Resource<'_> {
         if self.additional.is_none() && memory.is_none() {
             return Value::Null;
         }
-        json!({ "additionalRedisConfig": self.additional, "maxMemoryPercentOfLimit": memory })
+        json!({ "additionalRedisConfig": &self.additional, "maxMemoryPercentOfLimit": memory })
     }
 
     fn storage(&self) -> Value {

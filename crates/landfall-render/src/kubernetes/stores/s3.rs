@@ -3,7 +3,7 @@
 //! One program holds the parts (master, volume server, filer, S3 gateway), so that a plain `StatefulSet` is enough.
 //! Each member makes the buckets after its start; a bucket that is there is left as it is.
 
-use serde_json::json;
+use crate::json::json;
 
 use super::statefulset::{self, CONFIGURATION, Server, Start, TLS, exec, probe};
 use super::{Site, from_secret, images};

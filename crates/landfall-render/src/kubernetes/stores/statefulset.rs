@@ -4,7 +4,8 @@
 //! dead node stays away until somebody removes the node or deletes the pod by force, and if that member is the primary
 //! of a database, there is no primary until then. `check` says so; who wants failover takes the operator.
 
-use serde_json::{Map, Value, json};
+use crate::json::json;
+use serde_json::{Map, Value};
 
 use super::Site;
 use super::topics::fingerprint;
@@ -217,7 +218,7 @@ fn statefulset(site: &Site<'_>, server: Server) -> Object {
             "serviceName": site.members_service(),
             "replicas": site.members(),
             "podManagementPolicy": if server.start == Start::Together { "Parallel" } else { "OrderedReady" },
-            "selector": { "matchLabels": selector },
+            "selector": { "matchLabels": &selector },
             "template": {
                 "metadata": {
                     "labels": site.pod_labels(),

@@ -1,7 +1,8 @@
 //! The volumes of a store.
 
+use crate::json::json;
 use landfall_model::{Bytes, Persistence};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Site;
 use crate::object::compact;
