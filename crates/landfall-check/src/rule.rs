@@ -3,6 +3,7 @@
 use landfall_model::{Architecture, Date, Severity};
 
 use crate::report::Report;
+use crate::rules::{Placement, Rendered};
 
 /// What a rule is about, in the order in which `landfall explain` lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,10 +54,15 @@ pub struct Context<'a> {
     pub objects: &'a [serde_json::Value],
     /// Today.
     pub today: Date,
+    /// The workloads, autoscalers and budgets among the objects.
+    pub(crate) rendered: Rendered<'a>,
+    /// The nodes with everything that is placed on them, or `None` without a node.
+    pub(crate) placement: Option<Placement<'a>>,
 }
 
 impl<'a> Context<'a> {
     pub(crate) fn new(architecture: &'a Architecture, objects: &'a [serde_json::Value], today: Date) -> Self {
-        Self { architecture, objects, today }
+        let (rendered, placement) = (Rendered::of(objects), Placement::new(architecture, objects));
+        Self { architecture, objects, today, rendered, placement }
     }
 }

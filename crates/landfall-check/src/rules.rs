@@ -44,6 +44,9 @@ mod zone_loss;
 
 use crate::rule::Rule;
 
+pub(crate) use placement::Placement;
+pub(crate) use rendered::Rendered;
+
 /// Every rule, by subject and name.
 pub static RULES: &[Rule] = &[
     language::DUPLICATE_KEY,

@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 
 use landfall_model::File;
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How often each case is measured; the median is printed.
 const RUNS: usize = 11;
 

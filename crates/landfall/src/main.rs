@@ -16,6 +16,9 @@ use clap::Parser;
 use crate::cli::{Cli, Command};
 use crate::terminal::Terminal;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How a command ended, when nothing in the world failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {

@@ -4,7 +4,7 @@ use landfall_model::{Finding, Name, Percent, Range, Service, Severity, Span, Spa
 use serde_json::Value;
 
 use super::derivation::{Derivation, Section, Stake, list, written};
-use super::rendered::{self, Rendered, span_of, subject_of};
+use super::rendered::{self, span_of, subject_of};
 use crate::facts;
 use crate::report::{Report, Verdict};
 use crate::rule::{Context, Rule, Subject};
@@ -35,7 +35,7 @@ fn run(context: &Context<'_>, report: &mut Report) {
             autoscaled(context, name, service, report);
         }
     }
-    for (autoscaler, workload) in Rendered::of(context).autoscaled() {
+    for (autoscaler, workload) in context.rendered.autoscaled() {
         let Some(replicas) = workload.pointer("/spec/replicas").and_then(Value::as_u64) else { continue };
         let name = rendered::name(workload);
         let message = format!("`{name}` is scaled, but says `replicas: {replicas}`: every apply sets it back");

@@ -31,12 +31,12 @@ requests nothing is named, because nothing can be said about it.",
 };
 
 fn run(context: &Context<'_>, report: &mut Report) {
-    let Some(placement) = Placement::new(context.architecture, context.objects) else { return };
+    let Some(placement) = context.placement.as_ref() else { return };
     let at_floors = placement.at_floors();
-    floors(context, &placement, &at_floors, report);
+    floors(context, placement, &at_floors, report);
     if at_floors.1.is_empty() {
-        during_rollouts(context, &placement, at_floors.0, report);
-        ceilings(context, &placement, report);
+        during_rollouts(context, placement, at_floors.0, report);
+        ceilings(context, placement, report);
     }
 }
 

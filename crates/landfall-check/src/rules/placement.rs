@@ -27,14 +27,14 @@ use landfall_model::Architecture;
 use super::derivation::{Derivation, Section, count, list};
 
 /// The primary region with everything that is placed in it.
-pub(super) struct Placement<'a> {
+pub(crate) struct Placement<'a> {
     pub(super) nodes: Nodes<'a>,
     pub(super) pods: Pods<'a>,
 }
 
 impl<'a> Placement<'a> {
     /// `None` without a node: then there is nothing to place on.
-    pub(super) fn new(architecture: &'a Architecture, objects: &[serde_json::Value]) -> Option<Self> {
+    pub(crate) fn new(architecture: &'a Architecture, objects: &[serde_json::Value]) -> Option<Self> {
         let nodes = Nodes::of(architecture)?;
         let pods = Pods::of(architecture, objects, &nodes);
         Some(Self { nodes, pods })

@@ -4,7 +4,7 @@ use landfall_model::{Architecture, Connection, Duration, Element, Finding, Name,
 use serde_json::Value;
 
 use super::derivation::{Derivation, Section, Stake, written};
-use super::rendered::{Rendered, span_of, subject_of};
+use super::rendered::{span_of, subject_of};
 use crate::report::{Report, Verdict};
 use crate::rule::{Context, Rule, Subject};
 
@@ -192,7 +192,7 @@ fn grace(
 
 /// `preStop` hooks that use up the whole grace period.
 fn hooks(context: &Context<'_>, report: &mut Report) {
-    for workload in Rendered::of(context).workloads() {
+    for workload in context.rendered.workloads() {
         let pod = workload.pointer("/spec/template/spec");
         let grace = pod.and_then(|pod| pod.pointer("/terminationGracePeriodSeconds")?.as_u64()).unwrap_or(30);
         let containers = pod.and_then(|pod| pod.pointer("/containers")?.as_array());

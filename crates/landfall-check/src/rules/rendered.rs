@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::rule::Context;
 
 /// The rendered objects by what rules ask for.
-pub(super) struct Rendered<'a> {
+pub(crate) struct Rendered<'a> {
     workloads: Vec<&'a Value>,
     by_name: BTreeMap<(&'a str, &'a str, &'a str), usize>,
     /// Workloads by a label of their pods.
@@ -20,7 +20,7 @@ pub(super) struct Rendered<'a> {
 }
 
 impl<'a> Rendered<'a> {
-    pub(super) fn of(context: &Context<'a>) -> Self {
+    pub(crate) fn of(objects: &'a [Value]) -> Self {
         let mut rendered = Self {
             workloads: Vec::new(),
             by_name: BTreeMap::new(),
@@ -28,7 +28,7 @@ impl<'a> Rendered<'a> {
             autoscalers: Vec::new(),
             budgets: Vec::new(),
         };
-        for object in context.objects {
+        for object in objects {
             match text(object, "/kind") {
                 "Deployment" | "StatefulSet" => rendered.workload(object),
                 "HorizontalPodAutoscaler" => rendered.autoscalers.push(object),

@@ -80,8 +80,8 @@ fn run(context: &Context<'_>, report: &mut Report) {
         let statement = format!("a rollout of `{name}` goes forward");
         report.proofs.push(derivation.proof(NAME, subject, statement, verdict, span));
     }
-    if let Some(placement) = Placement::new(context.architecture, context.objects) {
-        room(context, &placement, report);
+    if let Some(placement) = context.placement.as_ref() {
+        room(context, placement, report);
     }
     disruption::check(context, report);
 }

@@ -39,8 +39,8 @@ fn run(context: &Context<'_>, report: &mut Report) {
         return;
     }
     let mut clocks = ClockChanges::new(context.today.civil());
-    let placement = Placement::new(context.architecture, context.objects);
-    let mut packed = placement.as_ref().map(|placement| (placement, placement.at_floors()));
+    let placement = context.placement.as_ref();
+    let mut packed = placement.map(|placement| (placement, placement.at_floors()));
     // Nothing is to be learnt about more copies while `capacity` refuses the fewest.
     packed = packed.filter(|(_, (_, unplaced))| unplaced.is_empty());
     for (name, service) in services() {

@@ -51,8 +51,8 @@ fn run(context: &Context<'_>, report: &mut Report) {
         }
         return;
     }
-    let placement = Placement::new(architecture, context.objects);
-    let at_rest = placement.as_ref().map(|placement| (placement, placement.at_floors()));
+    let placement = context.placement.as_ref();
+    let at_rest = placement.map(|placement| (placement, placement.at_floors()));
     let mut waiting = Waiting::new();
     for zone in architecture.zones() {
         lose(context, zone, at_rest.as_ref(), (stake, promised), &mut waiting, report);

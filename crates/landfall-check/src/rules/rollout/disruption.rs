@@ -7,10 +7,10 @@ use super::NAME;
 use crate::report::Report;
 use crate::rule::Context;
 use crate::rules::derivation::{Stake, count};
-use crate::rules::rendered::{self, Rendered, number_or_share, span_of, subject_of};
+use crate::rules::rendered::{self, number_or_share, span_of, subject_of};
 
 pub(super) fn check(context: &Context<'_>, report: &mut Report) {
-    let rendered = Rendered::of(context);
+    let rendered = &context.rendered;
     for (budget, workload) in rendered.budgeted() {
         let declared =
             context.architecture.service(rendered::name(workload)).map(|service| u64::from(service.replicas.floor()));
