@@ -119,9 +119,7 @@ impl File {
             }
         };
         let source = self.sources.add(name, text);
-        // The text lives in `sources` for good; the tree is made from a borrowed copy of it.
-        let text = text.to_owned();
-        tree::load(source, &text, &mut self.findings)
+        tree::load(source, text, &mut self.findings)
     }
 
     fn include(

@@ -56,22 +56,14 @@ fn report(project: &Project, arguments: &CheckArguments) -> (Report, bool) {
     if !unread.is_empty() {
         return (Report { findings: unread, ..Report::default() }, false);
     }
-    let only_one = reports.len() == 1;
     let named: Vec<(String, Report)> =
         reports.into_iter().map(|(name, report)| (name.unwrap_or_default(), report)).collect();
     let all = named.len();
     let mut merged = merge(named);
     // An environment is worth naming only when a finding does not hold in all of them.
-    for finding in merged.findings.iter_mut().chain(&mut merged.waived) {
-        if only_one || finding.environments.len() == all {
-            finding.environments.clear();
-        }
-    }
-    for proof in &mut merged.proofs {
-        if only_one || proof.environments.len() == all {
-            proof.environments.clear();
-        }
-    }
+    let findings = merged.findings.iter_mut().chain(&mut merged.waived).map(|finding| &mut finding.environments);
+    let proofs = merged.proofs.iter_mut().map(|proof| &mut proof.environments);
+    findings.chain(proofs).filter(|environments| environments.len() == all).for_each(Vec::clear);
     (merged, true)
 }
 
