@@ -1,9 +1,10 @@
-# The short way to the usual chores. Needs git, make and a Rust toolchain; `tools` and `ci` also python3 with pip.
+# The short way to the usual chores. Needs git, make and a Rust toolchain; `tools` also python3 with
+# pip, and a Go that is as new as tools/go.mod says.
 
-.PHONY: help demo test ci bless tools bench
+.PHONY: help demo test ci bless conformance tools tools-all bench
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 demo: ## check and render an example
 	@tools/demo
@@ -17,8 +18,18 @@ ci: ## run what a commit must pass: format, lints, documentation, tests
 bless: ## rewrite golden files with what the tests produce now
 	cargo xtask bless
 
-tools: ## install what the tests look for: the schemas of Kubernetes
-	tools/install-schemas
+conformance: ## play the scenarios against Kubernetes and the engine, and compare the answers
+	cargo xtask conformance
 
-bench: ## measure
+tools: ## install what the tests look for: a real control plane, kubectl, Helm, kubeconform, schemas, nftables
+	tools/install-packages
+	tools/install-schemas
+	tools/install-clients
+	tools/install-control-plane
+	tools/install-readers kubeconform
+
+tools-all: tools ## install also the readers of what is rendered for other tools
+	tools/install-readers
+
+bench: ## measure, against the budget and beside a real control plane
 	cargo bench --workspace

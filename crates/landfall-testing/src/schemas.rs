@@ -15,6 +15,8 @@ use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Registry, ValidationError, Validator};
 use serde_json::{Value, json};
 
+use crate::tools::tools_folder;
+
 /// The folder that `tools/install-schemas` makes.
 const KUBERNETES_SCHEMAS: &str = "kubernetes-validate-1.37.0";
 
@@ -55,7 +57,7 @@ impl Schemas {
     pub fn locate() -> Result<Self, Missing> {
         let folder = |variable, default: fn() -> PathBuf| env::var_os(variable).map_or_else(default, PathBuf::from);
         Self::open(
-            folder("LANDFALL_K8S_SCHEMAS", || tools().join(KUBERNETES_SCHEMAS)),
+            folder("LANDFALL_K8S_SCHEMAS", || tools_folder().join(KUBERNETES_SCHEMAS)),
             folder("LANDFALL_CRD_SCHEMAS", || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/schemas")),
         )
     }
@@ -108,6 +110,13 @@ impl Schemas {
             return Ok(());
         }
         Err(errors.into_iter().map(|error| format!("{subject}: {error}")).collect())
+    }
+
+    /// The schema of a custom resource as its authors wrote it.
+    #[cfg(feature = "control-plane")]
+    pub(crate) fn custom(&self, api_version: &str, kind: &str) -> Option<Value> {
+        let kind = Kind::new(api_version, kind);
+        if kind.is_plain() { load(&self.custom.join(kind.custom_file())) } else { None }
     }
 
     fn validator(&self, kind: &Kind) -> Option<Arc<Validator>> {
@@ -173,12 +182,6 @@ impl Kind {
             Some(group) => format!("{kind}-{group}-{}.json", self.version),
         }
     }
-}
-
-/// Where `tools/install-schemas` puts its folder.
-fn tools() -> PathBuf {
-    env::var_os("LANDFALL_TOOLS")
-        .map_or_else(|| env::home_dir().unwrap_or_default().join(".cache/landfall/tools"), PathBuf::from)
 }
 
 /// Reads a JSON file; `None` if there is none.

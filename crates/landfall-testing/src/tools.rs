@@ -1,0 +1,63 @@
+//! Where the real tools are: `make tools` installs them, `LANDFALL_TOOLS` names another folder for them.
+//!
+//! The versions here are those of the installers in `tools/`. They stand in the names of the folders, so a tool of another
+//! version is a missing one.
+
+use std::env;
+use std::path::PathBuf;
+
+const CONTROL_PLANE: &str = "kubernetes-1.36.3";
+const OLD_CLIENTS: &str = "clients-kubectl-1.31.9-helm-3.17.3";
+const NEW_CLIENTS: &str = "clients-kubectl-1.37.1-helm-4.3.1";
+
+/// A real program that tests run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tool {
+    /// The store behind the API server.
+    Etcd,
+    /// The real API server.
+    ApiServer,
+    /// The real controllers.
+    ControllerManager,
+    /// The real scheduler.
+    Scheduler,
+    /// A current kubectl.
+    Kubectl,
+    /// A kubectl that users still have.
+    OldKubectl,
+    /// A current Helm.
+    Helm,
+    /// The last Helm 3 minor version but a few: it writes releases and merges in the old way.
+    OldHelm,
+}
+
+/// A tool that is not on this machine.
+#[derive(Debug, thiserror::Error)]
+#[error("no `{}`; run `make tools`, or set LANDFALL_TOOLS", path.display())]
+pub struct MissingTool {
+    path: PathBuf,
+}
+
+impl Tool {
+    /// The program.
+    pub fn locate(self) -> Result<PathBuf, MissingTool> {
+        let (folder, program) = match self {
+            Self::Etcd => (CONTROL_PLANE, "etcd"),
+            Self::ApiServer => (CONTROL_PLANE, "kube-apiserver"),
+            Self::ControllerManager => (CONTROL_PLANE, "kube-controller-manager"),
+            Self::Scheduler => (CONTROL_PLANE, "kube-scheduler"),
+            Self::Kubectl => (NEW_CLIENTS, "kubectl"),
+            Self::OldKubectl => (OLD_CLIENTS, "kubectl"),
+            Self::Helm => (NEW_CLIENTS, "helm"),
+            Self::OldHelm => (OLD_CLIENTS, "helm"),
+        };
+        let path = tools_folder().join(folder).join(program);
+        if path.is_file() { Ok(path) } else { Err(MissingTool { path }) }
+    }
+}
+
+/// The folder below which each tool has its own.
+pub(crate) fn tools_folder() -> PathBuf {
+    env::var_os("LANDFALL_TOOLS")
+        .map_or_else(|| env::home_dir().unwrap_or_default().join(".cache/landfall/tools"), PathBuf::from)
+}

@@ -1,0 +1,2 @@
+// Package tools names what go.mod pins; nothing is compiled here.
+package tools
