@@ -1,4 +1,4 @@
-//! The chores of the workspace: `cargo xtask ci`, `lint`, `bless`, `journey`.
+//! The chores of the workspace: `cargo xtask ci`, `lint`, `bless`, `journey`, `conformance`.
 //!
 //! Each chore is a list of cargo commands; what they check lives in the tests. It depends on no crate of the workspace
 //! and on little else, so that it is built in seconds.
@@ -6,6 +6,7 @@
 
 mod steps;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -25,6 +26,12 @@ enum Chore {
     Bless,
     /// Replay `tests/journey/*.transcript` with the binary and compare what it prints.
     Journey,
+    /// Play `tests/conformance` against Kubernetes and the engine, and compare the answers; `-- --help` says more.
+    Conformance {
+        /// Names of scenarios, and options of the test.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -33,10 +40,11 @@ fn main() -> anyhow::Result<ExitCode> {
         Chore::Lint => run(lint()),
         Chore::Bless => bless(),
         Chore::Journey => run(journey()?),
+        Chore::Conformance { arguments } => conformance(&arguments),
     }
 }
 
-fn lint() -> [Step; 4] {
+fn lint() -> [Step; 5] {
     let mut documentation = cargo(["doc", "--workspace", "--no-deps", "--document-private-items"]);
     documentation.env("RUSTDOCFLAGS", "-D warnings");
     [
@@ -44,6 +52,10 @@ fn lint() -> [Step; 4] {
         Step::new("clippy", cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
         // No part of all targets, as `cargo test` leaves it out.
         Step::new("clippy journey", cargo(["clippy", "--workspace", "--test", "journey", "--", "-D", "warnings"])),
+        Step::new(
+            "clippy conformance",
+            cargo(["clippy", "--package", "xtask", "--test", "conformance", "--", "-D", "warnings"]),
+        ),
         Step::new("documentation", documentation),
     ]
 }
@@ -52,13 +64,31 @@ fn test() -> Step {
     Step::new("tests", cargo(["test", "--workspace", "--no-fail-fast"]))
 }
 
-fn journey() -> anyhow::Result<[Step; 2]> {
-    // This program and `landfall` are built into the same folder, wherever the user has put it.
+/// Where `landfall` is built to: beside this program, wherever the user has put it.
+fn programs() -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe().context("failed to find out where this program is")?;
-    let programs = this.parent().context("this program is in no folder")?;
+    Ok(this.parent().context("this program is in no folder")?.to_owned())
+}
+
+fn journey() -> anyhow::Result<[Step; 2]> {
     let mut replay = cargo(["test", "--workspace", "--test", "journey"]);
-    replay.env("LANDFALL_PROGRAMS", programs);
+    replay.env("LANDFALL_PROGRAMS", programs()?);
     Ok([Step::new("build", cargo(["build", "--package", "landfall"])), Step::new("journey", replay)])
+}
+
+/// What the test prints last is the last line here too, so it is no step with a summary.
+fn conformance(arguments: &[String]) -> anyhow::Result<ExitCode> {
+    let built =
+        cargo(["build", "--quiet", "--package", "landfall"]).status().context("failed to start `cargo build`")?;
+    if !built.success() {
+        return Ok(ExitCode::FAILURE);
+    }
+    let mut command = cargo(["test", "--quiet", "--package", "xtask", "--test", "conformance", "--"]);
+    if std::env::var_os("LANDFALL_ENGINE").is_none() {
+        command.env("LANDFALL_ENGINE", programs()?.join("landfall"));
+    }
+    let status = command.args(arguments).status().context("failed to start `cargo test`")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn bless() -> anyhow::Result<ExitCode> {
