@@ -1,0 +1,179 @@
+//! What metrics ask for and how fast it is followed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscalerBehavior;
+use k8s_openapi::api::core::v1::Pod;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::behavior::{History, Range};
+use super::replicas::{Sample, Samples, Target, Tolerance, propose, propose_for_share, propose_for_value};
+
+const TOLERANCE: Tolerance = Tolerance { up: 0.1, down: 0.1 };
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).expect("a time")
+}
+
+/// Old enough that its CPU counts.
+const NOW: i64 = 10_000;
+
+fn pod(name: &str, phase: &str) -> Pod {
+    let pod = json!({
+        "metadata": { "name": name },
+        "status": { "phase": phase, "startTime": at(0), "conditions": [
+            { "type": "Ready", "status": "True", "lastTransitionTime": at(10) },
+        ] },
+    });
+    serde_json::from_value(pod).expect("a pod")
+}
+
+/// Each pod requests one core; `used` has its usage in thousandths, None for no sample.
+fn check(percent: i64, used: &[Option<i64>], pending: usize, expected: i32) {
+    let running = used.len();
+    let mut pods: Vec<_> = (0..running).map(|number| pod(&format!("p{number}"), "Running")).collect();
+    pods.extend((0..pending).map(|number| pod(&format!("new{number}"), "Pending")));
+    let requests: BTreeMap<_, _> =
+        pods.iter().map(|pod| (pod.metadata.name.clone().unwrap_or_default(), 1000)).collect();
+    let current = i32::try_from(pods.len()).expect("few pods");
+    let target = Target::Utilization { percent, requests: &requests };
+    let proposal = propose(&pods, samples(used), target, true, current, TOLERANCE, at(NOW)).expect("a proposal");
+    assert_eq!(proposal.replicas, expected);
+}
+
+fn samples(used: &[Option<i64>]) -> Samples {
+    let sample = |value| Sample { value, at: at(NOW), window: Duration::from_secs(30) };
+    let samples = used.iter().enumerate();
+    samples.filter_map(|(number, value)| Some((format!("p{number}"), sample((*value)?)))).collect()
+}
+
+#[test]
+fn replicas_follow_the_ratio_of_usage_to_target() {
+    check(50, &[Some(1000), Some(1000)], 0, 4);
+    check(50, &[Some(100), Some(100), Some(100)], 0, 1);
+    check(50, &[Some(540), Some(540)], 0, 2);
+    check(50, &[Some(551), Some(551)], 0, 2);
+    check(50, &[Some(560), Some(560)], 0, 3);
+}
+
+#[test]
+fn what_is_not_known_makes_no_change_larger() {
+    // One at 100 % and one unknown, counted as idle: half is the target.
+    check(50, &[Some(1000), None], 0, 2);
+    // One idle and one unknown, counted as busy.
+    check(50, &[Some(0), None], 0, 2);
+    check(50, &[Some(900), Some(900)], 2, 4);
+    check(20, &[Some(900), Some(900)], 2, 9);
+}
+
+#[test]
+fn one_value_for_all_is_divided_among_the_ready_or_by_the_target() {
+    assert_eq!(propose_for_value(200, 100, 3, 3, TOLERANCE), 6);
+    assert_eq!(propose_for_value(105, 100, 3, 3, TOLERANCE), 3);
+    assert_eq!(propose_for_value(200, 100, 0, 0, TOLERANCE), 2);
+    assert_eq!(propose_for_share(1000, 100, 5, TOLERANCE), (10, 200));
+    assert_eq!(propose_for_share(0, 100, 5, TOLERANCE), (0, 0));
+}
+
+fn behavior(value: serde_json::Value) -> Option<HorizontalPodAutoscalerBehavior> {
+    serde_json::from_value(value).expect("a behavior")
+}
+
+/// The replicas after proposals `(second, proposed, expected)`, each acted on.
+fn follow(behavior: Option<&HorizontalPodAutoscalerBehavior>, start: i32, steps: &[(i64, i32, i32, &str)]) {
+    let mut history = History::default();
+    let mut current = start;
+    history.begin(at(0), current);
+    for (second, proposed, expected, limit) in steps {
+        let range = Range { min: 1, max: 100, current };
+        let decision = history.decide(at(*second), *proposed, range, behavior);
+        assert_eq!((decision.replicas, decision.limit.0), (*expected, *limit), "after {second} s");
+        if decision.replicas != current {
+            history.changed(at(*second), decision.replicas - current, behavior);
+            current = decision.replicas;
+        }
+    }
+}
+
+#[test]
+fn replicas_come_at_once_and_go_after_five_minutes() {
+    let within = "DesiredWithinRange";
+    follow(None, 2, &[(15, 4, 4, within), (30, 1, 4, within), (314, 1, 4, within), (316, 1, 1, within)]);
+}
+
+#[test]
+fn without_rules_replicas_double_at_most() {
+    follow(None, 3, &[(15, 50, 6, "ScaleUpLimit"), (30, 50, 12, "ScaleUpLimit")]);
+    follow(None, 1, &[(15, 50, 4, "ScaleUpLimit"), (30, 500, 8, "ScaleUpLimit")]);
+    follow(None, 90, &[(15, 500, 100, "TooManyReplicas"), (310, 0, 100, "TooManyReplicas")]);
+}
+
+#[test]
+fn policies_bound_what_changes_in_their_period() {
+    let slowly = behavior(json!({
+        "scaleUp": { "stabilizationWindowSeconds": 0, "selectPolicy": "Max",
+            "policies": [{ "type": "Pods", "value": 2, "periodSeconds": 60 }] },
+        "scaleDown": { "stabilizationWindowSeconds": 0, "selectPolicy": "Min", "policies": [
+            { "type": "Percent", "value": 50, "periodSeconds": 60 }, { "type": "Pods", "value": 1, "periodSeconds": 60 },
+        ] },
+    }));
+    follow(
+        slowly.as_ref(),
+        4,
+        &[
+            (15, 10, 6, "ScaleUpLimit"),
+            (30, 10, 6, "ScaleUpLimit"),
+            (76, 10, 8, "ScaleUpLimit"),
+            (200, 1, 7, "ScaleDownLimit"),
+            (210, 1, 7, "ScaleDownLimit"),
+            (261, 1, 6, "ScaleDownLimit"),
+        ],
+    );
+}
+
+#[test]
+fn a_disabled_direction_changes_nothing() {
+    let rules = behavior(json!({
+        "scaleUp": { "stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": [] },
+        "scaleDown": { "stabilizationWindowSeconds": 0, "selectPolicy": "Disabled", "policies": [] },
+    }));
+    follow(rules.as_ref(), 4, &[(15, 1, 4, "ScaleDownLimit")]);
+}
+
+proptest! {
+    #[test]
+    fn decisions_stay_between_the_bounds_and_between_present_and_past(
+        proposals in prop::collection::vec((1_i64..120, 0_i32..200), 1..40),
+        start in 2_i32..20,
+    ) {
+        let mut history = History::default();
+        let (mut current, mut now) = (start, at(0));
+        history.begin(now, current);
+        let mut highest = start;
+        for (pause, proposed) in proposals {
+            now += SignedDuration::from_secs(pause);
+            highest = highest.max(proposed);
+            let decision = history.decide(now, proposed, Range { min: 2, max: 20, current }, None);
+            prop_assert!((2..=20).contains(&decision.replicas));
+            prop_assert!(decision.replicas <= highest.max(current).max(2));
+            prop_assert!(proposed < current || decision.replicas >= current);
+            current = decision.replicas;
+        }
+    }
+
+    #[test]
+    fn a_busier_pod_never_asks_for_fewer_replicas(used in prop::collection::vec(0_i64..2000, 1..10), more in 1_i64..2000) {
+        let ask = |used: &[i64]| {
+            let pods: Vec<_> = (0..used.len()).map(|number| pod(&format!("p{number}"), "Running")).collect();
+            let used: Vec<_> = used.iter().copied().map(Some).collect();
+            let current = i32::try_from(pods.len()).expect("few pods");
+            propose(&pods, samples(&used), Target::Average(500), false, current, TOLERANCE, at(NOW)).map(|p| p.replicas)
+        };
+        let mut busier = used.clone();
+        busier[0] += more;
+        prop_assert!(ask(&busier).expect("a proposal") >= ask(&used).expect("a proposal"));
+    }
+}

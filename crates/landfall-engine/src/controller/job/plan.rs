@@ -1,0 +1,224 @@
+//! Whether a job is at its end, and which pods it creates or deletes next. Pure.
+//!
+//! Not handled: `successPolicy`, `backoffLimitPerIndex` and `maxFailedIndexes`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
+use kube::ResourceExt as _;
+
+use super::failure_policy::{self, Verdict};
+use super::indexes::{self, INDEX};
+use super::status::{Totals, has_condition, totals};
+use super::{FINALIZER, is_failed, is_tracked, only_replaces_failed};
+use crate::controller::claim::owner_reference;
+use crate::controller::pod::{self, is_active, is_terminating, phase};
+use crate::controller::pod_control::BURST;
+use crate::controller::status::count;
+
+/// The wait after the first failure in a row; it doubles up to [`MAX_BACKOFF`], as in Kubernetes.
+const MIN_BACKOFF: Duration = Duration::from_secs(10);
+const MAX_BACKOFF: Duration = Duration::from_mins(10);
+
+/// A job that goes on no more, and why: its remaining pods are to be ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ending {
+    Success { reason: String, message: String },
+    Failure { reason: String, message: String },
+}
+
+/// What to do to pods.
+#[derive(Debug, Default)]
+pub(super) struct Step {
+    pub(super) create: Vec<Pod>,
+    pub(super) delete: Vec<Arc<Pod>>,
+    /// What is deleted is let go first: it is not to be counted.
+    pub(super) release_deleted: bool,
+    /// When failed pods may be replaced that may not yet.
+    pub(super) retry: Option<Duration>,
+}
+
+pub(super) fn is_suspended(job: &Job) -> bool {
+    job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true))
+}
+
+pub(super) fn is_indexed(job: &Job) -> bool {
+    job.spec.as_ref().is_some_and(|spec| spec.completion_mode.as_deref() == Some("Indexed"))
+}
+
+/// When the job has been active for as long as it may.
+///
+/// Not handled: the deadline is one of the engine's clock, so that a clock that is sped up makes it come sooner.
+pub(super) fn deadline(job: &Job) -> Option<Timestamp> {
+    let seconds = job.spec.as_ref()?.active_deadline_seconds?;
+    let started = job.status.as_ref()?.start_time.as_ref()?.0;
+    (!is_suspended(job)).then(|| started + SignedDuration::from_secs(seconds))
+}
+
+pub(super) fn verdict(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Option<Ending> {
+    let spec = job.spec.as_ref()?;
+    let said = |type_: &str| {
+        let condition = has_condition(job, type_)?;
+        Some((condition.reason.clone().unwrap_or_default(), condition.message.clone().unwrap_or_default()))
+    };
+    if let Some((reason, message)) = said("SuccessCriteriaMet") {
+        return Some(Ending::Success { reason, message });
+    }
+    if let Some((reason, message)) = said("FailureTarget") {
+        return Some(Ending::Failure { reason, message });
+    }
+    let failure =
+        |reason: &str, message: &str| Some(Ending::Failure { reason: reason.to_owned(), message: message.to_owned() });
+    let judged = pods.iter().filter(|pod| is_failed(job, pod)).find_map(|pod| match failure_policy::judge(job, pod) {
+        Verdict::FailJob(message) => Some(message),
+        Verdict::Ignore | Verdict::Count => None,
+    });
+    if let Some(message) = judged {
+        return failure("PodFailurePolicy", &message);
+    }
+    let limit = spec.backoff_limit.unwrap_or(6);
+    if totals(job, pods).failed > limit || restarts_reach(spec, pods, limit) {
+        return failure("BackoffLimitExceeded", "Job has reached the specified backoff limit");
+    }
+    if deadline(job).is_some_and(|deadline| now >= deadline) {
+        return failure("DeadlineExceeded", "Job was active longer than specified deadline");
+    }
+    None
+}
+
+/// With restarts in place, each is a failure.
+fn restarts_reach(spec: &JobSpec, pods: &[Arc<Pod>], limit: i32) -> bool {
+    let policy = spec.template.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
+    if policy != Some("OnFailure") {
+        return false;
+    }
+    let alive = pods.iter().filter(|pod| matches!(phase(pod), "Running" | "Pending"));
+    let statuses = alive.filter_map(|pod| pod.status.as_ref());
+    let containers =
+        statuses.flat_map(|status| status.init_container_statuses.iter().chain(&status.container_statuses).flatten());
+    let restarts: i32 = containers.map(|container| container.restart_count).sum();
+    if limit == 0 { restarts > 0 } else { restarts >= limit }
+}
+
+pub(super) fn step(job: &Job, pods: &[Arc<Pod>], verdict: Option<&Ending>, now: Timestamp) -> Step {
+    let Some(spec) = &job.spec else { return Step::default() };
+    let active: Vec<_> = pods.iter().filter(|pod| is_active(pod)).cloned().collect();
+    if verdict.is_some() {
+        return Step { delete: active, ..Step::default() };
+    }
+    if job.metadata.deletion_timestamp.is_some() {
+        return Step::default();
+    }
+    if is_suspended(job) {
+        return Step { delete: active, release_deleted: true, ..Step::default() };
+    }
+    let Totals { succeeded, .. } = totals(job, pods);
+    let parallelism = spec.parallelism.unwrap_or(1);
+    let wanted = match spec.completions {
+        // Without a number, the first success is the last pod to begin.
+        None if succeeded > 0 => count(&active),
+        None => parallelism,
+        Some(completions) => (completions - succeeded).clamp(0, parallelism.max(0)),
+    };
+    let surplus = usize::try_from(count(&active) - wanted).unwrap_or_default();
+    if surplus > 0 {
+        let mut delete = pod::by_dispensability(active.clone(), &active, now);
+        delete.truncate(surplus.min(BURST));
+        return Step { delete, release_deleted: true, ..Step::default() };
+    }
+    let terminating = if only_replaces_failed(job) { count(pods.iter().filter(|pod| is_terminating(pod))) } else { 0 };
+    let missing = usize::try_from(wanted - terminating - count(&active)).unwrap_or_default();
+    if missing == 0 {
+        return Step::default();
+    }
+    if let Some(wait) = backoff(job, pods, now) {
+        return Step { retry: Some(wait), ..Step::default() };
+    }
+    Step { create: new_pods(job, spec, pods, missing.min(BURST)), ..Step::default() }
+}
+
+/// How long to wait after the failures since the last success.
+fn backoff(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
+    let ends = |ended: &dyn Fn(&Pod) -> bool| -> Vec<Timestamp> {
+        pods.iter().filter(|pod| ended(pod)).filter_map(|pod| ended_at(pod)).collect()
+    };
+    let success = ends(&|pod| phase(pod) == "Succeeded").into_iter().max();
+    let failures = ends(&|pod| is_failed(job, pod) && failure_policy::judge(job, pod) == Verdict::Count);
+    let since: Vec<_> = failures.into_iter().filter(|end| success.is_none_or(|success| *end > success)).collect();
+    let last = since.iter().max()?;
+    let doublings = u32::try_from(since.len() - 1).unwrap_or(u32::MAX).min(10);
+    let wait = MIN_BACKOFF.saturating_mul(1 << doublings).min(MAX_BACKOFF);
+    let elapsed = Duration::try_from(now.duration_since(*last)).unwrap_or_default();
+    wait.checked_sub(elapsed).filter(|left| !left.is_zero())
+}
+
+fn ended_at(pod: &Pod) -> Option<Timestamp> {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref()).into_iter().flatten();
+    let ends: Vec<_> = statuses
+        .filter_map(|container| container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|time| time.0))
+        .collect();
+    let unready = pod::condition(pod, "Ready").filter(|ready| ready.status == "False");
+    let unready = unready.and_then(|ready| ready.last_transition_time.as_ref());
+    let grace = SignedDuration::from_secs(pod.metadata.deletion_grace_period_seconds.unwrap_or_default());
+    let deleted = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0 - grace);
+    ends.into_iter().max().or(unready.map(|time| time.0)).or(deleted).or(pod
+        .metadata
+        .creation_timestamp
+        .as_ref()
+        .map(|time| time.0))
+}
+
+fn new_pods(job: &Job, spec: &JobSpec, pods: &[Arc<Pod>], missing: usize) -> Vec<Pod> {
+    let name = job.name_any();
+    let pod = || {
+        let mut pod = pod::from_template(&name, owner_reference(job), Some(&spec.template));
+        let finalizers = pod.metadata.finalizers.get_or_insert_default();
+        if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
+            finalizers.push(FINALIZER.to_owned());
+        }
+        pod
+    };
+    if !is_indexed(job) {
+        return std::iter::repeat_with(pod).take(missing).collect();
+    }
+    let taken: BTreeSet<i32> = pods
+        .iter()
+        .filter(|pod| is_active(pod) || (phase(pod) == "Succeeded" && is_tracked(pod)))
+        .chain(pods.iter().filter(|pod| only_replaces_failed(job) && is_terminating(pod)))
+        .filter_map(|pod| indexes::of_pod(pod))
+        .collect();
+    let done = job.status.as_ref().and_then(|status| status.completed_indexes.as_deref()).unwrap_or_default();
+    let done = indexes::parse(done);
+    let open =
+        (0..spec.completions.unwrap_or_default()).filter(|index| !taken.contains(index) && !done.contains(index));
+    open.take(missing).map(|index| indexed(pod(), &name, index)).collect()
+}
+
+fn indexed(mut pod: Pod, job: &str, index: i32) -> Pod {
+    pod.metadata.generate_name = Some(format!("{job}-{index}-"));
+    pod.metadata.annotations.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
+    pod.metadata.labels.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
+    if let Some(spec) = &mut pod.spec {
+        spec.hostname = Some(format!("{job}-{index}"));
+        for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+            let environment = container.env.get_or_insert_default();
+            if environment.iter().all(|variable| variable.name != "JOB_COMPLETION_INDEX") {
+                environment.push(index_variable());
+            }
+        }
+    }
+    pod
+}
+
+fn index_variable() -> EnvVar {
+    let field = ObjectFieldSelector { field_path: format!("metadata.labels['{INDEX}']"), api_version: None };
+    EnvVar {
+        name: "JOB_COMPLETION_INDEX".to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() }),
+    }
+}

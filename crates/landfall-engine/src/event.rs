@@ -1,0 +1,213 @@
+//! Events, recorded as Kubernetes records them: a component says what it did to an object, and events that repeat are
+//! counted, similar ones combined, floods held back (`correlator`).
+//!
+//! Recording never fails and never waits: events go through a queue, and one writer sends them. What does not fit into
+//! the queue is dropped, as in Kubernetes. How long an event lives is the API's business.
+
+mod correlator;
+
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use correlator::{Correlator, Observed};
+
+/// How many events may wait to be written.
+const QUEUE: usize = 4096;
+
+/// How many events are written at the same time.
+const CONCURRENCY: usize = 8;
+
+/// The manager of the fields of an event, as the controllers of Kubernetes name themselves.
+const FIELD_MANAGER: &str = "kube-controller-manager";
+
+/// What kind of news an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EventType {
+    Normal,
+    Warning,
+}
+
+impl EventType {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
+}
+
+/// Records the events of one component. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Recorder {
+    queue: mpsc::Sender<Event>,
+    component: String,
+    host: Option<String>,
+    action: Option<&'static str>,
+}
+
+/// Writes what the recorders of one queue record.
+pub(crate) struct EventWriter {
+    client: Client,
+    queue: mpsc::Receiver<Event>,
+}
+
+/// A queue of events: its recorder and its writer, which the caller runs in a task of its own.
+pub(crate) fn queue(client: Client, component: &str) -> (Recorder, EventWriter) {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let recorder = Recorder { queue: sender, component: component.to_owned(), host: None, action: None };
+    (recorder, EventWriter { client, queue: receiver })
+}
+
+impl Recorder {
+    /// The same queue for another component.
+    pub(crate) fn component(&self, component: &str) -> Self {
+        Self { component: component.to_owned(), ..self.clone() }
+    }
+
+    /// The same component on this node: what kubelets say.
+    pub(crate) fn host(&self, host: &str) -> Self {
+        Self { host: Some(host.to_owned()), ..self.clone() }
+    }
+
+    /// The same recorder, for what comes of this action.
+    pub(crate) fn action(&self, action: &'static str) -> Self {
+        Self { action: Some(action), ..self.clone() }
+    }
+
+    pub(crate) fn normal<K>(&self, object: &K, reason: &str, message: impl Into<String>)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        self.record(reference_to(object), EventType::Normal, reason, message.into());
+    }
+
+    pub(crate) fn warning<K>(&self, object: &K, reason: &str, message: impl Into<String>)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        self.record(reference_to(object), EventType::Warning, reason, message.into());
+    }
+
+    /// An event about a part of an object, say: `fieldPath` names it.
+    pub(crate) fn record(&self, about: ObjectReference, type_: EventType, reason: &str, message: String) {
+        let event = event(&self.component, self.host.as_deref(), about, type_, reason, message, Timestamp::now());
+        let event = Event { action: self.action.map(str::to_owned), ..event };
+        if let Err(error) = self.queue.try_send(event) {
+            debug!(%error, "an event is lost");
+        }
+    }
+}
+
+impl EventWriter {
+    /// Writes events until every recorder is gone and all they recorded is written.
+    pub(crate) async fn run(self) {
+        self.run_until(CancellationToken::new()).await;
+    }
+
+    /// The same, and when cancelled, only what was recorded by then: for those who cannot wait for every recorder.
+    pub(crate) async fn run_until(self, cancel: CancellationToken) {
+        let Self { client, queue } = self;
+        let mut correlator = Correlator::default();
+        let recorded = futures::stream::unfold((queue, cancel), |(mut queue, cancel)| async move {
+            // Either arm may be dropped half-way: receiving from a channel loses nothing.
+            let event = tokio::select! {
+                event = queue.recv() => event,
+                () = cancel.cancelled() => {
+                    queue.close();
+                    queue.recv().await
+                }
+            };
+            Some((event?, (queue, cancel)))
+        });
+        let observed = recorded.filter_map(|event| {
+            let observed = correlator.observe(event, Timestamp::now());
+            async move { observed }
+        });
+        observed.for_each_concurrent(CONCURRENCY, |observed| write(&client, observed)).await;
+    }
+}
+
+/// An object as an event refers to it.
+pub(crate) fn reference_to<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(K::api_version(&()).into_owned()),
+        kind: Some(K::kind(&()).into_owned()),
+        name: object.meta().name.clone(),
+        namespace: object.meta().namespace.clone(),
+        uid: object.meta().uid.clone(),
+        resource_version: object.meta().resource_version.clone(),
+        field_path: None,
+    }
+}
+
+fn event(
+    component: &str,
+    host: Option<&str>,
+    about: ObjectReference,
+    type_: EventType,
+    reason: &str,
+    message: String,
+    now: Timestamp,
+) -> Event {
+    let namespace = about.namespace.clone().filter(|namespace| !namespace.is_empty());
+    Event {
+        metadata: ObjectMeta {
+            name: Some(name_of(&about, now)),
+            namespace: Some(namespace.unwrap_or_else(|| "default".to_owned())),
+            ..ObjectMeta::default()
+        },
+        involved_object: about,
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        source: Some(EventSource { component: Some(component.to_owned()), host: host.map(str::to_owned) }),
+        reporting_component: Some(component.to_owned()),
+        reporting_instance: Some(host.unwrap_or_default().to_owned()),
+        first_timestamp: Some(Time(now)),
+        last_timestamp: Some(Time(now)),
+        count: Some(1),
+        type_: Some(type_.as_str().to_owned()),
+        ..Event::default()
+    }
+}
+
+/// The name of the object and the time in hexadecimal nanoseconds, as client-go names events.
+fn name_of(about: &ObjectReference, now: Timestamp) -> String {
+    format!("{}.{:x}", about.name.as_deref().unwrap_or_default(), now.as_nanosecond())
+}
+
+async fn write(client: &Client, observed: Observed) {
+    let (Observed::First(event) | Observed::Again(event)) = &observed;
+    let api = Api::<Event>::namespaced(client.clone(), event.metadata.namespace.as_deref().unwrap_or("default"));
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let written = match &observed {
+        Observed::First(event) => api.create(&params, event).await,
+        Observed::Again(event) => {
+            let patch = json!({
+                "count": event.count,
+                "lastTimestamp": event.last_timestamp,
+                "message": event.message,
+            });
+            let params = PatchParams { field_manager: params.field_manager.clone(), ..PatchParams::default() };
+            let name = event.metadata.name.as_deref().unwrap_or_default();
+            match api.patch(name, &params, &Patch::Merge(patch)).await {
+                // It lived its time: the next one begins anew, with the count so far.
+                Err(kube::Error::Api(status)) if status.code == 404 => {
+                    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+                    api.create(&params, event).await
+                }
+                other => other,
+            }
+        }
+    };
+    if let Err(error) = written {
+        debug!(%error, reason = event.reason, "an event could not be written");
+    }
+}

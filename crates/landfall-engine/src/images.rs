@@ -1,0 +1,154 @@
+//! The image catalogue: which program of this machine an image name stands for.
+//!
+//! ```yaml
+//! images:
+//! - image: docker.io/library/nginx:1.*          # `*` stands for any text; a missing tag for every tag
+//!   program: /usr/sbin/nginx
+//!   args: [-g, "daemon off;"]
+//!   env: { NGINX_PORT: "{{port:http}}" }
+//!   working-dir: /srv
+//! - image: busybox                               # no program: the pod names its command
+//! ```
+//!
+//! The first entry that fits is taken. In `args` and `env` these placeholders are filled in, so that programs can be told
+//! where to listen when pods share one network: `{{pod_ip}}`, `{{pod_name}}`, `{{namespace}}`, `{{port}}` (the first
+//! container port) and `{{port:NAME}}`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// The catalogue, in the order of its file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Catalogue {
+    /// The first that fits is taken.
+    pub images: Vec<Entry>,
+}
+
+/// What an image stands for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Entry {
+    /// A pattern: `registry/repository:tag`, in which `*` stands for any text.
+    pub image: String,
+    /// What runs unless the pod names a command: the entry point of the image.
+    #[serde(default)]
+    pub program: Option<String>,
+    /// Its arguments unless the pod names a command or arguments.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// Environment variables; those of the pod win.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Where it starts unless the pod says otherwise.
+    #[serde(default)]
+    pub working_dir: Option<PathBuf>,
+    /// What the pod says about command and arguments is meant for another program (a script that only the real image
+    /// has) and is not heeded.
+    #[serde(default)]
+    pub ignore_command: bool,
+    /// The signal that asks the program to end.
+    #[serde(default)]
+    pub stop_signal: Option<String>,
+}
+
+/// Why a catalogue cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to read the image catalogue")]
+pub struct CatalogueError(#[source] serde_saphyr::Error);
+
+impl Catalogue {
+    /// Reads YAML or JSON.
+    pub fn parse(text: &str) -> Result<Self, CatalogueError> {
+        serde_saphyr::from_str(text).map_err(CatalogueError)
+    }
+
+    /// The first entry for this image.
+    pub fn find(&self, image: &str) -> Option<&Entry> {
+        let name = canonical(image);
+        self.images.iter().find(|entry| {
+            let (pattern, tag) = split(&entry.image);
+            let pattern = if pattern.contains('*') { pattern.to_owned() } else { canonical(pattern).0 };
+            matches(&pattern, &name.0) && tag.is_none_or(|tag| matches(tag, &name.1))
+        })
+    }
+}
+
+/// The full repository and the tag or digest of an image, as Docker fills them in.
+pub(crate) fn canonical(image: &str) -> (String, String) {
+    let (repository, tag) = split(image);
+    let host = repository.split_once('/').map(|(host, _)| host);
+    let full = match host {
+        Some(host) if host.contains(['.', ':']) || host == "localhost" => repository.to_owned(),
+        Some(_) => format!("docker.io/{repository}"),
+        None => format!("docker.io/library/{repository}"),
+    };
+    (full, tag.unwrap_or("latest").to_owned())
+}
+
+/// Repository, and tag or digest. A colon before the last slash belongs to a port.
+fn split(image: &str) -> (&str, Option<&str>) {
+    if let Some((repository, digest)) = image.split_once('@') {
+        return (split(repository).0, Some(digest));
+    }
+    match image.rfind(':') {
+        Some(at) if !image[at..].contains('/') => (&image[..at], Some(&image[at + 1..])),
+        _ => (image, None),
+    }
+}
+
+/// Whether `text` fits `pattern`, in which `*` stands for any text, even none.
+fn matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let mut parts: Vec<_> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(patterns: &[&str], image: &str) -> Option<String> {
+        let images = patterns.iter().map(|pattern| Entry { image: (*pattern).to_owned(), ..Entry::default() });
+        Catalogue { images: images.collect() }.find(image).map(|entry| entry.image.clone())
+    }
+
+    #[test]
+    fn names_are_completed_as_docker_does() {
+        assert_eq!(canonical("nginx"), ("docker.io/library/nginx".into(), "latest".into()));
+        assert_eq!(canonical("acme/web:2"), ("docker.io/acme/web".into(), "2".into()));
+        assert_eq!(canonical("localhost:5000/web"), ("localhost:5000/web".into(), "latest".into()));
+        assert_eq!(canonical("ghcr.io/a/b:1@sha256:ab"), ("ghcr.io/a/b".into(), "sha256:ab".into()));
+    }
+
+    #[test]
+    fn a_pattern_without_a_tag_fits_every_tag() {
+        assert!(found(&["nginx"], "docker.io/library/nginx:1.27").is_some());
+        assert!(found(&["nginx:1.*"], "nginx:1.27").is_some());
+        assert!(found(&["nginx:1.*"], "nginx:2.0").is_none());
+        assert!(found(&["nginx"], "nginx-extra").is_none());
+    }
+
+    #[test]
+    fn the_first_entry_that_fits_is_taken() {
+        assert_eq!(found(&["ghcr.io/acme/*", "*"], "ghcr.io/acme/web:1"), Some("ghcr.io/acme/*".into()));
+        assert_eq!(found(&["ghcr.io/acme/*", "*"], "web"), Some("*".into()));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        assert!(Catalogue::parse("images: [{image: a, progam: b}]").is_err());
+        assert!(Catalogue::parse("images: [{image: a, program: b, args: [c], ignore-command: true}]").is_ok());
+    }
+}

@@ -1,0 +1,164 @@
+//! The last step before a program of a container runs: a process of its own, with one thread, that enters the namespaces
+//! and the control groups of the container and then becomes the program (execve keeps the process id).
+//!
+//! It is the same binary once more, so that everything happens in ordinary Rust: between `fork` and `execve` of a large
+//! process with many threads hardly anything may be done.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use serde::{Deserialize, Serialize};
+
+use super::mounts::{self, Namespaces};
+use super::{Mount, NetworkNamespace};
+
+/// What a process of a container becomes, and where.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Launch {
+    pub(super) argv: Vec<String>,
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) working_dir: Option<PathBuf>,
+    pub(super) place: Place,
+    /// The terminal that becomes standard input, output and error.
+    pub(super) tty: Option<PathBuf>,
+    /// `cgroup.procs` files that this process writes itself into.
+    pub(super) cgroups: Vec<PathBuf>,
+    /// Written when the program cannot be run: why.
+    pub(super) failure: PathBuf,
+    /// Written when the container has a mount namespace of its own: its name, by which the processes of the container are
+    /// known even when they have left their parents and groups.
+    pub(super) namespace: Option<PathBuf>,
+}
+
+/// Where a process runs.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Place {
+    /// In new namespaces.
+    New {
+        namespaces: Option<Namespaces>,
+        netns: Option<NetworkNamespace>,
+        hostname: String,
+        root: PathBuf,
+        mounts: Vec<Mount>,
+    },
+    /// In those of a process that runs.
+    Beside { pid: i32, netns: Option<NetworkNamespace> },
+}
+
+/// The exit code of a process that could not become its program, as container runtimes report it.
+pub(super) const START_FAILED: u8 = 128;
+
+/// Writes down what to launch. The file is readable by its owner only, as the environment may hold secrets, and the
+/// launched process deletes it.
+pub(super) fn write(file: &Path, launch: &Launch) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
+    file.write_all(&serde_json::to_vec(launch)?)
+}
+
+/// Becomes the program that `file` describes. Returns only when that fails.
+pub(super) fn run(file: &Path) -> ExitCode {
+    let Ok(launch) = read(file) else { return ExitCode::from(START_FAILED) };
+    let error = become_program(&launch);
+    // When even this cannot be written, the exit code still tells that the program never ran.
+    let _ = fs::write(&launch.failure, error);
+    ExitCode::from(START_FAILED)
+}
+
+fn read(file: &Path) -> io::Result<Launch> {
+    let text = fs::read(file)?;
+    fs::remove_file(file)?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+fn become_program(launch: &Launch) -> String {
+    if let Err(error) = prepare(launch) {
+        return format!("failed to prepare the container: {error}");
+    }
+    let Some((program, args)) = launch.argv.split_first() else {
+        return "no command specified".to_owned();
+    };
+    let working_dir = launch.working_dir.as_deref().unwrap_or(Path::new("/"));
+    if let Err(error) = std::env::set_current_dir(working_dir) {
+        return format!("failed to enter the working directory {}: {error}", working_dir.display());
+    }
+    let error = Command::new(program).args(args).env_clear().envs(&launch.env).exec();
+    match error.kind() {
+        io::ErrorKind::NotFound if program.contains('/') => {
+            format!("exec: \"{program}\": stat {program}: no such file or directory")
+        }
+        io::ErrorKind::NotFound => format!("exec: \"{program}\": executable file not found in $PATH"),
+        io::ErrorKind::PermissionDenied => format!("exec: \"{program}\": permission denied"),
+        _ => format!("exec: \"{program}\": {error}"),
+    }
+}
+
+fn prepare(launch: &Launch) -> io::Result<()> {
+    // A session of its own: a signal to its group reaches the container only, and a terminal can become its own.
+    setsid()?;
+    let process = std::process::id().to_string();
+    for procs in &launch.cgroups {
+        fs::write(procs, &process)?;
+    }
+    match &launch.place {
+        Place::New { namespaces, netns, hostname, root, mounts } => {
+            // As whom the program runs; in the namespace of the network we may be somebody else.
+            let user = mounts::User::current();
+            enter_network(netns.as_ref())?;
+            fs::create_dir_all(root)?;
+            // Opened now: from inside, the path may be another one.
+            let name = launch.namespace.as_ref().map(File::create).transpose()?;
+            match namespaces {
+                Some(namespaces) => mounts::enter(*namespaces, user, root, hostname, mounts)?,
+                None => mounts::link(root, mounts)?,
+            }
+            if let Some(mut name) = name {
+                name.write_all(fs::read_link("/proc/self/ns/mnt")?.as_os_str().as_encoded_bytes())?;
+            }
+        }
+        Place::Beside { pid, netns } => {
+            enter_network(netns.as_ref())?;
+            join(*pid)?;
+        }
+    }
+    if let Some(tty) = &launch.tty {
+        // The first terminal that the leader of a session opens becomes its own (tty_ioctl(4)).
+        let terminal = OpenOptions::new().read(true).write(true).open(tty)?;
+        dup2_stdin(&terminal)?;
+        dup2_stdout(&terminal)?;
+        dup2_stderr(&terminal)?;
+    }
+    Ok(())
+}
+
+fn enter_network(netns: Option<&NetworkNamespace>) -> io::Result<()> {
+    let Some(netns) = netns else { return Ok(()) };
+    let file = File::open(&netns.file)?;
+    if let Some(owner) = &netns.owner {
+        setns(File::open(owner)?, CloneFlags::CLONE_NEWUSER)?;
+    }
+    Ok(setns(file, CloneFlags::CLONE_NEWNET)?)
+}
+
+/// Enters the user, mount and host name namespaces of a process, where they are not our own already.
+fn join(pid: i32) -> io::Result<()> {
+    let mut namespaces = Vec::new();
+    for (name, flag) in
+        [("user", CloneFlags::CLONE_NEWUSER), ("mnt", CloneFlags::CLONE_NEWNS), ("uts", CloneFlags::CLONE_NEWUTS)]
+    {
+        let (theirs, ours) = (format!("/proc/{pid}/ns/{name}"), format!("/proc/self/ns/{name}"));
+        if fs::read_link(&theirs)? != fs::read_link(ours)? {
+            namespaces.push((File::open(theirs)?, flag));
+        }
+    }
+    for (file, flag) in namespaces {
+        setns(file, flag)?;
+    }
+    Ok(())
+}

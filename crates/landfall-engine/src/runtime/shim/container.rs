@@ -1,0 +1,344 @@
+//! One container of a shim: from its start to its last words.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::net::unix::pipe;
+use tokio::sync::{broadcast, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::super::launch::{self, Launch, Place, START_FAILED};
+use super::super::limits::Group;
+use super::super::logs::LogWriter;
+use super::super::processes;
+use super::super::{ContainerRecord, ContainerSpec, ContainerState, Exit, Mount, Stdin, log_file};
+use super::Shim;
+use super::protocol::{Answer, Frame};
+
+/// How long the log of a container that has ended may take to be read to its end. All its processes are dead by then; only
+/// a process that left the container could hold it open.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
+
+/// The longest last words that are read, and how much of the log may stand in for them (Kubernetes, "Determine the Reason
+/// for Pod Failure").
+const MAX_MESSAGE: usize = 4096;
+const MAX_MESSAGE_FROM_LOG: usize = 2048;
+const MAX_MESSAGE_LINES: usize = 80;
+
+/// How many pieces of output an attached client may lag behind before it misses some.
+const OUTPUT_BACKLOG: usize = 256;
+
+/// A container that runs.
+pub(super) struct Live {
+    pub(super) pid: i32,
+    pub(super) spec: ContainerSpec,
+    pub(super) group: Group,
+    /// What it writes, for those who are attached.
+    pub(super) output: broadcast::Sender<Frame>,
+    /// Where it reads from, until it is closed.
+    pub(super) input: RefCell<Option<pipe::Sender>>,
+    pub(super) ended: watch::Sender<bool>,
+}
+
+impl Shim {
+    /// Starts a container. One with this id that was started before is left alone.
+    pub(super) fn start(self: &Rc<Self>, spec: ContainerSpec) -> io::Result<()> {
+        if self.records.borrow().iter().any(|record| record.id == spec.id) {
+            return Ok(());
+        }
+        if self.records.borrow().iter().any(|record| record.name == spec.name && record.is_running()) {
+            return Err(io::Error::other(format!("container {} is running already", spec.name)));
+        }
+        let folder = container_folder(&self.folder, &spec.id);
+        fs::create_dir_all(&folder)?;
+        let group = self.setup.cgroups.create(&spec.id, &spec.limits)?;
+        let log = LogWriter::create(&log_file(&self.folder, &spec.name, spec.attempt))?;
+        let launch = self.launch(&spec, &folder, &group)?;
+        let file = folder.join("launch.json");
+        launch::write(&file, &launch)?;
+
+        let started_at = Timestamp::now();
+        let mut child = Command::new("/proc/self/exe")
+            .args(&self.setup.arguments)
+            .arg("--launch")
+            .arg(&file)
+            .stdin(if spec.stdin == Stdin::Closed { Stdio::null() } else { Stdio::piped() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+        let waiting = self.adopt(pid);
+        let ticks = processes::stat(pid).map(|stat| stat.start).unwrap_or_default();
+        let input = child.stdin.take().map(|stdin| pipe::Sender::from_owned_fd(OwnedFd::from(stdin))).transpose()?;
+        let outputs =
+            [("stdout", child.stdout.take().map(OwnedFd::from)), ("stderr", child.stderr.take().map(OwnedFd::from))];
+        let live = Rc::new(Live {
+            pid,
+            spec: spec.clone(),
+            group,
+            output: broadcast::Sender::new(OUTPUT_BACKLOG),
+            input: RefCell::new(input),
+            ended: watch::Sender::new(false),
+        });
+        self.live.borrow_mut().insert(spec.id.clone(), Rc::clone(&live));
+        let log = Rc::new(RefCell::new(log));
+        let mut pumps = JoinSet::new();
+        for (stream, output) in outputs {
+            let Some(output) = output else { continue };
+            let output = pipe::Receiver::from_owned_fd(output)?;
+            pumps.spawn_local(pump(stream, output, Rc::clone(&log), live.output.clone()));
+        }
+        let shim = Rc::clone(self);
+        self.tasks.borrow_mut().spawn_local(async move { shim.attend(live, waiting, pumps, started_at).await });
+        let record = ContainerRecord {
+            name: spec.name,
+            attempt: spec.attempt,
+            id: spec.id,
+            image: spec.image,
+            state: ContainerState::Running { pid, ticks, started_at },
+        };
+        self.change(|records| records.push(record))
+    }
+
+    fn launch(&self, spec: &ContainerSpec, folder: &Path, group: &Group) -> io::Result<Launch> {
+        let sandbox = &self.setup.sandbox;
+        let mut mounts = spec.mounts.clone();
+        let mut file = |name: &str, text: &str, target: &Path| -> io::Result<()> {
+            let source = folder.join(name);
+            fs::write(&source, text)?;
+            // What the pod mounts itself comes first.
+            if !mounts.iter().any(|mount| mount.target == target) {
+                mounts.push(Mount { source, target: target.to_path_buf(), read_only: false });
+            }
+            Ok(())
+        };
+        file("termination-message", "", &spec.termination_message_path)?;
+        if let Some(hosts) = &sandbox.hosts {
+            file("hosts", hosts, Path::new("/etc/hosts"))?;
+        }
+        if let Some(resolv_conf) = &sandbox.resolv_conf {
+            file("resolv.conf", resolv_conf, Path::new("/etc/resolv.conf"))?;
+        }
+        let root = folder.join("root");
+        let mut env = spec.env.clone();
+        if self.setup.namespaces.is_none() {
+            env.insert("POD_ROOT".to_owned(), root.display().to_string());
+        }
+        Ok(Launch {
+            argv: spec.argv.clone(),
+            env,
+            working_dir: spec.working_dir.clone(),
+            place: Place::New {
+                namespaces: self.setup.namespaces,
+                netns: sandbox.netns.clone(),
+                hostname: sandbox.hostname.clone(),
+                root,
+                mounts,
+            },
+            tty: None,
+            cgroups: group.procs(),
+            failure: folder.join("failure"),
+            namespace: self.setup.namespaces.is_some().then(|| folder.join("namespace")),
+        })
+    }
+
+    /// Waits for the end of a container and writes down how it was.
+    async fn attend(
+        self: Rc<Self>,
+        live: Rc<Live>,
+        waiting: oneshot::Receiver<i32>,
+        mut pumps: JoinSet<()>,
+        started_at: Timestamp,
+    ) {
+        // Nobody drops the sender of a child that was not reaped.
+        let mut code = waiting.await.unwrap_or(255);
+        let siblings: Vec<_> =
+            self.live.borrow().values().map(|other| other.pid).filter(|pid| *pid != live.pid).collect();
+        kill_the_rest(&self.folder, &live.group, &live.spec.id, live.pid, &siblings);
+        let drained = async { while pumps.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_OUTPUT, drained).await;
+        pumps.abort_all();
+
+        let folder = container_folder(&self.folder, &live.spec.id);
+        let failure = fs::read_to_string(folder.join("failure")).ok();
+        let (reason, message) = match failure {
+            Some(failure) => {
+                code = i32::from(START_FAILED);
+                ("StartError", Some(failure))
+            }
+            None if code == 0 => ("Completed", self.last_words(&live.spec, code)),
+            None if live.group.out_of_memory() => ("OOMKilled", self.last_words(&live.spec, code)),
+            None => ("Error", self.last_words(&live.spec, code)),
+        };
+        live.group.remove();
+        let exit = Exit { started_at, finished_at: Timestamp::now(), code, reason: reason.to_owned(), message };
+        let id = live.spec.id.clone();
+        self.live.borrow_mut().remove(&id);
+        // What cannot be saved (a full disk) is still told to the engine that listens.
+        let _ = self.change(|records| {
+            if let Some(record) = records.iter_mut().find(|record| record.id == id) {
+                record.state = ContainerState::Exited(exit);
+            }
+        });
+        self.forget_old(&live.spec.name);
+        live.ended.send_replace(true);
+    }
+
+    fn last_words(&self, spec: &ContainerSpec, code: i32) -> Option<String> {
+        let words = tail(&container_folder(&self.folder, &spec.id).join("termination-message"), MAX_MESSAGE);
+        let words = words.filter(|words| !words.is_empty());
+        if words.is_some() || !spec.termination_message_from_log || code == 0 {
+            return words;
+        }
+        let log = tail(&log_file(&self.folder, &spec.name, spec.attempt), 4 * MAX_MESSAGE_FROM_LOG)?;
+        let lines: Vec<_> = log.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+        let last = lines[lines.len().saturating_sub(MAX_MESSAGE_LINES)..].iter().map(|line| format!("{line}\n"));
+        let text: String = last.collect();
+        let mut from = text.len().saturating_sub(MAX_MESSAGE_FROM_LOG);
+        while !text.is_char_boundary(from) {
+            from += 1;
+        }
+        Some(text[from..].to_owned()).filter(|text| !text.is_empty())
+    }
+
+    /// Keeps the last two containers of a name: one may be asked for its previous log.
+    fn forget_old(&self, name: &str) {
+        let old: Vec<_> = {
+            let records = self.records.borrow();
+            let of_name: Vec<_> = records.iter().filter(|record| record.name == name).collect();
+            let old = of_name.len().saturating_sub(2);
+            of_name[..old].iter().map(|record| (record.id.clone(), record.attempt)).collect()
+        };
+        for (id, attempt) in old {
+            let _ = fs::remove_dir_all(container_folder(&self.folder, &id));
+            let log = log_file(&self.folder, name, attempt);
+            for number in 1..10 {
+                let _ = fs::remove_file(format!("{}.{number}", log.display()));
+            }
+            let _ = fs::remove_file(log);
+            let _ = self.change(|records| records.retain(|record| record.id != id));
+        }
+    }
+
+    pub(super) async fn stop(&self, id: &str, signal: &str, grace: Duration) -> Answer {
+        let Some(live) = self.live.borrow().get(id).cloned() else { return Ok(()) };
+        let signal = Signal::from_str(signal).map_err(|_| format!("{signal} is no signal"))?;
+        let mut ended = live.ended.subscribe();
+        if !grace.is_zero() {
+            // It may just have ended.
+            let _ = kill(Pid::from_raw(live.pid), signal);
+            if tokio::time::timeout(grace, ended.wait_for(|ended| *ended)).await.is_ok() {
+                return Ok(());
+            }
+        }
+        // The rest of the container goes when its first process is reaped.
+        let _ = kill(Pid::from_raw(live.pid), Signal::SIGKILL);
+        ended.wait_for(|ended| *ended).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    pub(super) async fn stop_all(&self) {
+        let ids: Vec<_> = self.live.borrow().keys().cloned().collect();
+        for id in ids {
+            let _ = self.stop(&id, "SIGKILL", Duration::ZERO).await;
+        }
+    }
+}
+
+/// Kills every process of a container that has just ended, whether or not it has left its parents. `siblings`: the first
+/// processes of the shim's other containers.
+fn kill_the_rest(folder: &Path, group: &Group, id: &str, pid: i32, siblings: &[i32]) {
+    // Its first process led the group; the number was free for less than a moment.
+    let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+    let own = i32::try_from(std::process::id()).unwrap_or_default();
+    let namespace = fs::read_to_string(container_folder(folder, id).join("namespace")).ok();
+    // A process may fork while it is looked for, so that it is looked until none is found.
+    for _ in 0..100 {
+        let mut pids: BTreeSet<_> = group.members().into_iter().collect();
+        if let Some(namespace) = &namespace {
+            // The name of a namespace is given again once it has gone: only what descends from this shim, and not from
+            // another container of it, can be what was left.
+            let inside = processes::in_namespace(namespace);
+            if !inside.is_empty() {
+                let others: BTreeSet<_> =
+                    siblings.iter().flat_map(|pid| processes::descendants(*pid).into_iter().chain([*pid])).collect();
+                let ours = processes::descendants(own);
+                pids.extend(inside.into_iter().filter(|pid| ours.contains(pid) && !others.contains(pid)));
+            }
+        }
+        if pids.is_empty() {
+            return;
+        }
+        processes::kill_all(pids);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Kills what an earlier shim has left of a container. Numbers and names may belong to others by now, so that only what is
+/// known by the container's first process, or by its control group, is touched.
+pub(super) fn kill_left_behind(group: &Group, pid: i32, ticks: u64) {
+    for _ in 0..100 {
+        let mut pids: BTreeSet<_> = group.members().into_iter().collect();
+        if processes::is_alive(pid, ticks) {
+            pids.extend(processes::descendants(pid));
+            pids.insert(pid);
+        }
+        if pids.is_empty() {
+            return;
+        }
+        processes::kill_all(pids);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn container_folder(folder: &Path, id: &str) -> PathBuf {
+    folder.join("containers").join(id)
+}
+
+/// Copies what a container writes into its log and to those who are attached.
+async fn pump(
+    stream: &'static str,
+    mut from: impl AsyncRead + Unpin,
+    log: Rc<RefCell<LogWriter>>,
+    attached: broadcast::Sender<Frame>,
+) {
+    let mut buffer = Vec::new();
+    let mut chunk = vec![0; 16 * 1024];
+    loop {
+        let length = from.read(&mut chunk).await.unwrap_or(0);
+        let new = &chunk[..length];
+        if attached.receiver_count() > 0 && length > 0 {
+            let bytes = Bytes::copy_from_slice(new);
+            let _ = attached.send(if stream == "stdout" { Frame::Stdout(bytes) } else { Frame::Stderr(bytes) });
+        }
+        buffer.extend_from_slice(new);
+        // A full disk must not stop the container: its output is then lost.
+        let _ = log.borrow_mut().write(stream, &mut buffer, length == 0);
+        if length == 0 {
+            return;
+        }
+    }
+}
+
+/// The end of a text file.
+fn tail(path: &Path, limit: usize) -> Option<String> {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let mut file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(limit as u64))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(limit as u64).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,264 @@
+//! Commands beside the process of a container, and clients that are attached to it.
+
+use std::cell::RefCell;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+
+use nix::pty::openpty;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, ttyname};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::unix::pipe;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::super::Stdin;
+use super::super::launch::{self, Launch, Place};
+use super::Shim;
+use super::container::Live;
+use super::protocol::{self, Answer, ExecCommand, Frame};
+
+/// How many pieces of output may wait for a slow client before the command does.
+const OUTPUT_BACKLOG: usize = 16;
+
+/// A command that runs.
+struct Running {
+    pid: i32,
+    ended: oneshot::Receiver<i32>,
+    input: Option<Box<dyn AsyncWrite + Unpin>>,
+    outputs: JoinSet<()>,
+}
+
+impl Shim {
+    pub(super) async fn exec(
+        self: Rc<Self>,
+        id: &str,
+        command: ExecCommand,
+        reading: OwnedReadHalf,
+        mut writing: OwnedWriteHalf,
+    ) -> io::Result<()> {
+        let Some(live) = self.live.borrow().get(id).cloned() else {
+            let answer: Answer = Err("container not running".to_owned());
+            return protocol::write_line(&mut writing, &answer).await;
+        };
+        let ok: Answer = Ok(());
+        match command.argv {
+            None => {
+                let output = live.output.subscribe();
+                protocol::write_line(&mut writing, &ok).await?;
+                attach(&live, output, reading, writing).await
+            }
+            Some(argv) => {
+                let (output, outputs) = mpsc::channel(OUTPUT_BACKLOG);
+                let failure = self.folder.join("containers").join(id).join(format!("failure-{}", uuid::Uuid::new_v4()));
+                match self.spawn(&live, argv, command.stdin, command.tty, failure.clone(), &output) {
+                    Ok(running) => {
+                        drop(output);
+                        protocol::write_line(&mut writing, &ok).await?;
+                        let result = converse(running, outputs, reading, writing, &failure).await;
+                        let _ = fs::remove_file(&failure);
+                        result
+                    }
+                    Err(error) => {
+                        let answer: Answer = Err(error.to_string());
+                        protocol::write_line(&mut writing, &answer).await
+                    }
+                }
+            }
+        }
+    }
+
+    fn spawn(
+        &self,
+        live: &Live,
+        argv: Vec<String>,
+        stdin: bool,
+        tty: bool,
+        failure: std::path::PathBuf,
+        output: &mpsc::Sender<Frame>,
+    ) -> io::Result<Running> {
+        let terminal = tty.then(|| openpty(None, None)).transpose()?;
+        let launch = Launch {
+            argv,
+            env: live.spec.env.clone(),
+            working_dir: live.spec.working_dir.clone(),
+            place: Place::Beside { pid: live.pid, netns: self.setup.sandbox.netns.clone() },
+            tty: terminal.as_ref().map(|terminal| ttyname(&terminal.slave)).transpose()?,
+            cgroups: live.group.procs(),
+            failure: failure.clone(),
+            namespace: None,
+        };
+        let file = failure.with_extension("launch");
+        launch::write(&file, &launch)?;
+        let piped = |wanted: bool| if wanted && !tty { Stdio::piped() } else { Stdio::null() };
+        let mut child = Command::new("/proc/self/exe")
+            .args(&self.setup.arguments)
+            .arg("--launch")
+            .arg(&file)
+            .stdin(piped(stdin))
+            .stdout(piped(true))
+            .stderr(piped(true))
+            .spawn()?;
+        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+        let ended = self.adopt(pid);
+        let mut outputs = JoinSet::new();
+        let input: Option<Box<dyn AsyncWrite + Unpin>> = if let Some(terminal) = terminal {
+            let master = std::fs::File::from(terminal.master);
+            let reading = tokio::fs::File::from_std(master.try_clone()?);
+            let output = output.clone();
+            // The slave stays open until the child has opened it, so that the master does not see its end too early.
+            let slave = terminal.slave;
+            outputs.spawn_local(copy(reading, output, Frame::Stdout, Some(slave)));
+            Some(Box::new(tokio::fs::File::from_std(master)))
+        } else {
+            if let Some(stdout) = child.stdout.take() {
+                let from = pipe::Receiver::from_owned_fd(OwnedFd::from(stdout))?;
+                outputs.spawn_local(copy(from, output.clone(), Frame::Stdout, None));
+            }
+            if let Some(stderr) = child.stderr.take() {
+                let from = pipe::Receiver::from_owned_fd(OwnedFd::from(stderr))?;
+                outputs.spawn_local(copy(from, output.clone(), Frame::Stderr, None));
+            }
+            match child.stdin.take() {
+                Some(stdin) => Some(Box::new(pipe::Sender::from_owned_fd(OwnedFd::from(stdin))?)),
+                None => None,
+            }
+        };
+        Ok(Running { pid, ended, input, outputs })
+    }
+}
+
+/// Carries everything between a command and its client, until the command has ended or the client has gone.
+async fn converse(
+    mut running: Running,
+    mut outputs: mpsc::Receiver<Frame>,
+    mut reading: OwnedReadHalf,
+    mut writing: OwnedWriteHalf,
+    failure: &std::path::Path,
+) -> io::Result<()> {
+    let input = RefCell::new(running.input.take());
+    let feed = async {
+        // Not handled: `Resize`; the size of a terminal can only be set by an ioctl that has no safe wrapper here.
+        while let Some(frame) = Frame::read(&mut reading).await? {
+            let taken = input.borrow_mut().take();
+            match (frame, taken) {
+                (Frame::Stdin(bytes), Some(mut to)) => {
+                    // A command that does not read on has its reasons.
+                    if to.write_all(&bytes).await.is_ok() && to.flush().await.is_ok() {
+                        input.replace(Some(to));
+                    }
+                }
+                (Frame::CloseStdin, _) => {}
+                (_, kept) => drop(input.replace(kept)),
+            }
+        }
+        io::Result::Ok(())
+    };
+    let tell = async {
+        let mut ended = std::pin::pin!(&mut running.ended);
+        let mut code = None;
+        loop {
+            tokio::select! {
+                biased;
+                frame = outputs.recv() => match frame {
+                    Some(frame) => frame.write(&mut writing).await?,
+                    None => break,
+                },
+                result = &mut ended, if code.is_none() => {
+                    code = Some(result.unwrap_or(255));
+                    // What it has left behind may hold its output open for ever.
+                    let _ = killpg(Pid::from_raw(running.pid), Signal::SIGKILL);
+                }
+            }
+        }
+        let code = match code {
+            Some(code) => code,
+            None => ended.await.unwrap_or(255),
+        };
+        let result = match fs::read_to_string(failure) {
+            Ok(why) => Err(why),
+            Err(_) => Ok(code),
+        };
+        Frame::Ended(result).write(&mut writing).await
+    };
+    let result = tokio::select! {
+        told = tell => told,
+        // Without an error: the client has closed its sending side, which some do when they have nothing to say; it has
+        // gone when nothing can be written any more.
+        error = async { match feed.await { Err(error) => error, Ok(()) => std::future::pending().await } } => Err(error),
+    };
+    if result.is_err() {
+        let _ = killpg(Pid::from_raw(running.pid), Signal::SIGKILL);
+    }
+    running.outputs.abort_all();
+    result
+}
+
+/// Carries what a container writes to a client, and what the client types to the container.
+async fn attach(
+    live: &Live,
+    mut output: broadcast::Receiver<Frame>,
+    mut reading: OwnedReadHalf,
+    mut writing: OwnedWriteHalf,
+) -> io::Result<()> {
+    let feed = async {
+        while let Some(frame) = Frame::read(&mut reading).await? {
+            if let Frame::Stdin(bytes) = frame {
+                let taken = live.input.borrow_mut().take();
+                if let Some(mut to) = taken
+                    && to.write_all(&bytes).await.is_ok()
+                {
+                    live.input.replace(Some(to));
+                }
+            } else if matches!(frame, Frame::CloseStdin) && live.spec.stdin == Stdin::Once {
+                live.input.take();
+            }
+        }
+        io::Result::Ok(())
+    };
+    let mut ended = live.ended.subscribe();
+    let tell = async {
+        loop {
+            tokio::select! {
+                biased;
+                frame = output.recv() => match frame {
+                    Ok(frame) => frame.write(&mut writing).await?,
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => break,
+                },
+                _ = ended.wait_for(|ended| *ended) => break,
+            }
+        }
+        Frame::Ended(Ok(0)).write(&mut writing).await
+    };
+    tokio::select! {
+        told = tell => told,
+        fed = feed => {
+            if live.spec.stdin == Stdin::Once {
+                live.input.take();
+            }
+            fed
+        }
+    }
+}
+
+/// Copies one stream of a command into frames. `held` is let go once something came.
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    to: mpsc::Sender<Frame>,
+    frame: fn(bytes::Bytes) -> Frame,
+    mut held: Option<OwnedFd>,
+) {
+    let mut chunk = vec![0; 16 * 1024];
+    // A terminal whose last user has gone answers with an error: that is its end.
+    while let Ok(length @ 1..) = from.read(&mut chunk).await {
+        held.take();
+        if to.send(frame(bytes::Bytes::copy_from_slice(&chunk[..length]))).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! Tests.
+use landfall_engine as _;
