@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Explain(ExplainArguments),
     /// Say what differs between two environments, files or revisions.
     Diff(DiffArguments),
+    /// Run a Kubernetes on this machine, in one process; pods are processes.
+    Engine(EngineArguments),
     /// Print the JSON Schema of the file, for editors.
     Schema,
     /// Print completions for a shell.
@@ -205,4 +207,55 @@ pub(crate) struct CompletionsArguments {
     /// The shell.
     #[arg(value_enum, value_name = "SHELL")]
     pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landfall engine --images images.yaml\n  kubectl --kubeconfig landfall-engine/kubeconfig get nodes\n  landfall engine --data /tmp/e --listen 127.0.0.1:6443 --nodes nodes.yaml --keep-pods\n\nImages are programs of this machine. images.yaml:\n  images:\n  - image: docker.io/library/nginx:*     # `*` stands for any text\n    program: /usr/sbin/nginx\n    args: [-g, \"daemon off;\"]\n\nNodes share this machine and have the capacity that they are given. nodes.yaml:\n  nodes:\n  - { name: a-1, zone: a, cpu: \"4\", memory: 16Gi }"
+)]
+pub(crate) struct EngineArguments {
+    /// Where objects, keys, volumes and logs are kept; an engine that is started again goes on from there.
+    #[arg(long, value_name = "DIR", default_value = "landfall-engine")]
+    pub(crate) data: PathBuf,
+    /// Where to listen; with port 0 the port of the last time, or a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Where to write the kubeconfig; in the data folder when left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The nodes that this machine plays; three, in the zones a, b and c, when left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) nodes: Option<PathBuf>,
+    /// Which program each image stands for.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) images: Option<PathBuf>,
+    /// How far pods are kept apart on the network; `auto` takes the best that this system allows.
+    #[arg(long, value_enum, default_value = "auto", value_name = "LEVEL")]
+    pub(crate) network: NetworkLevel,
+    /// How pods run.
+    #[arg(long, value_enum, default_value = "processes", value_name = "KIND")]
+    pub(crate) runtime: RuntimeKind,
+    /// Leave the pods running when the engine stops; the next engine on the same data finds them.
+    #[arg(long)]
+    pub(crate) keep_pods: bool,
+}
+
+/// How pods run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RuntimeKind {
+    /// As processes of this machine.
+    Processes,
+    /// Not at all, but they are said to: for trying out thousands.
+    Mock,
+}
+
+/// How far pods are kept apart on the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NetworkLevel {
+    /// The best that this system allows.
+    Auto,
+    /// A network namespace for each pod, policies enforced.
+    Namespace,
+    /// A loopback address for each pod, policies not enforced.
+    Loopback,
 }

@@ -4,6 +4,7 @@ pub(crate) mod check;
 pub(crate) mod claims;
 pub(crate) mod completions;
 pub(crate) mod diff;
+pub(crate) mod engine;
 pub(crate) mod explain;
 pub(crate) mod render;
 pub(crate) mod schema;

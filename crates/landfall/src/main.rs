@@ -31,6 +31,17 @@ enum Outcome {
 }
 
 fn main() -> ExitCode {
+    // The engine starts this program again for the parts of it that need a process with one thread.
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next() {
+        Some(mode) if mode == commands::engine::POD => {
+            return landfall_engine::shim_main(&arguments.collect::<Vec<_>>());
+        }
+        Some(mode) if mode == commands::engine::NETWORK => {
+            return landfall_engine::network_main(&arguments.collect::<Vec<_>>());
+        }
+        _ => {}
+    }
     let cli = Cli::parse();
     let mut terminal = Terminal::new(cli.color);
     let result = match cli.command {
@@ -39,6 +50,7 @@ fn main() -> ExitCode {
         Command::Claims(arguments) => commands::claims::run(&arguments, &mut terminal),
         Command::Explain(arguments) => commands::explain::run(&arguments, &mut terminal),
         Command::Diff(arguments) => commands::diff::run(&arguments, &mut terminal),
+        Command::Engine(arguments) => commands::engine::run(arguments, &mut terminal),
         Command::Schema => commands::schema::run(&mut terminal),
         Command::Completions(arguments) => Ok(commands::completions::run(&arguments, &mut terminal)),
     };

@@ -17,7 +17,7 @@ const EXAMPLES: [(&str, char, usize); 5] = [
     ("mindcompute", 'E', 62),
 ];
 
-fn read(folder: &Path) -> File {
+pub(crate) fn read(folder: &Path) -> File {
     let bytes = std::fs::read(folder.join("landfall.yaml")).expect("the example is there");
     File::read("landfall.yaml", &bytes, &mut |path| std::fs::read(folder.join(path)).map_err(|error| error.to_string()))
 }

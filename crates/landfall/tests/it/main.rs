@@ -1,8 +1,15 @@
 //! The program from outside: a command goes in; an exit code, stdout, stderr and files come out.
 
 mod commands;
+mod engine_clients;
+mod engine_crash;
+mod engine_examples;
+mod engine_network;
+mod engine_pods;
 mod examples;
+mod kubernetes;
 mod readme;
+mod running_engine;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,0 +1,127 @@
+//! `landfall engine`: a Kubernetes on this machine.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use landfall_engine::{Catalogue, Config, Engine, GatewayConfig, Handle, Level, NodeSpec, PodRuntime, Pods, Shim};
+use serde::Deserialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::Outcome;
+use crate::cli::{EngineArguments, NetworkLevel, RuntimeKind};
+use crate::terminal::Terminal;
+
+/// The first argument with which this program becomes the shim of a pod.
+pub(crate) const POD: &str = "__pod";
+
+/// The first argument with which this program becomes the holder of the network.
+pub(crate) const NETWORK: &str = "__network";
+
+/// The file for `--nodes`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nodes {
+    nodes: Vec<NodeSpec>,
+}
+
+/// Runs an engine until it is told to stop.
+pub(crate) fn run(arguments: EngineArguments, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
+    let nodes = match &arguments.nodes {
+        Some(file) => match serde_saphyr::from_str::<Nodes>(&read(file)?) {
+            Ok(nodes) => nodes.nodes,
+            Err(error) => return not_understood(terminal, file, &error),
+        },
+        None => ["a", "b", "c"].map(default_node).into(),
+    };
+    let images = match &arguments.images {
+        Some(file) => match Catalogue::parse(&read(file)?) {
+            Ok(images) => images,
+            Err(error) => {
+                let source = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                return not_understood(terminal, file, &source);
+            }
+        },
+        None => Catalogue::default(),
+    };
+    let program = std::env::current_exe().context("failed to find this program")?;
+    let again = |mode: &str| Shim { program: program.clone(), arguments: vec![mode.to_owned()] };
+    let config = Config {
+        data: arguments.data,
+        listen: arguments.listen,
+        kubeconfig: arguments.kubeconfig,
+        nodes,
+        images,
+        runtime: match arguments.runtime {
+            RuntimeKind::Processes => PodRuntime::Processes(again(POD)),
+            RuntimeKind::Mock => PodRuntime::Mock,
+        },
+        network: (arguments.network != NetworkLevel::Loopback).then(|| again(NETWORK)),
+        gateway: GatewayConfig::default(),
+    };
+    let pods = if arguments.keep_pods { Pods::Keep } else { Pods::Stop };
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("LANDFALL_LOG")
+                .unwrap_or_else(|_| "landfall_engine=warn".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the threads of the engine")?;
+    runtime.block_on(async {
+        let mut interrupts = signal(SignalKind::interrupt()).context("failed to listen for Ctrl-C")?;
+        let mut terminations = signal(SignalKind::terminate()).context("failed to listen for a signal to stop")?;
+        let mut engine = Engine::start(config).await?;
+        let level = engine.report().network;
+        if arguments.network == NetworkLevel::Namespace && level != Level::Namespace {
+            engine.stop(Pods::Stop).await;
+            anyhow::bail!("this system allows no network namespaces; `--network loopback` does without");
+        }
+        greet(&engine, pods, terminal)?;
+        tokio::select! {
+            _ = interrupts.recv() => {}
+            _ = terminations.recv() => {}
+            () = engine.failed() => {}
+        }
+        terminal.say("stopping")?;
+        engine.stop(pods).await;
+        Ok(Outcome::Done)
+    })
+}
+
+fn greet(engine: &Handle, pods: Pods, terminal: &mut Terminal) -> std::io::Result<()> {
+    let report = engine.report();
+    let network = match report.network {
+        Level::Namespace => "each pod has its own network, policies are enforced",
+        Level::Loopback => "pods have loopback addresses, policies are not enforced",
+    };
+    terminal.say(&format!("ready at https://{} after {} ms", report.address, report.serving.as_millis()))?;
+    terminal.say(&format!("network: {network}"))?;
+    let gateway = report.gateway;
+    terminal.say(&format!(
+        "gateway: http://{} and https://{}, figures at http://{}/metrics",
+        gateway.http, gateway.https, gateway.admin
+    ))?;
+    terminal.say(&format!("try: kubectl --kubeconfig {} get nodes", report.kubeconfig.display()))?;
+    terminal.say(match pods {
+        Pods::Stop => "Ctrl-C stops it and its pods; the objects stay",
+        Pods::Keep => "Ctrl-C stops it; the pods run on",
+    })
+}
+
+/// A node of a usual size.
+fn default_node(zone: &str) -> NodeSpec {
+    NodeSpec::new(format!("node-{zone}"), "4", "16Gi").in_zone(zone)
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(file).with_context(|| format!("failed to read `{}`", file.display()))
+}
+
+fn not_understood(terminal: &mut Terminal, file: &Path, why: &impl std::fmt::Display) -> anyhow::Result<Outcome> {
+    terminal.say(&format!("error: `{}` is not understood: {why}", file.display()))?;
+    Ok(Outcome::NotUnderstood)
+}

@@ -1,0 +1,125 @@
+//! `kill -9` of the engine under write load: what was acknowledged is there afterwards, nothing is there by half.
+//!
+//! `LANDFALL_SEED` repeats a run, `LANDFALL_ROUNDS` makes it longer than the rounds of a commit.
+#![expect(clippy::print_stdout, reason = "a random test says how to repeat it")]
+
+mod hostile;
+mod load;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{ListParams, PostParams};
+use kube::{Api, Client};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use self::load::{Follower, Writer};
+use crate::running_engine::{POLL, RunningEngine};
+
+/// How many clients write at the same time.
+const WRITERS: u64 = 16;
+
+/// How often the engine is killed unless `LANDFALL_ROUNDS` says otherwise.
+const ROUNDS: u64 = 30;
+
+/// The longest time that it is left alone for.
+const LONGEST_LIFE: Duration = Duration::from_millis(400);
+
+/// How long anything may take that has to happen after a restart.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("`{name}` is a number, not `{text}`")))
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_when_the_engine_is_killed() {
+    let seed = setting("LANDFALL_SEED").unwrap_or_else(rand::random);
+    let rounds = setting("LANDFALL_ROUNDS").unwrap_or(ROUNDS);
+    println!("LANDFALL_SEED={seed} LANDFALL_ROUNDS={rounds}");
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let nodes = folder.path().join("nodes.yaml");
+    std::fs::write(&nodes, "nodes: []\n").expect("a file can be written");
+    let nodes = nodes.to_str().expect("temporary folders have plain names");
+    let start = || RunningEngine::start(folder.path(), "images: []", &["--nodes", nodes, "--network", "loopback"]);
+
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut writers: Vec<_> =
+        (0..WRITERS).map(|number| Writer::new(number, StdRng::seed_from_u64(seed.wrapping_add(number)))).collect();
+    let mut written = 0;
+    tokio::runtime::Runtime::new().expect("threads can be started").block_on(async {
+        let mut engine = start();
+        let mut client = engine.client().await;
+        let deployment = serde_json::from_value(load::deployment()).expect("it is one");
+        let deployments = Api::<Deployment>::default_namespaced(client.clone());
+        deployments.create(&PostParams::default(), &deployment).await.expect("it is made");
+        let mut follower = Follower::start(&client).await;
+        for round in 0..rounds {
+            let mut load = JoinSet::new();
+            for writer in writers.drain(..) {
+                load.spawn(writer.write_until_it_fails(client.clone()));
+            }
+            // The moment is what is random: it falls anywhere in the life of a write.
+            let life = LONGEST_LIFE.mul_f64(random.random());
+            let followed = tokio::select! {
+                () = follower.follow() => panic!("{round}: the watch ended before the engine did"),
+                () = sleep(life) => follower,
+            };
+            engine.kill();
+            follower = followed;
+            writers = load.join_all().await;
+
+            engine = start();
+            client = engine.client().await;
+            let maps = Api::<ConfigMap>::default_namespaced(client.clone());
+            let found = maps.list(&ListParams::default()).await.expect("they can be listed");
+            let found: BTreeMap<_, _> = found.items.into_iter().map(|map| (load::name(&map), map)).collect();
+            for writer in &mut writers {
+                written += writer.compare(&found).unwrap_or_else(|why| panic!("round {round}: {why}"));
+            }
+            follower.catch_up(&client, round).await.unwrap_or_else(|why| panic!("round {round}: {why}"));
+            timeout(PATIENCE, controllers_converge(&client))
+                .await
+                .unwrap_or_else(|_| panic!("round {round}: the Deployment has not the pods that it asks for"));
+        }
+    });
+    println!("{written} acknowledged writes were there");
+    assert!(written > rounds, "the load was no load: {written} writes in {rounds} rounds");
+}
+
+/// Waits until the deployment has as many pods as it asks for; no node runs them.
+async fn controllers_converge(client: &Client) {
+    let deployments = Api::<Deployment>::default_namespaced(client.clone());
+    let pods = Api::<Pod>::default_namespaced(client.clone());
+    loop {
+        let deployment = deployments.get("web").await.expect("it is there");
+        let pods = pods.list(&ListParams::default().labels("app=web")).await.expect("they can be listed");
+        let living = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).count();
+        let (spec, status) = (deployment.spec.unwrap_or_default(), deployment.status.unwrap_or_default());
+        if usize::try_from(spec.replicas.unwrap_or(1)) == Ok(living)
+            && status.replicas == spec.replicas
+            && status.observed_generation == deployment.metadata.generation
+        {
+            return;
+        }
+        sleep(POLL).await;
+    }
+}
+
+#[test]
+fn the_port_of_a_killed_engine_is_taken_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let start = || RunningEngine::start(folder.path(), "images: []", &["--network", "loopback"]);
+    let kubeconfig = |engine: &RunningEngine| std::fs::read_to_string(engine.kubeconfig()).expect("it is written");
+    let engine = start();
+    let before = kubeconfig(&engine);
+    engine.kill();
+    let server = |text: &str| text.lines().find(|line| line.contains("server:")).map(str::to_owned);
+    assert_eq!(server(&kubeconfig(&start())), server(&before), "{}", json!(before));
+}

@@ -1,0 +1,151 @@
+//! The network of the engine, seen from inside the pods: names, service addresses and policies, with the real `kubectl`.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use landfall_testing::{Tool, require_or_skip};
+
+use crate::running_engine::{POLL, RunningEngine};
+
+/// A server that says who it is, and a client that waits to be told whom to ask.
+const CATALOGUE: &str = r#"
+images:
+- image: server
+  program: python3
+  args: [-m, http.server, "{{port}}", --bind, "{{pod_ip}}"]
+- image: client
+  program: sleep
+  args: [infinity]
+"#;
+
+const OBJECTS: &str = r"
+apiVersion: v1
+kind: Pod
+metadata: { name: server, labels: { app: server } }
+spec:
+  containers:
+  - name: server
+    image: server
+    ports: [{ name: http, containerPort: 8080 }]
+    readinessProbe: { httpGet: { path: /, port: http }, periodSeconds: 1 }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: server }
+spec: { selector: { app: server }, ports: [{ name: http, port: 80, targetPort: http }] }
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: friend, labels: { app: friend } }
+spec: { containers: [{ name: client, image: client }] }
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: stranger, labels: { app: stranger } }
+spec: { containers: [{ name: client, image: client }] }
+";
+
+const ONLY_FRIENDS: &str = r"
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: only-friends }
+spec:
+  podSelector: { matchLabels: { app: server } }
+  policyTypes: [Ingress]
+  ingress:
+  - from: [{ podSelector: { matchLabels: { app: friend } } }]
+    ports: [{ port: http }]
+";
+
+/// How long a change may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Cluster {
+    engine: RunningEngine,
+    kubectl: std::path::PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Cluster {
+    fn start(level: &str) -> Option<Self> {
+        let kubectl = require_or_skip("kubectl", Tool::Kubectl.locate())?;
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let engine = RunningEngine::start(folder.path(), CATALOGUE, &["--network", level]);
+        let cluster = Self { engine, kubectl, folder };
+        cluster.apply(OBJECTS);
+        let ready = cluster.kubectl(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s"]);
+        assert!(ready.status.success(), "{ready:?}");
+        Some(cluster)
+    }
+
+    fn kubectl(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(&self.kubectl);
+        command.arg("--kubeconfig").arg(self.engine.kubeconfig()).args(arguments);
+        command.output().expect("kubectl can be run")
+    }
+
+    fn apply(&self, objects: &str) {
+        let file: &Path = &self.folder.path().join("objects.yaml");
+        std::fs::write(file, objects).expect("a file can be written");
+        let applied = self.kubectl(&["apply", "-f", file.to_str().expect("temporary folders have plain names")]);
+        assert!(applied.status.success(), "{applied:?}");
+    }
+
+    /// What a client pod learns when it asks for a page: the status, or the last line of the error.
+    fn ask(&self, pod: &str, url: &str) -> String {
+        let script = format!("import urllib.request as r; print(r.urlopen('{url}', timeout=5).status)");
+        let output = self.kubectl(&["exec", pod, "--", "python3", "-c", &script]);
+        let said = if output.status.success() { &output.stdout } else { &output.stderr };
+        let said = String::from_utf8_lossy(said);
+        said.lines().rfind(|line| line.contains("Error") || line.len() == 3).unwrap_or(&said).trim().to_owned()
+    }
+
+    fn eventually(&self, pod: &str, url: &str, expected: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let said = self.ask(pod, url);
+            if said.contains(expected) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{pod} asks for {url}: {said}, and not {expected}");
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+#[test]
+fn pods_find_services_by_name_and_policies_close_what_they_do_not_open() {
+    let Some(cluster) = Cluster::start("auto") else { return };
+    let level = std::fs::read_to_string(cluster.folder.path().join("engine.log")).expect("the engine has a log");
+    let namespaces = if level.contains("its own network") { Ok(()) } else { Err(level) };
+    if require_or_skip("network namespaces", namespaces).is_none() {
+        return;
+    }
+    for url in ["http://server", "http://server.default", "http://server.default.svc.cluster.local"] {
+        cluster.eventually("stranger", url, "200");
+    }
+    cluster.apply(ONLY_FRIENDS);
+    cluster.eventually("stranger", "http://server", "Connection refused");
+    cluster.eventually("friend", "http://server", "200");
+    let removed = cluster.kubectl(&["delete", "networkpolicy", "only-friends"]);
+    assert!(removed.status.success(), "{removed:?}");
+    cluster.eventually("stranger", "http://server", "200");
+    cluster.eventually("stranger", "http://elsewhere", "Name or service not known");
+}
+
+#[test]
+fn without_namespaces_services_have_addresses_all_the_same() {
+    let Some(cluster) = Cluster::start("loopback") else { return };
+    let address = cluster.kubectl(&["get", "service", "server", "-o", "jsonpath={.spec.clusterIP}"]);
+    let address = String::from_utf8(address.stdout).expect("an address is ASCII");
+    assert!(address.starts_with("127."), "{address}");
+    // An ordinary user may not listen on port 80, so the service says so in the log and is tried at its pod.
+    let pod = cluster.kubectl(&["get", "pod", "server", "-o", "jsonpath={.status.podIP}"]);
+    let pod = String::from_utf8(pod.stdout).expect("an address is ASCII");
+    cluster.eventually("friend", &format!("http://{pod}:8080"), "200");
+    let privileged = std::net::TcpListener::bind(("127.0.0.9", 80)).is_ok();
+    if privileged {
+        cluster.eventually("friend", &format!("http://{address}"), "200");
+    }
+}

@@ -1,0 +1,94 @@
+//! An engine in a process of its own, as a user starts it, with everything that tests do to it from outside.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use landfall_testing::scenario::Endpoint;
+
+/// How long an engine may take until it serves, and until it has stopped. Debug builds on a busy machine are slow.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How often it is looked at.
+pub(crate) const POLL: Duration = Duration::from_millis(20);
+
+/// A running `landfall engine`; it is stopped, with its pods, when dropped.
+pub(crate) struct RunningEngine {
+    process: Child,
+    data: PathBuf,
+}
+
+impl RunningEngine {
+    /// Starts an engine and waits until it serves. `folder` keeps its data, its log and the files it is started with.
+    pub(crate) fn start(folder: &Path, images: &str, options: &[&str]) -> Self {
+        let catalogue = folder.join("images.yaml");
+        fs::write(&catalogue, images).expect("a file can be written");
+        let data = folder.join("data");
+        let process = command(&data)
+            .arg("--images")
+            .arg(&catalogue)
+            .args(options)
+            .stderr(File::create(folder.join("engine.log")).expect("a file can be made"))
+            .spawn()
+            .expect("the program can be started");
+        let mut engine = Self { process, data };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = fs::read_to_string(folder.join("engine.log")).expect("the log can be read");
+            if log.contains("ready at ") {
+                return engine;
+            }
+            let ended = engine.process.try_wait().expect("a child can be asked");
+            assert!(ended.is_none() && Instant::now() < deadline, "the engine does not serve; {ended:?}:\n{log}");
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// An administrator's way in.
+    pub(crate) async fn client(&self) -> Client {
+        Endpoint::from_kubeconfig(&self.kubeconfig()).await.expect("the engine writes a kubeconfig").client()
+    }
+
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.data.join("kubeconfig")
+    }
+
+    /// Ends it at once, with no time to write anything down.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().expect("a child can be killed");
+        self.process.wait().expect("a child can be waited for");
+    }
+
+    /// Whether the process is there still.
+    pub(crate) fn lives(&mut self) -> bool {
+        self.process.try_wait().expect("a child can be asked").is_none()
+    }
+}
+
+impl Drop for RunningEngine {
+    fn drop(&mut self) {
+        if !self.lives() {
+            return;
+        }
+        // A request to stop, so that its pods stop with it.
+        let asked = Command::new("kill").arg(self.process.id().to_string()).status();
+        let deadline = Instant::now() + PATIENCE;
+        while asked.as_ref().is_ok_and(ExitStatus::success) && Instant::now() < deadline {
+            if !self.lives() {
+                return;
+            }
+            std::thread::sleep(POLL);
+        }
+        let _already_gone = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}
+
+/// `landfall engine` on a data folder, on a free port.
+pub(crate) fn command(data: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
+    command.arg("engine").arg("--data").arg(data);
+    command
+}
