@@ -218,6 +218,8 @@ async fn a_service_knows_where_its_pods_are() {
     let mut shown = json!(shown);
     mask(&mut shown);
     insta::assert_snapshot!(serde_saphyr::to_string(&shown).expect("YAML").replace(&world.namespace, "NAMESPACE"));
+    // The next tests' pods would get its zone.
+    nodes.delete("node-a", &DeleteParams::default()).await.expect("it is there");
     world.end().await;
 }
 

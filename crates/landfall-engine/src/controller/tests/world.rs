@@ -8,8 +8,9 @@ use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt as _};
+use landfall_testing::{ControlPlane, Pieces, StartError, require_or_skip};
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -32,13 +33,26 @@ pub(super) struct World {
 /// Controllers reconcile all namespaces, so that only one world at a time may use an API server.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// A client of an API server whose own workload controllers are off; `None` when there is none.
+/// A real API server for all tests of this program. It ends with the program.
+static API_SERVER: OnceCell<Option<ControlPlane>> = OnceCell::const_new();
+
+/// Whether Kubernetes' own controllers run in place of ours.
+fn controllers_are_real() -> bool {
+    std::env::var("LANDFALL_TEST_CONTROLLERS").as_deref() == Ok("real")
+}
+
+/// A client of the API server; `None` when its programs are not on this machine.
 async fn client() -> Option<Client> {
-    let path = std::env::var_os("LANDFALL_TEST_KUBECONFIG").ok_or("LANDFALL_TEST_KUBECONFIG names no API server");
-    let path = landfall_testing::require_or_skip("an API server", path)?;
-    let config = kube::config::Kubeconfig::read_from(path).expect("the kubeconfig can be read");
-    let config = kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await;
-    Some(Client::try_from(config.expect("the kubeconfig is complete")).expect("a client"))
+    let start = async || {
+        let pieces =
+            if controllers_are_real() { Pieces::default().without_scheduler() } else { Pieces::api_server_only() };
+        match ControlPlane::start(pieces).await {
+            Err(StartError::Missing(missing)) => require_or_skip("a control plane", Err(missing)),
+            started => Some(started.expect("the control plane starts")),
+        }
+    };
+    let server = API_SERVER.get_or_init(start).await.as_ref()?;
+    Some(server.client().await)
 }
 
 impl World {
@@ -51,7 +65,7 @@ impl World {
             serde_json::from_value(json!({ "metadata": { "generateName": format!("{name}-") } })).expect("a namespace");
         let namespace = namespaces.create(&PostParams::default(), &namespace).await.expect("a namespace").name_any();
         let (cancel, clock, mut tasks) = (CancellationToken::new(), Clock::wall(), JoinSet::new());
-        if std::env::var("LANDFALL_TEST_CONTROLLERS").as_deref() != Ok("real") {
+        if !controllers_are_real() {
             let context =
                 Context { client: client.clone(), caches: Caches::new(), clock: clock.clone(), authority: "".into() };
             context.caches.fill(&client, &cancel, &mut tasks).await;
