@@ -14,6 +14,8 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
+use super::fraction::{Round, of_total};
+use super::pod::is_ready;
 use super::{Action, ReconcileError, Reconciler, Triggers};
 use crate::cache::{ObjectKey, controller_of};
 use crate::context::Context;
@@ -190,29 +192,13 @@ fn asks_for_scale(budget: &PodDisruptionBudget) -> bool {
     spec.max_unavailable.is_some() || matches!(spec.min_available, Some(IntOrString::String(_)))
 }
 
-/// A number, or a percentage of `total`, rounded up.
-fn scaled(value: &IntOrString, total: i32) -> i32 {
-    match value {
-        IntOrString::Int(number) => *number,
-        IntOrString::String(text) => {
-            let percent: i64 = text.strip_suffix('%').and_then(|number| number.parse().ok()).unwrap_or_default();
-            i32::try_from((percent * i64::from(total) + 99).div_euclid(100)).unwrap_or(i32::MAX)
-        }
-    }
-}
-
 fn desired_healthy(budget: &PodDisruptionBudget, expected: i32) -> i32 {
     let Some(spec) = &budget.spec else { return 0 };
+    let share = |part| of_total(part, expected, Round::Up).unwrap_or_default();
     match (&spec.max_unavailable, &spec.min_available) {
-        (Some(unavailable), _) => (expected - scaled(unavailable, expected)).max(0),
-        (None, Some(available)) => scaled(available, expected),
-        (None, None) => 0,
+        (unavailable @ Some(_), _) => (expected - share(unavailable.as_ref())).max(0),
+        (None, available) => share(available.as_ref()),
     }
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// What the status of a budget should be.

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 
 use self::behavior::{History, Range};
 use self::replicas::{Target, Tolerance};
-use super::{Action, ReconcileError, Reconciler, Triggers};
+use super::{Action, ReconcileError, Reconciler, Triggers, pod};
 use crate::cache::ObjectKey;
 use crate::context::Context;
 use crate::event::Recorder;
@@ -483,10 +483,7 @@ fn tolerance(spec: &HorizontalPodAutoscalerSpec) -> Tolerance {
 }
 
 fn is_ready(pod: &Pod) -> bool {
-    let status = pod.status.as_ref();
-    let running = status.and_then(|status| status.phase.as_deref()) == Some("Running");
-    let conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
-    running && conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    pod::phase(pod) == "Running" && pod::is_ready(pod)
 }
 
 /// An amount in thousandths, as Kubernetes writes it.

@@ -5,8 +5,6 @@
 
 mod route;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-
 use self::route::Translation;
 use super::host::{Depth, Pattern};
 use super::report::{GatewayReport, ListenerReport, ParentReport, Verdict};
@@ -14,6 +12,7 @@ use super::resources::{Gateway, GatewaySpec, HTTPRoute, HttpRouteSpec, ListenerS
 use super::table::{Attachment, CertificateSource, Draft, Listener, Scheme, View};
 use super::{CONTROLLER, tls};
 use crate::cache::ObjectKey;
+use crate::scheduler::matching::LabelMatcher;
 
 pub(super) use self::route::limit_of;
 
@@ -303,26 +302,10 @@ fn allows(view: &View<'_>, listener: &Known<'_>, route: &ObjectKey) -> bool {
                 let labels =
                     view.world.namespaces.iter().find(|n| n.metadata.name.as_deref() == Some(&route.namespace));
                 let labels = labels.and_then(|namespace| namespace.metadata.labels.clone()).unwrap_or_default();
-                namespaces.selector.as_ref().is_some_and(|selector| selects(selector, &labels))
+                LabelMatcher::read(namespaces.selector.as_ref()).matches(&labels)
             }
             _ => listener.gateway.metadata.namespace.as_deref() == Some(&route.namespace),
         }
-}
-
-fn selects(selector: &LabelSelector, labels: &std::collections::BTreeMap<String, String>) -> bool {
-    let equal = selector.match_labels.iter().flatten().all(|(name, value)| labels.get(name) == Some(value));
-    equal
-        && selector.match_expressions.iter().flatten().all(|rule| {
-            let value = labels.get(&rule.key);
-            let listed = || value.is_some_and(|value| rule.values.iter().flatten().any(|listed| listed == value));
-            match rule.operator.as_str() {
-                "In" => listed(),
-                "NotIn" => !listed(),
-                "Exists" => value.is_some(),
-                "DoesNotExist" => value.is_none(),
-                _ => false,
-            }
-        })
 }
 
 fn report<'k>(listeners: impl Iterator<Item = &'k Known<'k>> + Clone) -> GatewayReport {

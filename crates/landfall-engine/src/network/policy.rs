@@ -14,8 +14,10 @@ use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::scheduler::matching::{LabelMatcher, Labels};
 
 /// The table that holds everything of ours; the transaction replaces it whole.
 pub(crate) const TABLE: &str = "landfall_policy";
@@ -179,19 +181,18 @@ impl<'a> Compiler<'a> {
 
     /// The pods that a peer selects, seen from a policy in `namespace`.
     fn peers(&self, peer: &NetworkPolicyPeer, namespace: &str) -> Vec<&Placed<'a>> {
+        let matcher = |selector: &LabelSelector| LabelMatcher::read(Some(selector));
+        let namespaces = peer.namespace_selector.as_ref().map(matcher);
+        let pods = peer.pod_selector.as_ref().map(matcher);
         let in_scope = |placed: &Placed<'_>| {
             let of = placed.pod.metadata.namespace.as_deref().unwrap_or_default();
-            match &peer.namespace_selector {
+            match &namespaces {
                 None => of == namespace,
-                Some(selector) => self
-                    .namespaces
-                    .get(of)
-                    .is_some_and(|namespace| matches(selector, namespace.metadata.labels.as_ref())),
+                Some(selected) => self.namespaces.get(of).is_some_and(|of| matches(selected, &of.metadata)),
             }
         };
-        let selected = |placed: &Placed<'_>| {
-            peer.pod_selector.as_ref().is_none_or(|selector| matches(selector, placed.pod.metadata.labels.as_ref()))
-        };
+        let selected =
+            |placed: &Placed<'_>| pods.as_ref().is_none_or(|selected| matches(selected, &placed.pod.metadata));
         self.placed.iter().filter(|placed| in_scope(placed) && selected(placed)).collect()
     }
 
@@ -306,23 +307,11 @@ fn applies(policy: &NetworkPolicy, direction: Direction) -> bool {
 fn selects(policy: &NetworkPolicy, pod: &Pod) -> bool {
     let selector = policy.spec.as_ref().and_then(|spec| spec.pod_selector.as_ref());
     policy.metadata.namespace == pod.metadata.namespace
-        && selector.is_none_or(|selector| matches(selector, pod.metadata.labels.as_ref()))
+        && selector.is_none_or(|selector| matches(&LabelMatcher::read(Some(selector)), &pod.metadata))
 }
 
-/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#resources-that-support-set-based-requirements>
-fn matches(selector: &LabelSelector, labels: Option<&BTreeMap<String, String>>) -> bool {
-    let value = |key: &str| labels.and_then(|labels| labels.get(key));
-    let equal = selector.match_labels.iter().flatten().all(|(key, wanted)| value(key) == Some(wanted));
-    let expressed = selector.match_expressions.iter().flatten().all(|expression| {
-        let among = |value: &String| expression.values.iter().flatten().any(|wanted| wanted == value);
-        match (expression.operator.as_str(), value(&expression.key)) {
-            ("In", Some(value)) => among(value),
-            ("NotIn", Some(value)) => !among(value),
-            ("NotIn" | "DoesNotExist", None) | ("Exists", Some(_)) => true,
-            _ => false,
-        }
-    });
-    equal && expressed
+fn matches(selected: &LabelMatcher, metadata: &ObjectMeta) -> bool {
+    metadata.labels.as_ref().map_or_else(|| selected.matches(&Labels::new()), |labels| selected.matches(labels))
 }
 
 /// What the names of a pod's ports mean.

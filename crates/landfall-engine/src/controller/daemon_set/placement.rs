@@ -1,9 +1,11 @@
 //! On which nodes a pod of a daemon set belongs, and how it is pinned to one. Pure.
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration,
+    Affinity, Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration,
 };
 use kube::ResourceExt as _;
+
+use crate::scheduler::matching::{node_matches, taints, untolerated};
 
 /// Whether a node is one for a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,12 +56,8 @@ pub(super) fn place(spec: &PodSpec, node: &Node) -> Place {
     if !named || !selected(spec, node) {
         return Place::Leave;
     }
-    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
-    let untolerated = |effect: &str| {
-        let taints = taints.iter().filter(|taint| taint.effect == effect);
-        taints.into_iter().any(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)))
-    };
+    let untolerated = |effect| untolerated(taints(node), tolerations, &[effect]).is_some();
     if untolerated("NoExecute") {
         Place::Leave
     } else if untolerated("NoSchedule") {
@@ -69,47 +67,12 @@ pub(super) fn place(spec: &PodSpec, node: &Node) -> Place {
     }
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let absent_or = |wanted: &Option<String>, value: &str| {
-        wanted.as_deref().is_none_or(|wanted| wanted.is_empty() || wanted == value)
-    };
-    absent_or(&toleration.effect, &taint.effect)
-        && absent_or(&toleration.key, &taint.key)
-        && (toleration.operator.as_deref() == Some("Exists")
-            || toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default())
-}
-
 fn selected(spec: &PodSpec, node: &Node) -> bool {
     let wanted = spec.node_selector.iter().flatten();
     let has_labels = wanted.into_iter().all(|(key, value)| node.labels().get(key) == Some(value));
     let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
     let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
-    has_labels && required.is_none_or(|required| required.node_selector_terms.iter().any(|term| matches(term, node)))
-}
-
-fn matches(term: &NodeSelectorTerm, node: &Node) -> bool {
-    let (expressions, fields) = (term.match_expressions.as_deref(), term.match_fields.as_deref());
-    let (expressions, fields) = (expressions.unwrap_or_default(), fields.unwrap_or_default());
-    // An empty term selects nothing.
-    !(expressions.is_empty() && fields.is_empty())
-        && expressions.iter().all(|wanted| holds(wanted, node.labels().get(&wanted.key).map(String::as_str)))
-        && fields.iter().all(|wanted| wanted.key == "metadata.name" && holds(wanted, node.metadata.name.as_deref()))
-}
-
-fn holds(wanted: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = wanted.values.as_deref().unwrap_or_default();
-    let among = value.is_some_and(|value| values.iter().any(|wanted| wanted == value));
-    let number = |text: Option<&str>| text.and_then(|text| text.parse::<i64>().ok());
-    let numbers = number(value).zip(number(values.first().map(String::as_str)));
-    match wanted.operator.as_str() {
-        "In" => among,
-        "NotIn" => !among,
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => numbers.is_some_and(|(value, than)| value > than),
-        "Lt" => numbers.is_some_and(|(value, than)| value < than),
-        _ => false,
-    }
+    has_labels && required.is_none_or(|required| node_matches(required, node))
 }
 
 /// Pins a pod to a node in place of what its template requires of nodes; the scheduler binds it, so that its taints,
