@@ -48,7 +48,7 @@ use tracing::{Instrument as _, debug, info_span, warn};
 use crate::cache::{Cache, Change, Kind, ObjectKey};
 use crate::clock::Clock;
 use crate::context::Context;
-use crate::event;
+use crate::{event, tasks};
 
 /// In whose name controllers write; Kubernetes' own write in the same, so that field managers stay when one takes over
 /// from the other.
@@ -231,23 +231,12 @@ pub(crate) async fn run_all(context: Context, cancel: CancellationToken) {
 
     // The writer ends when the last controller has dropped its recorder and every event is written.
     drop(recorder);
-    futures::future::join(supervise(&mut tasks), events.run()).await;
+    futures::future::join(tasks::supervise(&mut tasks), events.run()).await;
 }
 
 /// Starts one controller in a task of its own.
 fn spawn<R: Reconciler>(reconciler: R, cancel: &CancellationToken, tasks: &mut JoinSet<()>) {
     tasks.spawn(run(Arc::new(reconciler), cancel.clone()));
-}
-
-/// Waits for all tasks; a panic in one is a panic here.
-async fn supervise(tasks: &mut JoinSet<()>) {
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended
-            && error.is_panic()
-        {
-            std::panic::resume_unwind(error.into_panic());
-        }
-    }
 }
 
 /// Runs a controller until cancelled; a reconcile that is under way is finished. The caches must be synced.
@@ -302,11 +291,7 @@ pub(crate) async fn run<R: Reconciler>(reconciler: Arc<R>, cancel: CancellationT
                 }
             }
             Some(done) = running.join_next() => {
-                let (key, result) = match done {
-                    Ok(done) => done,
-                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                    Err(_) => continue,
-                };
+                let Some((key, result)) = tasks::result(done) else { continue };
                 let again = matches!(standing.remove(&key), Some(Standing::Running { again: true }));
                 let delay = match result {
                     Ok(action) => {

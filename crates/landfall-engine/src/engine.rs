@@ -36,8 +36,8 @@ use crate::network::{ClusterNetwork, Level, PodNetwork};
 use crate::runtime::mock::MockRuntime;
 use crate::runtime::process::{ProcessRuntime, Shim};
 use crate::runtime::{Isolation, Runtime, RuntimeError};
-use crate::scheduler;
 use crate::store::{OpenError, Store};
+use crate::{scheduler, tasks};
 
 /// The user of the kubeconfig that the engine writes.
 const ADMINISTRATOR: &str = "landfall-admin";
@@ -348,25 +348,13 @@ impl Handle {
 
     /// Runs until a part of the engine has failed, which is a defect of the engine: its panic goes on here.
     pub async fn failed(&mut self) {
-        while let Some(ended) = self.parts.join_next().await {
-            if let Err(error) = ended
-                && error.is_panic()
-            {
-                std::panic::resume_unwind(error.into_panic());
-            }
-        }
+        tasks::supervise(&mut self.parts).await;
     }
 
     /// Stops the engine: requests that are under way are finished, nothing new is started.
     pub async fn stop(mut self, pods: Pods) {
         self.stop.cancel();
-        while let Some(ended) = self.parts.join_next().await {
-            if let Err(error) = ended
-                && error.is_panic()
-            {
-                std::panic::resume_unwind(error.into_panic());
-            }
-        }
+        tasks::supervise(&mut self.parts).await;
         self.silence.cancel();
         self.event_writer.join_all().await;
         self.server.finished().await;

@@ -35,6 +35,7 @@ use crate::images::Catalogue;
 use crate::network::{Attachment, ClusterNetwork, PodNetwork};
 use crate::runtime::process::{ProcessRuntime, Shim};
 use crate::runtime::{PodSandbox, Runtime, RuntimeError, Sandbox};
+use crate::tasks;
 
 pub use node::{NodeFault, NodeSpec};
 
@@ -191,20 +192,10 @@ impl Agent {
                     }
                     Err(broadcast::error::RecvError::Closed) => break,
                 },
-                Some(done) = tasks.join_next() => {
-                    if let Err(error) = done && error.is_panic() {
-                        std::panic::resume_unwind(error.into_panic());
-                    }
-                }
+                Some(ended) = tasks.join_next() => { tasks::result(ended); }
             }
         }
-        while let Some(done) = tasks.join_next().await {
-            if let Err(error) = done
-                && error.is_panic()
-            {
-                std::panic::resume_unwind(error.into_panic());
-            }
-        }
+        tasks::supervise(&mut tasks).await;
         Ok(())
     }
 

@@ -19,6 +19,7 @@ mod runtime;
 mod scheduler;
 mod scheme;
 mod store;
+mod tasks;
 
 pub use engine::{AuthorityError, Config, Engine, Entrances, Handle, PodRuntime, Pods, Report, StartError};
 pub use gateway::GatewayConfig;

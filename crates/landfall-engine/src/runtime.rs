@@ -4,6 +4,7 @@
 //! (a program, its environment, its mounts), starts and stops them, and says what became of them. What should run, and when
 //! it should run again, is the node agent's business.
 
+pub(crate) mod child;
 pub(crate) mod mock;
 pub(crate) mod process;
 pub(crate) mod shim;

@@ -43,6 +43,7 @@ use self::volumes::VolumeDemand;
 use crate::cache::{Change, ObjectKey, controller_of};
 use crate::context::Context;
 use crate::event::Recorder;
+use crate::tasks;
 
 /// The name under which pods ask for this scheduler.
 const NAME: &str = "default-scheduler";
@@ -138,10 +139,8 @@ impl Scheduler {
                     Ok(change) => self.namespace_changed(&change),
                     Err(_) => self.look_again(),
                 },
-                Some(done) = self.tasks.join_next() => match done {
-                    Ok(done) => self.finish(&done),
-                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                    Err(_) => {}
+                Some(ended) = self.tasks.join_next() => if let Some(done) = tasks::result(ended) {
+                    self.finish(&done);
                 },
                 _ = claims.recv() => self.queue.wake_all(),
                 _ = volumes.recv() => self.queue.wake_all(),

@@ -24,6 +24,7 @@ use super::proxy::{Door, Proxy, Shared};
 use super::table::Scheme;
 use super::upstream::{Tracked, Upstreams};
 use crate::network::Dialer;
+use crate::tasks;
 
 /// How long a client may take for its TLS handshake, and for the head of a request once it has begun one.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -130,11 +131,7 @@ async fn serve(
                 }
                 None => break,
             },
-            Some(ended) = accepting.join_next() => {
-                if let Err(error) = ended && error.is_panic() {
-                    std::panic::resume_unwind(error.into_panic());
-                }
-            }
+            Some(ended) = accepting.join_next() => { tasks::result(ended); }
             _ = ticks.tick() => proxy.upstreams.tidy(&proxy.shared.table.load().all_endpoints()),
         }
     }

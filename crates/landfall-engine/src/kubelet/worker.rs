@@ -29,6 +29,7 @@ use crate::event::{EventType, Recorder};
 use crate::network::Attachment;
 use crate::runtime::{ContainerState, Records, Sandbox, latest};
 use crate::scheme::quantity::Quantity;
+use crate::tasks;
 
 /// The least time that a container is given to end (the kubelet's `minimumGracePeriodInSeconds`).
 const MIN_GRACE: Duration = Duration::from_secs(2);
@@ -162,10 +163,8 @@ impl Worker {
             tokio::select! {
                 () = cancel.cancelled() => break,
                 changed = pod.changed() => if changed.is_err() { break },
-                Some(done) = self.jobs.join_next() => match done {
-                    Ok(done) => self.finish(done),
-                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                    Err(_) => {}
+                Some(ended) = self.jobs.join_next() => if let Some(done) = tasks::result(ended) {
+                    self.finish(done);
                 },
                 Some((container, question, news)) = news.recv() => self.hear(&container, question, news),
                 () = changed(&mut records) => {}

@@ -31,12 +31,10 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use super::GATEWAY;
+use crate::runtime::child;
 
 /// The socket in the holder's folder.
 const SOCKET: &str = "network.sock";
-
-/// What the holder says when it is ready.
-pub(super) const READY: &str = "ready";
 
 /// The name of a pod's interface inside the pod.
 const INTERFACE: &str = "eth0";
@@ -114,9 +112,7 @@ fn hold(folder: &Path) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut holder = runtime.block_on(Holder::start(owner))?;
     let listener = listen(folder)?;
-    let mut stdout = io::stdout();
-    writeln!(stdout, "{READY}")?;
-    stdout.flush()?;
+    child::ready()?;
     // One engine at a time; when it has gone, the next may come.
     loop {
         let engine = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC)?;

@@ -2,21 +2,20 @@
 //! there.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 use super::dialer::Dial;
-use super::holder::{self, Answer, Attachment, READY, Request};
+use super::holder::{self, Answer, Attachment, Request};
+use crate::runtime::child::{self, ChildError};
 
 /// How long a holder may take to start.
 const START: Duration = Duration::from_secs(10);
@@ -181,26 +180,11 @@ fn unexpected(operation: &'static str, answer: &Answer) -> NetworkError {
 
 async fn spawn(folder: &Path, program: &Path, arguments: &[String]) -> Result<(), NetworkError> {
     let log = folder.join("network.log");
-    let stderr = File::create(&log).map_err(|source| NetworkError::Folder { path: log.clone(), source })?;
-    let failed = |error: io::Error| NetworkError::Holder { said: format!("`{}`: {error}", program.display()) };
-    let mut child = tokio::process::Command::new(program)
-        .args(arguments)
-        .arg(folder)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(stderr)
-        // Not ours to be interrupted with, and it outlives us.
-        .process_group(0)
-        .spawn()
-        .map_err(failed)?;
-    let stdout = child.stdout.take().expect("its standard output is a pipe");
-    let mut line = String::new();
-    let mut stdout = BufReader::new(stdout);
-    let read = tokio::time::timeout(START, stdout.read_line(&mut line)).await;
-    if read.is_ok() && line.trim_end() == READY {
-        return Ok(());
-    }
-    let _ = child.start_kill();
-    let said = fs::read_to_string(&log).unwrap_or_default();
-    Err(NetworkError::Holder { said: said.trim_end().to_owned() })
+    child::start(program, arguments, folder, &log, START).await.map_err(|error| match error {
+        ChildError::Log { path, source } => NetworkError::Folder { path, source },
+        ChildError::Run { program, source } => {
+            NetworkError::Holder { said: format!("`{}`: {source}", program.display()) }
+        }
+        ChildError::NotReady { said } => NetworkError::Holder { said },
+    })
 }

@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::child::{self, ChildError};
 use super::limits::Cgroups;
 use super::mounts::Namespaces;
-use super::shim::protocol::{self, Answer, ExecCommand, Frame, READY, Request, SETUP, Setup};
+use super::shim::protocol::{self, Answer, ExecCommand, Frame, Request, SETUP, Setup};
 use super::{
     Consumption, ContainerRecord, ContainerSpec, ContainerState, Isolation, MountIsolation, PodSandbox, Records,
     Runtime, RuntimeError, Sandbox, processes,
@@ -95,28 +96,13 @@ impl ProcessRuntime {
         let new = folder.join("sandbox.json.new");
         fs::write(&new, text).and_then(|()| fs::rename(&new, &file)).map_err(RuntimeError::file("write", &file))?;
         let errors = folder.join("shim.log");
-        let stderr = fs::File::create(&errors).map_err(RuntimeError::file("create", &errors))?;
-        let mut child = tokio::process::Command::new(&self.shim.program)
-            .args(&self.shim.arguments)
-            .arg(folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            // Not ours to be interrupted with, and it outlives us.
-            .process_group(0)
-            .spawn()
-            .map_err(RuntimeError::file("run", &self.shim.program))?;
-        let stdout = child.stdout.take().expect("its standard output is a pipe");
-        let mut line = String::new();
-        let mut stdout = BufReader::new(stdout);
-        let read = tokio::time::timeout(START_TIMEOUT, stdout.read_line(&mut line)).await;
-        if read.is_ok() && line.trim_end() == READY {
-            return Ok(());
-        }
-        // Whoever owns the child handle no longer waits for it: tokio reaps it when it ends.
-        let _ = child.start_kill();
-        let said = fs::read_to_string(&errors).unwrap_or_default();
-        Err(RuntimeError::Refused(format!("the pod's shim did not start: {}", said.trim_end())))
+        child::start(&self.shim.program, &self.shim.arguments, folder, &errors, START_TIMEOUT).await.map_err(|error| {
+            match error {
+                ChildError::Log { path, source } => RuntimeError::File { operation: "create", path, source },
+                ChildError::Run { program, source } => RuntimeError::File { operation: "run", path: program, source },
+                ChildError::NotReady { said } => RuntimeError::Refused(format!("the pod's shim did not start: {said}")),
+            }
+        })
     }
 }
 

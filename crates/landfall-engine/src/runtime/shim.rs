@@ -27,7 +27,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
-use super::{ContainerRecord, ContainerState, Exit, Records, launch, mounts};
+use super::{ContainerRecord, ContainerState, Exit, Records, child, launch, mounts};
 use container::Live;
 use protocol::{Answer, Request, Setup};
 
@@ -138,9 +138,7 @@ impl Shim {
             _ => {}
         }
         let listener = UnixListener::bind(&address)?;
-        io::stdout().write_all(protocol::READY.as_bytes())?;
-        io::stdout().write_all(b"\n")?;
-        io::stdout().flush()?;
+        child::ready()?;
 
         let mut closing = self.closing.subscribe();
         let mut conversations = JoinSet::new();

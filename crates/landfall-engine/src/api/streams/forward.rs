@@ -22,6 +22,7 @@ use super::upgrade::{self, Upgrade, goodbye};
 use crate::api::Call;
 use crate::api::failure::Failure;
 use crate::api::node_agent::{Connection, NodeAgent, PodRef};
+use crate::tasks;
 
 /// Above SPDY.
 const STREAMS: &str = "portforward.k8s.io";
@@ -129,9 +130,7 @@ where
                 let (error, data) = if is_error(&stream) { (stream, other) } else { (other, stream) };
                 connections.spawn(connect(Arc::clone(&agent), pod.clone(), error, data));
             }
-            Some(ended) = connections.join_next() => if let Err(error) = ended {
-                std::panic::resume_unwind(error.into_panic());
-            }
+            Some(ended) = connections.join_next() => { tasks::result(ended); }
         }
     }
     connections.shutdown().await;

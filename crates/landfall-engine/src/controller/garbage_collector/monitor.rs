@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::graph::{Graph, Node};
 use super::kind_of;
+use crate::tasks;
 
 /// How often the kinds are asked for when no definition of one has changed.
 const REDISCOVER: Duration = Duration::from_secs(30);
@@ -111,13 +112,7 @@ impl Monitors {
                 }
             }
         }
-        while let Some(ended) = self.tasks.join_next().await {
-            if let Err(error) = ended
-                && error.is_panic()
-            {
-                std::panic::resume_unwind(error.into_panic());
-            }
-        }
+        tasks::supervise(&mut self.tasks).await;
     }
 
     async fn discover(&mut self) {

@@ -23,9 +23,6 @@ pub(in crate::runtime) const SETUP: &str = "sandbox.json";
 /// The file in the folder of the pod in which the shim keeps what became of the containers.
 pub(in crate::runtime) const RECORDS: &str = "containers.json";
 
-/// What the shim says on its standard output once it can be spoken to.
-pub(in crate::runtime) const READY: &str = "ready";
-
 /// What a shim must know before it starts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::runtime) struct Setup {
