@@ -7,6 +7,7 @@ use kube::{Api, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::kubelet::NODE;
 use super::world::{World, eventually};
 
 macro_rules! world {
@@ -172,8 +173,8 @@ async fn a_service_knows_where_its_pods_are() {
     let world = world!("endpoints");
     let nodes = Api::<Node>::all(world.client.clone());
     let labels = json!({ "topology.kubernetes.io/zone": "a" });
-    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node-a", "labels": labels } });
-    nodes.patch("node-a", &PatchParams::apply("test"), &Patch::Apply(node)).await.expect("it is accepted");
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": NODE, "labels": labels } });
+    nodes.patch(NODE, &PatchParams::apply("test"), &Patch::Apply(node)).await.expect("it is accepted");
     let service = json!({ "metadata": { "name": "web" }, "spec": { "clusterIP": "None", "selector": { "app": "web" },
         "ports": [{ "name": "http", "port": 80, "targetPort": "http" }] } });
     api(&world, "", "Service").create(&PostParams::default(), &parse(service)).await.expect("it is accepted");
@@ -219,7 +220,8 @@ async fn a_service_knows_where_its_pods_are() {
     mask(&mut shown);
     insta::assert_snapshot!(serde_saphyr::to_string(&shown).expect("YAML").replace(&world.namespace, "NAMESPACE"));
     // The next tests' pods would get its zone.
-    nodes.delete("node-a", &DeleteParams::default()).await.expect("it is there");
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": NODE } });
+    nodes.patch(NODE, &PatchParams::apply("test"), &Patch::Apply(node)).await.expect("it is accepted");
     world.end().await;
 }
 

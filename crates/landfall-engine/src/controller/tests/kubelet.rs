@@ -1,17 +1,47 @@
 //! A kubelet of the tests: pods bind to a node, run, become ready, and end when asked.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::TryStreamExt as _;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
+/// The node of all pods that are not pinned to another.
+pub(super) const NODE: &str = "node-a";
+
 /// A pod with this annotation ends at once with this code.
 pub(super) const EXIT: &str = "testing.landfall.dev/exit";
+
+/// Makes the node, without which pods would be garbage after forty seconds.
+pub(super) async fn register(client: &Client) {
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": NODE } });
+    let ready = json!({ "apiVersion": "v1", "kind": "Node", "status": { "conditions": [
+        { "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "" } ] } });
+    let nodes = Api::<Node>::all(client.clone());
+    let params = PatchParams::apply("kubelet").force();
+    nodes.patch(NODE, &params, &Patch::Apply(node)).await.expect("the node is accepted");
+    nodes.patch_status(NODE, &params, &Patch::Apply(ready)).await.expect("the node's status is accepted");
+}
+
+/// Says now and then that the node is alive.
+pub(super) async fn beat(client: Client) {
+    let leases = Api::<Lease>::namespaced(client, "kube-node-lease");
+    let mut ticks = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        ticks.tick().await;
+        let lease = json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": NODE },
+            "spec": { "holderIdentity": NODE, "leaseDurationSeconds": 40, "renewTime": MicroTime(Timestamp::now()) } });
+        // A beat that is missed is made up for by the next.
+        let _ = leases.patch(NODE, &PatchParams::apply("kubelet").force(), &Patch::Apply(lease)).await;
+    }
+}
 
 /// Runs the pods of one namespace. A pod whose image is `broken` never becomes ready.
 pub(super) async fn run(client: Client, namespace: String) {
@@ -31,7 +61,7 @@ async fn step(pods: &Api<Pod>, pod: Pod) -> Result<(), watcher::Error> {
     }
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
     if node.is_none() {
-        let node = pinned(&pod).unwrap_or_else(|| "node-a".to_owned());
+        let node = pinned(&pod).unwrap_or_else(|| NODE.to_owned());
         let binding = json!({
             "apiVersion": "v1",
             "kind": "Binding",

@@ -71,6 +71,8 @@ impl World {
             context.caches.fill(&client, &cancel, &mut tasks).await;
             tasks.spawn(crate::controller::run_all(context, cancel.clone()));
         }
+        kubelet::register(&client).await;
+        tasks.spawn(kubelet::beat(client.clone()));
         tasks.spawn(kubelet::run(client.clone(), namespace.clone()));
         Some(Self { client, namespace, clock, cancel, tasks, _turn: turn })
     }
