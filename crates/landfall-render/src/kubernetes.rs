@@ -46,6 +46,11 @@ pub struct Rendered {
     pub findings: Vec<Finding>,
 }
 
+/// The kinds that are applied before all others: without a namespace nothing in it is taken, and a pod that is made before
+/// the rest is refused, or is made without what they add to it or forbid it.
+const FIRST: [&str; 6] =
+    ["Namespace", "PriorityClass", "LimitRange", "ResourceQuota", "ServiceAccount", "NetworkPolicy"];
+
 impl Rendered {
     /// Each object as a file whose first line says which part of the file it comes from.
     pub fn files(&self, sources: &Sources) -> FileTree {
@@ -58,6 +63,14 @@ impl Rendered {
             (object.path(), format!("# From {origin}\n{}", writer.write(&object.value)))
         };
         self.objects.iter().map(file).collect()
+    }
+
+    /// The paths of [`Self::files`] in an order in which they can be applied one after the other.
+    pub fn apply_order(&self) -> Vec<String> {
+        let rank = |object: &Object| FIRST.iter().position(|kind| *kind == object.kind()).unwrap_or(FIRST.len());
+        let mut ranked: Vec<_> = self.objects.iter().map(|object| (rank(object), object.path())).collect();
+        ranked.sort();
+        ranked.into_iter().map(|(_, path)| path).collect()
     }
 
     /// The objects as plain values, without a copy: a large architecture has tens of thousands of them.

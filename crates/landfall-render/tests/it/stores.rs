@@ -279,7 +279,7 @@ fn the_url_of_a_store_leads_to_what_is_rendered() {
     assert_eq!(url("redis", "members: 3"), format!("redis://:{password}@data-master.shop.svc:6379/0"));
     assert_eq!(
         url("rabbitmq", "encryption: { in-transit: true }"),
-        format!("amqps://{user}:{password}@data.shop.svc:5671/")
+        format!("amqps://{user}:{password}@data.shop.svc:5671")
     );
     assert_eq!(url("kafka", "members: 3"), "kafka://data-kafka-bootstrap.shop.svc:9092");
     assert_eq!(

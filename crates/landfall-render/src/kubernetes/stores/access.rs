@@ -304,7 +304,9 @@ fn url(name: &str, store: &Store, tls: bool, credentials: &CredentialSource) -> 
             ("mongodb", UrlUser::NameAndPassword, format!("/{database}?authSource=admin{set}{mode}"))
         }
         Engine::Redis => (with_tls("redis", "rediss"), UrlUser::PasswordOnly, "/0".to_owned()),
-        Engine::Rabbitmq => (with_tls("amqp", "amqps"), UrlUser::NameAndPassword, "/".to_owned()),
+        // A path of `/` would name a virtual host without a name; none at all is the default one
+        // (https://www.rabbitmq.com/docs/uri-spec).
+        Engine::Rabbitmq => (with_tls("amqp", "amqps"), UrlUser::NameAndPassword, String::new()),
         Engine::Mqtt => (with_tls("mqtt", "mqtts"), UrlUser::NameAndPassword, String::new()),
         // Kafka clients know no URL: the scheme only says what is spoken, and the user comes by SASL.
         Engine::Kafka => ("kafka", UrlUser::Absent, String::new()),
