@@ -21,7 +21,7 @@ bless: ## rewrite golden files with what the tests produce now
 conformance: ## play the scenarios against Kubernetes and the engine, and compare the answers
 	cargo xtask conformance
 
-tools: ## install what the tests look for: a real control plane, kubectl, Helm, kubeconform, schemas, nftables
+tools: ## install what the tests look for: a real control plane, kubectl, Helm, kubeconform, schemas, servers, nftables
 	tools/install-packages
 	tools/install-schemas
 	tools/install-clients
