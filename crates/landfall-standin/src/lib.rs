@@ -1,0 +1,60 @@
+//! What stands in for what a machine does not have.
+//!
+//! * a *service* without code performs its declared edges with the real protocols ([`ServiceBehaviour`]);
+//! * an *external* answers as its profile says ([`ExternalBehaviour`]);
+//! * a *server* is the real program of this machine behind the entry point that its image would have ([`find_servers`]);
+//! * small *operators* make from custom resources what the real ones make, through the Kubernetes API alone
+//!   ([`run_operators`]).
+//!
+//! The first three are processes of their own: the binary, started again, calls [`main`] and leaves the process to it.
+
+mod authority;
+mod behaviour;
+mod connect;
+mod edges;
+mod external;
+mod operators;
+mod servers;
+mod service;
+
+use std::process::ExitCode;
+
+pub use authority::{Authority, AuthorityError};
+pub use behaviour::{
+    Action, Arrival, EdgeBehaviour, EdgeSeen, ExternalBehaviour, FlowPart, MESSAGE_HEADER, Message, PROBE_PATH, Probe,
+    Probed, SEEN_PATH, Seen, ServiceBehaviour,
+};
+pub use connect::{TlsConfig, request as send, tls as trust};
+pub use operators::{OperatorError, run_operators};
+pub use servers::{Found, Server, find as find_server};
+
+/// A reason that is told and nothing else: where it comes from is in its text.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Becomes a stand-in: `service FILE`, `external FILE` or `server NAME`. Returns when it has been asked to end, or failed.
+pub fn main(arguments: &[String]) -> ExitCode {
+    use_ring();
+    let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["service", file] => on_threads(service::run(file)),
+        ["external", file] => on_threads(external::run(file)),
+        ["server", name] => servers::become_server(name),
+        _ => Err(format!("no stand-in is called so: {}", arguments.join(" ")).into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "ended");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Several libraries here speak TLS; all of them are to use the same cryptography.
+fn use_ring() {
+    // An error says that one is chosen already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+fn on_threads<F: Future<Output = Result<(), Failure>>>(run: F) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(run)
+}

@@ -1,0 +1,253 @@
+//! Small operators: for one machine, they make from custom resources what the real operators make from them — the same
+//! names, labels, secrets and services — and know nothing but the Kubernetes API.
+//!
+//! Evidence from them is evidence about the architecture, not about the real operators: they do not update, rescale, back
+//! up or fail over.
+
+mod certificates;
+mod cloudnative_pg;
+mod rabbitmq;
+mod redis;
+mod secrets;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::ApiResource;
+use kube::runtime::controller::{Action, Controller};
+use kube::runtime::watcher;
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::authority::{Authority, AuthorityError};
+
+/// How the objects that are applied are marked as ours.
+const MANAGER: &str = "landfall-standin";
+
+/// What is not finished is looked at again after this time.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Why something could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The API server refused, or was not reached.
+    #[error("failed to {action}")]
+    Request {
+        /// What was tried.
+        action: String,
+        /// Why it failed.
+        source: Box<kube::Error>,
+    },
+    /// A certificate could not be signed.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// A command in a pod failed.
+    #[error("a command in the pod {pod} failed: {output}")]
+    Command {
+        /// The pod.
+        pod: String,
+        /// What it printed.
+        output: String,
+    },
+}
+
+/// Whether all is made, or has to be looked at again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Done,
+    Again,
+}
+
+type Reconcile = fn(Arc<Context>, Arc<DynamicObject>) -> BoxFuture<'static, Result<Progress, OperatorError>>;
+
+/// The kinds that are made into something here.
+const OPERATORS: &[(&str, &str, &str, Reconcile)] = &[
+    ("cert-manager.io", "v1", "Certificate", |context, object| Box::pin(certificates::reconcile(context, object))),
+    ("external-secrets.io", "v1", "ExternalSecret", |context, object| Box::pin(secrets::reconcile(context, object))),
+    ("postgresql.cnpg.io", "v1", "Cluster", |context, object| Box::pin(cloudnative_pg::reconcile(context, object))),
+    ("rabbitmq.com", "v1beta1", "RabbitmqCluster", |context, object| Box::pin(rabbitmq::reconcile(context, object))),
+    ("redis.redis.opstreelabs.in", "v1beta2", "RedisCluster", |context, object| {
+        Box::pin(redis::reconcile(context, object))
+    }),
+];
+
+/// Runs the operators of those kinds that have one, until `stop`. The kinds must be served.
+pub async fn run_operators(
+    client: Client,
+    authority: Authority,
+    kinds: Vec<GroupVersionKind>,
+    stop: CancellationToken,
+) {
+    let context = Arc::new(Context { client, authority });
+    let mut running = JoinSet::new();
+    for (group, version, kind, reconcile) in OPERATORS {
+        let kind = GroupVersionKind::gvk(group, version, kind);
+        if kinds.contains(&kind) {
+            running.spawn(run(Arc::clone(&context), kind, *reconcile, stop.clone()));
+        }
+    }
+    running.join_all().await;
+}
+
+async fn run(context: Arc<Context>, kind: GroupVersionKind, reconcile: Reconcile, stop: CancellationToken) {
+    let resource = ApiResource::from_gvk(&kind);
+    let all = Api::<DynamicObject>::all_with(context.client.clone(), &resource);
+    let one = move |object: Arc<DynamicObject>, context: Arc<Context>| async move {
+        reconcile(context, object).await.map(|progress| match progress {
+            Progress::Done => Action::await_change(),
+            Progress::Again => Action::requeue(AGAIN),
+        })
+    };
+    let failed = |object: Arc<DynamicObject>, error: &OperatorError, _: Arc<Context>| {
+        // What is needed first is often not there yet.
+        let reason = std::error::Error::source(error).map(ToString::to_string);
+        debug!(object = object.name_any(), %error, reason, "trying again");
+        Action::requeue(AGAIN)
+    };
+    Controller::new_with(all, watcher::Config::default(), resource)
+        .graceful_shutdown_on(async move { stop.cancelled().await })
+        .run(one, failed, context)
+        .for_each(|result| async move {
+            if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = result {
+                warn!(%error, "a kind is not watched");
+            }
+        })
+        .await;
+}
+
+/// What all operators work with.
+struct Context {
+    client: Client,
+    authority: Authority,
+}
+
+impl Context {
+    /// Brings an object to this state; it ends with `owner`.
+    async fn apply(&self, owner: &DynamicObject, mut object: Value) -> Result<(), OperatorError> {
+        object["metadata"]["ownerReferences"] = json!([owner_reference(owner)]);
+        object["metadata"]["namespace"] = json!(owner.namespace());
+        let (api, name) = self.api_of(&object);
+        let parameters = PatchParams::apply(MANAGER).force();
+        api.patch(&name, &parameters, &Patch::Apply(&object)).await.map_err(request("apply", &object))?;
+        Ok(())
+    }
+
+    /// Makes an object unless it is there: for what must not change any more, such as passwords and pods.
+    async fn ensure(&self, owner: &DynamicObject, mut object: Value) -> Result<(), OperatorError> {
+        object["metadata"]["ownerReferences"] = json!([owner_reference(owner)]);
+        object["metadata"]["namespace"] = json!(owner.namespace());
+        let (api, name) = self.api_of(&object);
+        if api.get_opt(&name).await.map_err(request("read", &object))?.is_some() {
+            return Ok(());
+        }
+        let parsed: DynamicObject = serde_json::from_value(object.clone()).expect("an object has the form of one");
+        match api.create(&PostParams::default(), &parsed).await {
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
+            made => made.map(drop).map_err(request("make", &object)),
+        }
+    }
+
+    /// A value of a Secret, once it is there.
+    async fn secret_value(&self, namespace: &str, name: &str, key: &str) -> Result<Option<String>, OperatorError> {
+        let secrets = Api::<k8s_openapi::api::core::v1::Secret>::namespaced(self.client.clone(), namespace);
+        let secret = secrets.get_opt(name).await.map_err(|source| OperatorError::Request {
+            action: format!("read the Secret {name}"),
+            source: Box::new(source),
+        })?;
+        let value = secret.and_then(|secret| secret.data?.remove(key));
+        Ok(value.and_then(|value| String::from_utf8(value.0).ok()))
+    }
+
+    /// The pods with these labels.
+    async fn pods(&self, namespace: &str, labels: &str) -> Result<Vec<Pod>, OperatorError> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), namespace);
+        let listed = pods.list(&ListParams::default().labels(labels)).await;
+        listed.map(|list| list.items).map_err(|source| OperatorError::Request {
+            action: format!("list the pods {labels}"),
+            source: Box::new(source),
+        })
+    }
+
+    /// Writes the status of a custom resource.
+    async fn set_status(&self, object: &DynamicObject, status: Value) -> Result<(), OperatorError> {
+        if object.data["status"] == status {
+            return Ok(());
+        }
+        let value = serde_json::to_value(object).expect("an object is JSON");
+        let (api, name) = self.api_of(&value);
+        let patch = Patch::Merge(json!({ "status": status }));
+        api.patch_status(&name, &PatchParams::default(), &patch)
+            .await
+            .map(drop)
+            .map_err(request("write the status of", &value))
+    }
+
+    fn api_of(&self, object: &Value) -> (Api<DynamicObject>, String) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let version = text(&object["apiVersion"]);
+        let (group, version) = version.split_once('/').unwrap_or(("", &version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &text(&object["kind"])));
+        let namespace = text(&object["metadata"]["namespace"]);
+        let api = Api::namespaced_with(self.client.clone(), &namespace, &resource);
+        (api, text(&object["metadata"]["name"]))
+    }
+}
+
+fn request<'a>(action: &'a str, object: &'a Value) -> impl FnOnce(kube::Error) -> OperatorError + 'a {
+    move |source| OperatorError::Request {
+        action: format!(
+            "{action} the {} {}",
+            object["kind"].as_str().unwrap_or_default(),
+            object["metadata"]["name"].as_str().unwrap_or_default()
+        ),
+        source: Box::new(source),
+    }
+}
+
+fn owner_reference(owner: &DynamicObject) -> Value {
+    let types = owner.types.clone().unwrap_or_default();
+    json!({
+        "apiVersion": types.api_version,
+        "kind": types.kind,
+        "name": owner.name_any(),
+        "uid": owner.uid(),
+        "controller": true,
+        "blockOwnerDeletion": true,
+    })
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    pod.metadata.deletion_timestamp.is_none()
+        && conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// The context that pods of a namespace with restricted pod security must have.
+fn pod_security() -> Value {
+    json!({ "runAsNonRoot": true, "runAsUser": 1000, "fsGroup": 1000, "seccompProfile": { "type": "RuntimeDefault" } })
+}
+
+fn container_security() -> Value {
+    json!({ "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } })
+}
+
+/// The labels of an object, with others on top.
+fn labels_of(object: &DynamicObject, more: &[(&str, &str)]) -> Value {
+    let mut labels = object.labels().clone();
+    labels.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    json!(labels)
+}
+
+/// A password of 24 letters and digits, which needs no escaping in URLs and configuration files.
+fn password() -> String {
+    use rand::Rng as _;
+    rand::rng().sample_iter(rand::distr::Alphanumeric).take(24).map(char::from).collect()
+}

@@ -1,0 +1,152 @@
+//! Real servers of this machine behind the entry points that their images would have.
+//!
+//! An operator of ours makes a pod with the image that the architecture names and the settings below; the image catalogue
+//! leads it here, and here the process becomes the server: `initdb`, configuration and all. What the pod says through its
+//! environment is the contract between the two.
+
+mod postgres;
+mod rabbitmq;
+mod redis;
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::unistd::{User, geteuid};
+
+use crate::Failure;
+
+/// A kind of server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Server {
+    /// PostgreSQL.
+    Postgres,
+    /// Redis.
+    Redis,
+    /// RabbitMQ.
+    Rabbitmq,
+}
+
+/// A server that this machine has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The program, or for PostgreSQL the folder of its programs.
+    pub path: PathBuf,
+    /// What it says it is: `PostgreSQL 15.14`.
+    pub version: String,
+}
+
+impl Server {
+    /// Its name on the command line of a stand-in.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Redis => "redis",
+            Self::Rabbitmq => "rabbitmq",
+        }
+    }
+
+    /// How to get it.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::Postgres => "apt-get install postgresql",
+            Self::Redis => "apt-get install redis-server",
+            Self::Rabbitmq => "apt-get install rabbitmq-server",
+        }
+    }
+}
+
+/// Looks for a server on this machine.
+pub fn find(server: Server) -> Option<Found> {
+    match server {
+        Server::Postgres => postgres::find(),
+        Server::Redis => redis::find(),
+        Server::Rabbitmq => rabbitmq::find(),
+    }
+}
+
+/// Becomes the server. Returns only when that fails.
+pub(crate) fn become_server(name: &str) -> Result<(), Failure> {
+    let server = [Server::Postgres, Server::Redis, Server::Rabbitmq].into_iter().find(|server| server.as_str() == name);
+    let server = server.ok_or_else(|| format!("there is no server `{name}`"))?;
+    let found = find(server).ok_or_else(|| format!("{name} is missing; try: {}", server.remedy()))?;
+    match server {
+        Server::Postgres => postgres::become_server(&found),
+        Server::Redis => redis::become_server(&found),
+        Server::Rabbitmq => rabbitmq::become_server(&found),
+    }
+}
+
+/// As whom a server runs when we are root: as the user that its package has made, otherwise as nobody. PostgreSQL refuses to
+/// run as root, and no server should.
+struct Account(Option<User>);
+
+impl Account {
+    fn of(name: &str) -> Result<Self, Failure> {
+        if !geteuid().is_root() {
+            return Ok(Self(None));
+        }
+        let user = match User::from_name(name)? {
+            Some(user) => Some(user),
+            None => User::from_name("nobody")?,
+        };
+        user.map(|user| Self(Some(user))).ok_or_else(|| format!("this system has neither {name} nor nobody").into())
+    }
+
+    /// A command that runs as this account.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        if let Some(user) = &self.0 {
+            command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+        }
+        command
+    }
+
+    /// Makes a folder that is this account's only.
+    fn folder(&self, path: &Path) -> Result<(), Failure> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| told("make", path, &error))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(|error| told("close", path, &error))?;
+        self.own(path)
+    }
+
+    /// Writes a file that is this account's only.
+    fn file(&self, path: &Path, content: &[u8]) -> Result<(), Failure> {
+        fs::write(path, content).map_err(|error| told("write", path, &error))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(|error| told("close", path, &error))?;
+        self.own(path)
+    }
+
+    fn own(&self, path: &Path) -> Result<(), Failure> {
+        let Some(user) = &self.0 else { return Ok(()) };
+        chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).map_err(|error| told("give away", path, &error))
+    }
+}
+
+fn told(action: &str, path: &Path, error: &std::io::Error) -> Failure {
+    format!("failed to {action} `{}`: {error}", path.display()).into()
+}
+
+/// A setting of the pod.
+fn setting(variable: &str) -> Result<String, Failure> {
+    std::env::var(variable).map_err(|_| format!("the environment variable {variable} is missing").into())
+}
+
+/// Becomes another program. Returns only when that fails.
+fn exec(mut command: Command) -> Failure {
+    let error = command.exec();
+    format!("failed to start {}: {error}", command.get_program().display()).into()
+}
+
+/// The first of these programs that is there.
+fn first_of(paths: &[&str]) -> Option<PathBuf> {
+    paths.iter().map(PathBuf::from).find(|path| path.is_file())
+}
+
+/// What a program prints, trimmed.
+fn says(program: &Path, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !text.is_empty()).then_some(text)
+}

@@ -1,0 +1,171 @@
+//! PostgreSQL: a cluster is made at the first start, by `initdb` or as a copy of the primary.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::{Account, Found, exec, first_of, says, setting};
+use crate::Failure;
+
+/// Below it Debian and its kin have a folder for each version.
+const VERSIONS: &str = "/usr/lib/postgresql";
+
+/// Where the pod has its volume, its certificate and its settings.
+const DATA: &str = "/var/lib/postgresql/data";
+const IDENTITY: &str = "/tls";
+const SETTINGS: &str = "/etc/landfall";
+
+/// How often a copy of the primary is tried again: it may not be there yet.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// The newest version.
+pub(super) fn find() -> Option<Found> {
+    let folders = fs::read_dir(VERSIONS).into_iter().flatten().flatten();
+    let newest = folders
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))))
+        .filter(|(_, bin)| bin.join("initdb").is_file())
+        .max();
+    let elsewhere = || {
+        let postgres = first_of(&["/usr/local/pgsql/bin/initdb", "/usr/local/bin/initdb", "/usr/bin/initdb"])?;
+        postgres.parent().map(Path::to_owned)
+    };
+    let path = newest.map(|(_, bin)| bin).or_else(elsewhere)?;
+    // `postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)`
+    let says = says(&path.join("postgres"), &["--version"])?;
+    let version = says.split_whitespace().nth(2)?.to_owned();
+    Some(Found { path, version: format!("PostgreSQL {version}") })
+}
+
+struct Cluster {
+    bin: PathBuf,
+    account: Account,
+    data: PathBuf,
+}
+
+pub(super) fn become_server(found: &Found) -> Result<(), Failure> {
+    let account = Account::of("postgres")?;
+    account.own(Path::new(DATA))?;
+    let cluster = Cluster { bin: found.path.clone(), data: Path::new(DATA).join("pgdata"), account };
+    let primary = std::env::var("LANDFALL_PRIMARY").ok();
+    if !cluster.data.join("PG_VERSION").exists() {
+        match &primary {
+            None => cluster.make()?,
+            Some(primary) => cluster.copy(primary)?,
+        }
+    }
+    cluster.configure(primary.as_deref())?;
+    let mut server = cluster.command("postgres");
+    server.arg("-D").arg(&cluster.data);
+    Err(exec(server))
+}
+
+impl Cluster {
+    fn command(&self, program: &str) -> Command {
+        let mut command = self.account.command(&self.bin.join(program));
+        command.current_dir(DATA);
+        command
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> Result<(), Failure> {
+        let status = self.command(program).args(arguments).status()?;
+        if status.success() { Ok(()) } else { Err(format!("{program} ended with {status}").into()) }
+    }
+
+    /// Makes it beside its place and moves it there when it is whole, so that a start that was broken off begins anew.
+    fn make(&self) -> Result<(), Failure> {
+        let new = Path::new(DATA).join("new");
+        if new.exists() {
+            fs::remove_dir_all(&new)?;
+        }
+        let folder = new.to_str().ok_or("the data folder has a plain name")?;
+        self.run("initdb", &["-D", folder, "-U", "postgres", "-E", "UTF8", "--data-checksums", "--no-sync"])?;
+        let (database, owner) = (setting("POSTGRES_DB")?, setting("POSTGRES_USER")?);
+        let statements = [
+            format!("create role {} login password {}", name(&owner), text(&setting("POSTGRES_PASSWORD")?)),
+            format!("create database {} owner {}", name(&database), name(&owner)),
+            format!(
+                "create role streaming_replica login replication password {}",
+                text(&setting("REPLICATION_PASSWORD")?)
+            ),
+        ];
+        // A server that nobody can reach runs the statements.
+        for statement in statements {
+            let mut single = self.command("postgres");
+            single.args(["--single", "-D", folder, "postgres"]).stdin(std::process::Stdio::piped());
+            single.stdout(std::process::Stdio::null());
+            let mut child = single.spawn()?;
+            let mut stdin = child.stdin.take().ok_or("its input is ours")?;
+            std::io::Write::write_all(&mut stdin, format!("{statement}\n").as_bytes())?;
+            drop(stdin);
+            let status = child.wait()?;
+            if !status.success() {
+                return Err(format!("the first statements ended with {status}").into());
+            }
+        }
+        Ok(fs::rename(&new, &self.data)?)
+    }
+
+    fn copy(&self, primary: &str) -> Result<(), Failure> {
+        let new = Path::new(DATA).join("new");
+        loop {
+            if new.exists() {
+                fs::remove_dir_all(&new)?;
+            }
+            let mut copy = self.command("pg_basebackup");
+            copy.env("PGPASSWORD", setting("REPLICATION_PASSWORD")?).env("PGSSLMODE", "require");
+            copy.args([
+                "-h",
+                primary,
+                "-U",
+                "streaming_replica",
+                "-X",
+                "stream",
+                "-c",
+                "fast",
+                "-w",
+                "--no-sync",
+                "-D",
+            ]);
+            if copy.arg(&new).status()?.success() {
+                return Ok(fs::rename(&new, &self.data)?);
+            }
+            std::thread::sleep(RETRY);
+        }
+    }
+
+    /// Writes what the pod was told, at every start.
+    fn configure(&self, primary: Option<&str>) -> Result<(), Failure> {
+        for file in ["tls.crt", "tls.key"] {
+            self.account.file(&self.data.join(file), &fs::read(Path::new(IDENTITY).join(file))?)?;
+        }
+        let mut settings = String::from(
+            "listen_addresses = '*'\nport = 5432\nunix_socket_directories = ''\nssl = on\n\
+             ssl_cert_file = 'tls.crt'\nssl_key_file = 'tls.key'\npassword_encryption = 'scram-sha-256'\n\
+             wal_level = replica\nhot_standby = on\nlogging_collector = off\n",
+        );
+        settings += &fs::read_to_string(Path::new(SETTINGS).join("postgresql.conf"))?;
+        let standby = self.data.join("standby.signal");
+        if let Some(primary) = primary {
+            let connection = format!(
+                "host={primary} user=streaming_replica password={} sslmode=require application_name={}",
+                setting("REPLICATION_PASSWORD")?,
+                setting("HOSTNAME")?
+            );
+            settings += &format!("primary_conninfo = {}\n", text(&connection));
+            self.account.file(&standby, b"")?;
+        }
+        self.account.file(&self.data.join("postgresql.conf"), settings.as_bytes())?;
+        self.account.file(&self.data.join("pg_hba.conf"), &fs::read(Path::new(SETTINGS).join("pg_hba.conf"))?)
+    }
+}
+
+/// A name in SQL.
+fn name(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+/// A text in SQL, and in PostgreSQL's configuration.
+fn text(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
