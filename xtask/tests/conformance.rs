@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use landfall_testing::scenario::{Against, Endpoint, Outcome, Suite};
+use landfall_testing::scenario::{Against, Alphabet, Endpoint, Outcome, Suite, check_random};
 use landfall_testing::{ControlPlane, FakeKubelet, FakeNode, Pieces, StartError, require_or_skip};
 use tokio::process::{Child, Command};
 
@@ -40,9 +40,15 @@ struct Arguments {
     /// A binary whose `engine` command is started and compared with the recordings, after Kubernetes.
     #[arg(long, value_name = "PATH", env = "LANDFALL_ENGINE")]
     engine: Option<PathBuf>,
-    /// Leave Kubernetes out: trust the recordings.
+    /// Leave Kubernetes out: trust the recordings. Random scenarios have none, so they are left out too.
     #[arg(long)]
     recorded: bool,
+    /// Play the random scenario of this seed instead, against Kubernetes and the other server; may be given more than once.
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["names", "recorded", "list"])]
+    random: Vec<u64>,
+    /// How much a random scenario does.
+    #[arg(long, value_name = "N", requires = "random")]
+    steps: Option<usize>,
     /// Show requests and answers.
     #[arg(long)]
     verbose: bool,
@@ -64,7 +70,9 @@ async fn main() -> ExitCode {
 
 async fn conformance(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let suite = Suite::load(&root.join("tests/conformance"))?.only(&arguments.names)?;
+    let folder = root.join("tests/conformance");
+    let suite = Suite::load(&folder)?.only(&arguments.names)?;
+    let alphabet = Alphabet::load(&folder)?;
     if arguments.list {
         for (name, shows) in suite.titles() {
             println!("{name}: {shows}");
@@ -80,49 +88,88 @@ async fn conformance(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     };
 
+    let scripted = arguments.random.is_empty();
+    // Random ones go with the whole suite. The answers of another server than the engine are only recorded ones, unless asked.
+    let seeds = match &arguments.random[..] {
+        [] if arguments.names.is_empty() && arguments.kubeconfig.is_none() => &alphabet.seeds[..],
+        asked => asked,
+    };
+    let steps = arguments.steps.unwrap_or(alphabet.steps);
+    let random: Vec<_> = seeds.iter().map(|seed| alphabet.scenario(*seed, steps)).collect();
+
+    let mut kubernetes = None;
+    if !arguments.recorded && (arguments.kubeconfig.is_none() || !scripted) {
+        let Some(found) = Kubernetes::get(arguments.kubernetes).await? else { return Ok(ExitCode::SUCCESS) };
+        kubernetes = Some((Server::join(found.kubeconfig()).await?, found));
+    }
     let mut outcome = None;
-    if !arguments.recorded && arguments.kubeconfig.is_none() {
-        let Some(kubernetes) = Kubernetes::get(arguments.kubernetes).await? else { return Ok(ExitCode::SUCCESS) };
-        let played = play(&suite, kubernetes.kubeconfig(), Against::Kubernetes, bless, &trace).await?;
+    if let Some((kubernetes, _)) = kubernetes.as_ref().filter(|_| scripted) {
+        let played = play(&suite, &kubernetes.endpoint, Against::Kubernetes, bless, &trace).await?;
         outcome = Some(("Kubernetes", played));
     }
     // What is compared with wrong recordings says nothing.
     if outcome.as_ref().is_none_or(|(_, outcome)| outcome.holds()) {
-        if let Some(kubeconfig) = &arguments.kubeconfig {
-            outcome = Some(("the server", play(&suite, kubeconfig, Against::Candidate, bless, &trace).await?));
-        } else if let Some(engine) = &arguments.engine {
-            let folder = tempfile::tempdir().context("failed to make a temporary folder")?;
-            let mut engine = Engine::start(engine, folder.path()).await?;
-            let played = play(&suite, &engine.kubeconfig, Against::Candidate, bless, &trace).await;
+        let data = tempfile::tempdir().context("failed to make a temporary folder")?;
+        let mut engine = None;
+        let candidate = match (&arguments.kubeconfig, &arguments.engine) {
+            (Some(kubeconfig), _) => Some(("the server", Server::join(kubeconfig).await?)),
+            (None, Some(program)) => {
+                let engine = engine.insert(Engine::start(program, data.path()).await?);
+                Some(("the engine", Server::join(&engine.kubeconfig).await?))
+            }
+            (None, None) => None,
+        };
+        if let Some((whose, candidate)) = candidate {
+            let mut played = Outcome::default();
+            if scripted {
+                played.add(play(&suite, &candidate.endpoint, Against::Candidate, bless, &trace).await?);
+            }
+            if let Some((kubernetes, _)) = &kubernetes {
+                played.add(check_random(&random, &kubernetes.endpoint, &candidate.endpoint, &trace).await);
+            }
+            outcome = Some((whose, played));
+        }
+        if let Some(mut engine) = engine {
             engine.process.kill().await.context("failed to end the engine")?;
-            outcome = Some(("the engine", played?));
         }
     }
     let Some((whose, outcome)) = outcome else { bail!("there is nothing to play the scenarios against") };
     let readme = root.join("README.md");
     let written = fs::read_to_string(&readme).with_context(|| format!("failed to read `{}`", readme.display()))?;
-    if arguments.names.is_empty() && outcome.holds() && !written.contains(&outcome.to_string()) {
+    if scripted && arguments.names.is_empty() && outcome.holds() && !written.contains(&outcome.to_string()) {
         eprintln!("hint: README.md says another result");
     }
     Ok(tell(whose, &outcome))
 }
 
-/// Plays the scenarios against a server, beside a kubelet that says that pods run.
+/// Plays the scenarios against a server.
 async fn play(
     suite: &Suite,
-    kubeconfig: &Path,
+    endpoint: &Endpoint,
     against: Against,
     bless: bool,
     trace: &dyn Fn(&str),
 ) -> anyhow::Result<Outcome> {
-    let endpoint = Endpoint::from_kubeconfig(kubeconfig).await?;
-    let nodes = NODES.map(|name| FakeNode::new(name, "a").with_pods(1_000));
-    let _kubelet = FakeKubelet::start(endpoint.client(), nodes).await.context("failed to register nodes")?;
     Ok(if bless && against == Against::Kubernetes {
-        suite.record(&endpoint, trace).await?
+        suite.record(endpoint, trace).await?
     } else {
-        suite.check(&endpoint, against, trace).await?
+        suite.check(endpoint, against, trace).await?
     })
+}
+
+/// A server that is played against, beside a kubelet that says that pods run.
+struct Server {
+    endpoint: Endpoint,
+    _kubelet: FakeKubelet,
+}
+
+impl Server {
+    async fn join(kubeconfig: &Path) -> anyhow::Result<Self> {
+        let endpoint = Endpoint::from_kubeconfig(kubeconfig).await?;
+        let nodes = NODES.map(|name| FakeNode::new(name, "a").with_pods(1_000));
+        let kubelet = FakeKubelet::start(endpoint.client(), nodes).await.context("failed to register nodes")?;
+        Ok(Self { endpoint, _kubelet: kubelet })
+    }
 }
 
 /// A Kubernetes that somebody else runs, or one for this run.

@@ -2,28 +2,75 @@
 //!
 //! Run it with `cargo xtask journey`, which builds the binary first.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{env, fs, io};
 
-use landfall_testing::{check_text, replay};
+use landfall_testing::{Tool, check_text, replay, require_or_skip};
+
+/// What a user exports once: each command of a transcript has a shell of its own. The cache of the user who runs the test
+/// stays as it is.
+const ON_THE_ENGINE: &str = "KUBECONFIG=landfall-engine/kubeconfig HOME=.";
 
 #[test]
 fn the_journey_through_balance_alerts_reads_as_recorded() {
-    check("balance-alerts");
+    let programs = tempfile::tempdir().expect("a temporary folder can be made");
+    link(&landfall(), programs.path(), "landfall");
+    check("balance-alerts", "balance-alerts", programs.path());
 }
 
-/// Replays the transcript `name` in a copy of the example `name`.
-fn check(name: &str) {
-    let programs = env::var_os("LANDFALL_PROGRAMS").map(PathBuf::from).expect("run it with `cargo xtask journey`");
+#[test]
+fn the_journey_goes_on_with_kubectl_on_the_engine() {
+    let programs = tempfile::tempdir().expect("a temporary folder can be made");
+    let Some(kubectl) = require_or_skip("kubectl", Tool::Kubectl.locate()) else { return };
+    // One that every user may run: pods have users of their own.
+    let python = Path::new("/usr/bin/python3");
+    let python = if python.is_file() { Ok(python) } else { Err("there is no `/usr/bin/python3`") };
+    if require_or_skip("python3", python).is_none() {
+        return;
+    }
+    link(&landfall(), programs.path(), "landfall");
+    let script = programs.path().join("kubectl");
+    fs::write(&script, format!("#!/bin/sh\n{ON_THE_ENGINE} exec '{}' \"$@\"\n", kubectl.display()))
+        .expect("a file can be written");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("it can be made a program");
+    check("balance-alerts-on-the-engine", "balance-alerts", programs.path());
+}
+
+/// The built program.
+fn landfall() -> PathBuf {
+    let programs = env::var_os("LANDFALL_PROGRAMS").expect("run it with `cargo xtask journey`");
+    PathBuf::from(programs).join("landfall")
+}
+
+fn link(program: &Path, folder: &Path, name: &str) {
+    std::os::unix::fs::symlink(program, folder.join(name)).expect("a link can be made");
+}
+
+/// Stops, however the test ends, the engine whose process id a transcript has left in a file.
+struct StopEngine(PathBuf);
+
+impl Drop for StopEngine {
+    fn drop(&mut self) {
+        if let Ok(pid) = fs::read_to_string(&self.0) {
+            let _gone_already = Command::new("kill").arg(pid.trim()).status();
+        }
+    }
+}
+
+/// Replays the transcript `name` in a copy of an example, with these programs.
+fn check(name: &str, example: &str, programs: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let transcript = root.join("tests/journey").join(format!("{name}.transcript"));
     let recorded = fs::read_to_string(&transcript)
         .unwrap_or_else(|error| panic!("failed to read `{}`: {error}", transcript.display()));
 
     let directory = tempfile::tempdir().expect("a temporary folder can be made");
-    let example = root.join("examples").join(name);
+    let _engine = StopEngine(directory.path().join("engine.pid"));
+    let example = root.join("examples").join(example);
     copy(&example, directory.path()).unwrap_or_else(|error| panic!("failed to copy `{}`: {error}", example.display()));
-    let replayed = replay(&recorded, directory.path(), &programs).expect("the transcript can be replayed");
+    let replayed = replay(&recorded, directory.path(), programs).expect("the transcript can be replayed");
     check_text(&transcript, &replayed);
 }
 

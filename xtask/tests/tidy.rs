@@ -260,7 +260,8 @@ fn the_pure_crates_touch_nothing_outside_of_them() {
 fn only_the_api_server_touches_the_store() {
     let engine = Path::new("crates/landfall-engine/src");
     // The one who starts the engine opens the store and hands it on.
-    let may = ["api", "api.rs", "store", "store.rs", "engine.rs", "lib.rs"].map(|name| engine.join(name));
+    let may =
+        ["api", "api.rs", "store", "store.rs", "engine.rs", "engine/front.rs", "lib.rs"].map(|name| engine.join(name));
     let mut problems = Problems::default();
     for file in rust_files().filter(|file| file.starts_with(engine)) {
         if !may.iter().any(|place| file.starts_with(place)) {

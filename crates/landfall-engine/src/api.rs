@@ -14,6 +14,7 @@ mod discovery;
 mod eviction;
 mod failure;
 mod identity;
+pub(crate) mod machine;
 mod metrics;
 mod negotiate;
 pub(crate) mod node_agent;
@@ -47,6 +48,7 @@ use self::admission::services::Allocator;
 pub(crate) use self::admission::services::Ranges;
 use self::failure::Failure;
 pub(crate) use self::identity::Identity;
+use self::machine::Machine;
 use self::negotiate::Accepted;
 use self::node_agent::{MetricsSource, NodeAgent};
 use self::request::{Query, Target, Verb};
@@ -71,6 +73,8 @@ pub(crate) struct Config {
     pub(crate) static_tokens: HashMap<String, Identity>,
     /// Addresses and node ports of services.
     pub(crate) ranges: Ranges,
+    /// The kinds that are served besides custom ones.
+    pub(crate) builtin: Scheme,
 }
 
 impl Config {
@@ -84,6 +88,7 @@ impl Config {
             signing_key: SigningKey::random(),
             static_tokens: HashMap::new(),
             ranges: Ranges::default(),
+            builtin: Scheme::builtin(),
         }
     }
 }
@@ -103,6 +108,7 @@ pub(crate) struct Server {
 pub(crate) struct State {
     store: Store,
     clock: Clock,
+    builtin: Scheme,
     scheme: ArcSwap<Scheme>,
     grants: ArcSwap<rbac::Grants>,
     /// How often roles and bindings have changed.
@@ -114,6 +120,7 @@ pub(crate) struct State {
     stop: CancellationToken,
     agent: OnceLock<Arc<dyn NodeAgent>>,
     metrics: OnceLock<Arc<dyn MetricsSource>>,
+    machine: OnceLock<Arc<dyn Machine>>,
     /// The connections that have been taken over: `stop` ends them.
     streams: TaskTracker,
     requests: metrics::Requests,
@@ -149,12 +156,13 @@ impl State {
 impl Server {
     /// Opens the server on what is stored, and creates what every cluster has.
     pub(crate) async fn start(config: Config) -> Result<Self, StartError> {
-        let Config { store, clock, stop, signing_key, static_tokens, ranges } = config;
+        let Config { store, clock, stop, signing_key, static_tokens, ranges, builtin } = config;
         let state = Arc::new(State {
             services: Allocator::restore(&store),
             store,
             clock,
-            scheme: ArcSwap::from_pointee(Scheme::builtin()),
+            scheme: ArcSwap::from_pointee(builtin.clone()),
+            builtin,
             grants: ArcSwap::default(),
             rights_changed: AtomicU64::new(1),
             ranges,
@@ -163,6 +171,7 @@ impl Server {
             stop,
             agent: OnceLock::new(),
             metrics: OnceLock::new(),
+            machine: OnceLock::new(),
             streams: TaskTracker::new(),
             requests: metrics::Requests::default(),
         });
@@ -201,6 +210,11 @@ impl Server {
     /// Serves `metrics.k8s.io` from now on. The first one stays.
     pub(crate) fn set_metrics(&self, metrics: Arc<dyn MetricsSource>) {
         drop(self.state.metrics.set(metrics));
+    }
+
+    /// Takes faults, times and images for this machine from now on. The first one stays.
+    pub(crate) fn set_machine(&self, machine: Arc<dyn Machine>) {
+        drop(self.state.machine.set(machine));
     }
 }
 
@@ -278,12 +292,15 @@ async fn answer(state: &Arc<State>, request: Request<Body>) -> Result<Response, 
         let verb = parts.method.as_str().to_ascii_lowercase();
         let attributes = rbac::Attributes { verb: &verb, path: parts.uri.path(), ..rbac::Attributes::default() };
         rbac::authorize(state, &identity, &attributes)?;
+        if machine::is_about(parts.uri.path()) {
+            return machine::answer(state, &parts, body).await;
+        }
         return discovery::answer(state, &scheme, &parts);
     };
     let attributes = rbac::Attributes::of(&target);
     let Some(resource) = scheme.resource(&target.group, &target.version, &target.plural) else {
         rbac::authorize(state, &identity, &attributes)?;
-        if scheme.groups().iter().any(|known| known.name == target.group) {
+        if scheme.resources().any(|known| known.group == target.group && !known.custom) {
             return Err(Failure::no_such_resource());
         }
         return Ok(discovery::no_such_page());
@@ -302,12 +319,22 @@ async fn answer(state: &Arc<State>, request: Request<Body>) -> Result<Response, 
     let answered = dispatch(&call, &parts, body).await;
     let code = answered.as_ref().map_or_else(|failure| failure.code, Response::status);
     state.requests.count(target.verb.name(), &resource.qualified(), code);
-    answered
+    match &resource.deprecation {
+        None => answered,
+        Some(deprecation) => {
+            let mut response = answered.unwrap_or_else(Failure::into_response);
+            Warnings::first(deprecation, response.headers_mut());
+            Ok(response)
+        }
+    }
 }
 
 async fn dispatch(call: &Call<'_>, parts: &Parts, body: Body) -> Result<Response, Failure> {
     let (resource, target) = (call.resource, call.target);
     if !resource.namespaced && !target.namespace.is_empty() {
+        if resource.custom {
+            return Ok(discovery::no_such_page());
+        }
         return Err(Failure::no_such_resource());
     }
     if resource.namespaced
@@ -366,12 +393,24 @@ impl Warnings {
     }
 
     fn write(&self, headers: &mut HeaderMap) {
-        for text in &self.0 {
-            let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
-            // A text with characters that no header can carry is left out.
-            if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
-                headers.append(header::WARNING, value);
-            }
+        for value in self.0.iter().filter_map(|text| Self::header(text)) {
+            headers.append(header::WARNING, value);
+        }
+    }
+
+    /// A text with characters that no header can carry is left out.
+    fn header(text: &str) -> Option<HeaderValue> {
+        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+        HeaderValue::from_str(&format!("299 - \"{quoted}\"")).ok()
+    }
+
+    /// Puts a warning before those that an answer has already.
+    fn first(text: &str, headers: &mut HeaderMap) {
+        let Some(value) = Self::header(text) else { return };
+        let others: Vec<_> = headers.get_all(header::WARNING).iter().cloned().collect();
+        headers.insert(header::WARNING, value);
+        for other in others {
+            headers.append(header::WARNING, other);
         }
     }
 }

@@ -50,6 +50,8 @@ use crate::clock::Clock;
 use crate::context::Context;
 use crate::{event, tasks};
 
+pub(crate) use self::node_lifecycle::Timing as NodeTiming;
+
 /// In whose name controllers write; Kubernetes' own write in the same, so that field managers stay when one takes over
 /// from the other.
 const FIELD_MANAGER: &str = "kube-controller-manager";
@@ -207,7 +209,7 @@ enum Standing {
 }
 
 /// Runs every controller until cancelled. The caches must be synced.
-pub(crate) async fn run_all(context: Context, cancel: CancellationToken) {
+pub(crate) async fn run_all(context: Context, nodes: NodeTiming, cancel: CancellationToken) {
     let (recorder, events) = event::queue(context.client.clone(), "controllermanager");
     let mut tasks = JoinSet::new();
     cron_job::start(&context, &recorder, &cancel, &mut tasks);
@@ -221,8 +223,7 @@ pub(crate) async fn run_all(context: Context, cancel: CancellationToken) {
     spawn(disruption::DisruptionController::new(context.clone(), &recorder), &cancel, &mut tasks);
     let autoscaler = horizontal_pod_autoscaler::HorizontalPodAutoscalerController::new(context.clone(), &recorder);
     spawn(autoscaler, &cancel, &mut tasks);
-    let timing = node_lifecycle::Timing::default();
-    spawn(node_lifecycle::NodeLifecycleController::new(context.clone(), &recorder, timing), &cancel, &mut tasks);
+    spawn(node_lifecycle::NodeLifecycleController::new(context.clone(), &recorder, nodes), &cancel, &mut tasks);
     spawn(pod_garbage::PodGarbageController::new(context.clone()), &cancel, &mut tasks);
     job::start(&context, &recorder, &cancel, &mut tasks);
     replica_set::start(&context, &recorder, &cancel, &mut tasks);

@@ -1,57 +1,60 @@
 //! The engine as one thing to start and stop: which parts there are, in which order they come up and go down.
 
+mod api_server;
 mod authority;
+mod front;
 mod kubeconfig;
 mod server;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client};
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub use self::api_server::{ApiServer, ApiServerConfig};
 pub use self::authority::AuthorityError;
 
-use self::authority::Authority;
-use crate::api::{Config as ApiConfig, Ranges, Server, SigningKey, StartError as ApiError};
+use self::front::{Opened, Place, Service};
+use crate::api::{Ranges, Server, StartError as ApiError};
 use crate::clock::Clock;
 use crate::context::{Caches, Context};
 use crate::controller;
 use crate::event;
 use crate::gateway::{Gateway, GatewayConfig};
 use crate::images::Catalogue;
-use crate::kubelet::{Agent, BackOff, NodeFault, NodeSpec, Parts};
+use crate::kubelet::{Agent, BackOff, NodeSpec, Parts};
 use crate::network::{ClusterNetwork, Level, PodNetwork};
 use crate::runtime::mock::MockRuntime;
 use crate::runtime::process::{ProcessRuntime, Shim};
 use crate::runtime::{Isolation, Runtime, RuntimeError};
-use crate::store::{OpenError, Store};
+use crate::scheme::Scheme;
+use crate::store::OpenError;
 use crate::{scheduler, tasks};
 
 /// The user of the kubeconfig that the engine writes.
 const ADMINISTRATOR: &str = "landfall-admin";
 
 /// Below the data folder.
-const OBJECTS: &str = "objects";
-const KEYS: &str = "pki";
 const PODS: &str = "pods";
+const MOCK_PODS: &str = "mock-pods";
 const VOLUMES: &str = "volumes";
 const NETWORK: &str = "network";
-const KUBECONFIG: &str = "kubeconfig";
 
 /// The node ports of Kubernetes' default.
 const NODE_PORTS: (u16, u16) = (30000, 32767);
+
+/// How long Kubernetes lets a node be silent, since 1.32.
+pub const NODE_MONITOR_GRACE_PERIOD: Duration = controller::NodeTiming::DEFAULT.grace;
 
 /// What an engine is started with.
 #[derive(Debug, Clone)]
@@ -73,6 +76,9 @@ pub struct Config {
     pub network: Option<Shim>,
     /// Where traffic from outside comes in.
     pub gateway: GatewayConfig,
+    /// How long a node may be silent before it counts as lost: `--node-monitor-grace-period` of Kubernetes, whose default
+    /// is [`NODE_MONITOR_GRACE_PERIOD`].
+    pub node_monitor_grace_period: Duration,
 }
 
 /// How the pods of an engine run.
@@ -149,47 +155,27 @@ impl Engine {
     /// Starts an engine on a data folder, which no other engine may have. It serves when this returns.
     pub async fn start(config: Config) -> Result<Handle, StartError> {
         let begin = Instant::now();
-        let write_error = |path: &Path| {
-            let path = path.to_owned();
-            move |source| StartError::Write { path, source }
-        };
-        fs::create_dir_all(&config.data).map_err(write_error(&config.data))?;
-        // Pods are told absolute paths.
-        let data = config.data.canonicalize().map_err(write_error(&config.data))?;
-        let store = Store::open(Some(&data.join(OBJECTS)))?;
-        let authority = Authority::open(&data.join(KEYS))?;
+        let opened = Opened::open(&config.data)?;
+        let data = opened.data().to_owned();
 
         let (network, refused) = match &config.network {
             Some(holder) => ClusterNetwork::start(&data.join(NETWORK), &holder.program, &holder.arguments).await,
             None => (ClusterNetwork::loopback(), None),
         };
+        let runtime: Arc<dyn Runtime> = match config.runtime {
+            PodRuntime::Processes(shim) => Arc::new(ProcessRuntime::start(&data.join(PODS), shim).await?),
+            PodRuntime::Mock => Arc::new(MockRuntime::start(&data.join(MOCK_PODS))?),
+        };
+        let isolation = runtime.isolation();
         let services = network.services();
         let clock = Clock::wall();
         let stop = CancellationToken::new();
-        let server = Server::start(ApiConfig {
-            store,
-            clock: clock.clone(),
-            stop: stop.child_token(),
-            signing_key: SigningKey::new(authority.token_key()),
-            static_tokens: std::collections::HashMap::new(),
-            ranges: Ranges { network: (services.network, services.prefix), node_ports: NODE_PORTS },
-        })
-        .await?;
-
-        let listener = listen(&data, config.listen).await?;
-        let address = listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
-        let tls = authority.server(&server::reachable(address))?;
-        let kubeconfig = config.kubeconfig.unwrap_or_else(|| data.join(KUBECONFIG));
-        let text = kubeconfig::kubeconfig(address, authority.certificate(), &authority.administrator(ADMINISTRATOR)?);
-
-        let runtime: Arc<dyn Runtime> = match config.runtime {
-            PodRuntime::Processes(shim) => Arc::new(ProcessRuntime::start(&data.join(PODS), shim).await?),
-            PodRuntime::Mock => Arc::new(MockRuntime::default()),
-        };
-        let isolation = runtime.isolation();
         let mut parts = JoinSet::new();
-        parts.spawn(server::serve(listener, tls, server.router(), stop.clone()));
-        authority::write_private(&kubeconfig, &text).map_err(write_error(&kubeconfig))?;
+        let place = Place { listen: config.listen, kubeconfig: config.kubeconfig };
+        let ranges = Ranges { network: (services.network, services.prefix), node_ports: NODE_PORTS };
+        let service = Service { kinds: Scheme::builtin(), ranges, clock: clock.clone() };
+        let front = opened.serve(place, service, &stop, &mut parts).await?;
+        let server = front.server;
         let serving = begin.elapsed();
 
         if !config.nodes.is_empty() {
@@ -208,7 +194,7 @@ impl Engine {
             client: server.client("system:engine"),
             caches: Caches::new(),
             clock,
-            authority: authority.certificate().into(),
+            authority: front.certificate.into(),
         };
         context.caches.fill(&context.client, &stop, &mut parts).await;
         let (recorder, events) = event::queue(context.client.clone(), "landfall-engine");
@@ -224,13 +210,16 @@ impl Engine {
         });
         server.set_agent(Arc::new(agent.clone()));
         server.set_metrics(Arc::new(agent.clone()));
+        server.set_machine(Arc::new(agent.clone()));
 
-        let gateway = Gateway::bind(&config.gateway).map_err(|error| StartError::Gateway(Box::new(error)))?;
+        let gateway = open_gateway(&data, &config.gateway)?;
         let entrances = Entrances { http: gateway.http(), https: gateway.https(), admin: gateway.admin() };
         parts.spawn(gateway.run(context.clone(), network.dialer(), stop.clone()));
         let (silence, mut event_writer) = (CancellationToken::new(), JoinSet::new());
         event_writer.spawn(events.run_until(silence.clone()));
-        parts.spawn(controller::run_all(context.clone(), stop.clone()));
+        let timing =
+            controller::NodeTiming { grace: config.node_monitor_grace_period, ..controller::NodeTiming::DEFAULT };
+        parts.spawn(controller::run_all(context.clone(), timing, stop.clone()));
         parts.spawn(network.clone().run(context.clone(), stop.clone()));
         {
             let (context, stop) = (context.clone(), stop.clone());
@@ -244,11 +233,18 @@ impl Engine {
                 }
             });
         }
-        let report = Report { address, kubeconfig, serving, isolation, network: network.level(), gateway: entrances };
+        let report = Report {
+            address: front.address,
+            kubeconfig: front.kubeconfig,
+            serving,
+            isolation,
+            network: network.level(),
+            gateway: entrances,
+        };
         if let Some(error) = refused {
             warn!(%error, "pods stay on loopback addresses");
         }
-        Ok(Handle { server, agent, runtime, network, clock: context.clock, stop, parts, silence, event_writer, report })
+        Ok(Handle { server, agent, runtime, network, stop, parts, silence, event_writer, report })
     }
 }
 
@@ -306,7 +302,6 @@ pub struct Handle {
     agent: Agent,
     runtime: Arc<dyn Runtime>,
     network: ClusterNetwork,
-    clock: Clock,
     stop: CancellationToken,
     parts: JoinSet<()>,
     /// Ends the writer of events, which has no other end as long as the node agent is there to record some.
@@ -319,26 +314,6 @@ impl Handle {
     /// A client straight onto the API server, as an administrator.
     pub fn client(&self) -> Client {
         self.server.client(ADMINISTRATOR)
-    }
-
-    /// From now on, the wall clock of the engine shows `time` and runs `speed` times as fast as the machine's: schedules,
-    /// time-to-live and time stamps read it. Probes, heartbeats and back-off do not.
-    ///
-    /// # Panics
-    ///
-    /// When `speed` is not a positive number.
-    pub fn set_clock(&self, time: jiff::Timestamp, speed: f64) {
-        self.clock.set(time, speed);
-    }
-
-    /// Makes a node faulty, or well again. False: there is no such node.
-    pub fn set_fault(&self, node: &str, fault: NodeFault) -> bool {
-        self.agent.set_fault(node, fault)
-    }
-
-    /// Takes another image catalogue, for containers that start from now on.
-    pub fn set_images(&self, images: Catalogue) {
-        self.agent.set_images(images);
     }
 
     /// What the engine says of itself.
@@ -381,19 +356,24 @@ async fn stop_pods(runtime: &dyn Runtime) {
     futures::future::join_all(closing).await;
 }
 
-/// Listens where the caller says. A port of 0 means the one of the last time, so that kubeconfigs stay good; if somebody
-/// else has it by now, any.
-async fn listen(data: &Path, wanted: SocketAddr) -> Result<TcpListener, StartError> {
-    let last = data.join("port");
-    if wanted.port() == 0
-        && let Some(port) = fs::read_to_string(&last).ok().and_then(|text| text.trim().parse().ok())
-        && let Ok(listener) = TcpListener::bind((wanted.ip(), port)).await
-    {
-        return Ok(listener);
-    }
-    let failed = |source| StartError::Listen { address: wanted, source };
-    let listener = TcpListener::bind(wanted).await.map_err(failed)?;
-    let port = listener.local_addr().map_err(failed)?.port();
-    fs::write(&last, port.to_string()).map_err(|source| StartError::Write { path: last, source })?;
-    Ok(listener)
+/// Opens the sockets of the gateway. Where any port will do, it is the one of the last time, so that clients find it again;
+/// if somebody else has one of them by now, any.
+fn open_gateway(data: &Path, config: &GatewayConfig) -> Result<Gateway, StartError> {
+    let last = data.join("gateway-ports");
+    let text = fs::read_to_string(&last).unwrap_or_default();
+    let ports: Vec<u16> = text.split_whitespace().filter_map(|port| port.parse().ok()).collect();
+    let again = <[u16; 3]>::try_from(ports).ok().and_then(|[http, https, admin]| {
+        let at = |wanted: SocketAddr, port| {
+            if wanted.port() == 0 { SocketAddr::new(wanted.ip(), port) } else { wanted }
+        };
+        let (http, https, admin) = (at(config.http, http), at(config.https, https), at(config.admin, admin));
+        Gateway::bind(&GatewayConfig { http, https, admin, ..config.clone() }).ok()
+    });
+    let gateway = match again {
+        Some(gateway) => gateway,
+        None => Gateway::bind(config).map_err(|error| StartError::Gateway(Box::new(error)))?,
+    };
+    let [http, https, admin] = [gateway.http(), gateway.https(), gateway.admin()].map(|address| address.port());
+    fs::write(&last, format!("{http} {https} {admin}")).map_err(|source| StartError::Write { path: last, source })?;
+    Ok(gateway)
 }

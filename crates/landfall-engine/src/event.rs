@@ -6,7 +6,12 @@
 
 mod correlator;
 
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use futures::StreamExt as _;
+use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -24,6 +29,9 @@ const QUEUE: usize = 4096;
 
 /// How many events are written at the same time.
 const CONCURRENCY: usize = 8;
+
+/// How many events wait behind one that is being written.
+const LANE: usize = 16;
 
 /// The manager of the fields of an event, as the controllers of Kubernetes name themselves.
 const FIELD_MANAGER: &str = "kube-controller-manager";
@@ -51,6 +59,8 @@ pub(crate) struct Recorder {
     component: String,
     host: Option<String>,
     action: Option<&'static str>,
+    /// While it is set, what is recorded reaches nobody.
+    muted: Option<Arc<AtomicBool>>,
 }
 
 /// Writes what the recorders of one queue record.
@@ -62,7 +72,7 @@ pub(crate) struct EventWriter {
 /// A queue of events: its recorder and its writer, which the caller runs in a task of its own.
 pub(crate) fn queue(client: Client, component: &str) -> (Recorder, EventWriter) {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let recorder = Recorder { queue: sender, component: component.to_owned(), host: None, action: None };
+    let recorder = Recorder { queue: sender, component: component.to_owned(), host: None, action: None, muted: None };
     (recorder, EventWriter { client, queue: receiver })
 }
 
@@ -82,6 +92,11 @@ impl Recorder {
         Self { action: Some(action), ..self.clone() }
     }
 
+    /// The same recorder, of which nothing is heard while `muted` is set: that of a node that is cut off.
+    pub(crate) fn muted_by(&self, muted: Arc<AtomicBool>) -> Self {
+        Self { muted: Some(muted), ..self.clone() }
+    }
+
     pub(crate) fn normal<K>(&self, object: &K, reason: &str, message: impl Into<String>)
     where
         K: Resource<DynamicType = ()>,
@@ -98,6 +113,9 @@ impl Recorder {
 
     /// An event about a part of an object, say: `fieldPath` names it.
     pub(crate) fn record(&self, about: ObjectReference, type_: EventType, reason: &str, message: String) {
+        if self.muted.as_ref().is_some_and(|muted| muted.load(Ordering::Acquire)) {
+            return;
+        }
         let event = event(&self.component, self.host.as_deref(), about, type_, reason, message, Timestamp::now());
         let event = Event { action: self.action.map(str::to_owned), ..event };
         if let Err(error) = self.queue.try_send(event) {
@@ -131,8 +149,36 @@ impl EventWriter {
             let observed = correlator.observe(event, Timestamp::now());
             async move { observed }
         });
-        observed.for_each_concurrent(CONCURRENCY, |observed| write(&client, observed)).await;
+        // Those of one name are written one after the other: a count that arrives before the event does, or after a higher
+        // one, would be lost.
+        let (lanes, writers): (Vec<_>, Vec<_>) = (0..CONCURRENCY)
+            .map(|_| {
+                let (lane, mut arrived) = mpsc::channel::<Observed>(LANE);
+                let client = &client;
+                let writer = async move {
+                    while let Some(observed) = arrived.recv().await {
+                        write(client, observed).await;
+                    }
+                };
+                (lane, writer)
+            })
+            .unzip();
+        let distribute = async move {
+            let mut observed = pin!(observed);
+            while let Some(next) = observed.next().await {
+                let sent = lanes[lane_of(&next)].send(next).await;
+                sent.expect("a lane is read until its sender is gone");
+            }
+        };
+        tokio::join!(distribute, join_all(writers));
     }
+}
+
+/// In which lane an event is written.
+fn lane_of(observed: &Observed) -> usize {
+    let (Observed::First(event) | Observed::Again(event)) = observed;
+    let name = event.metadata.name.as_deref().unwrap_or_default();
+    name.bytes().fold(0, |lane, byte| (lane * 31 + usize::from(byte)) % CONCURRENCY)
 }
 
 /// An object as an event refers to it.

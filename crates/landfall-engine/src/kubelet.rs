@@ -5,19 +5,24 @@
 //! caches.
 
 mod environment;
+mod fault;
 mod launch;
 mod node;
 mod plan;
 mod probe;
+mod reclaim;
 mod status;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod usage;
 mod volumes;
 mod worker;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -28,7 +33,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span};
 
-use crate::cache::Change;
+use crate::api::machine::NodeFault;
+use crate::cache::{Change, ObjectKey};
 use crate::context::{Caches, Context};
 use crate::event::Recorder;
 use crate::images::Catalogue;
@@ -37,7 +43,7 @@ use crate::runtime::process::{ProcessRuntime, Shim};
 use crate::runtime::{PodSandbox, Runtime, RuntimeError, Sandbox};
 use crate::tasks;
 
-pub use node::{NodeFault, NodeSpec};
+pub use node::NodeSpec;
 
 /// How restarts are delayed.
 #[derive(Debug, Clone, Copy)]
@@ -83,14 +89,49 @@ struct Shared {
     nodes: BTreeMap<String, NodeState>,
     persistent: PathBuf,
     back_off: BackOff,
-    /// By uid.
-    pods: Mutex<HashMap<String, Arc<Handle>>>,
+    pods: Mutex<Pods>,
     usage: usage::Samples,
+    /// One change at a time, from the rules of the network to the pods.
+    changing_faults: tokio::sync::Mutex<()>,
+}
+
+/// The pods that have a worker.
+#[derive(Default)]
+struct Pods {
+    by_uid: HashMap<String, Arc<Handle>>,
+    /// The uids of those of one name: while one still ends, the next may be there already.
+    by_name: HashMap<ObjectKey, Vec<String>>,
+}
+
+impl Pods {
+    fn insert(&mut self, name: ObjectKey, uid: String, handle: Arc<Handle>) {
+        self.by_name.entry(name).or_default().push(uid.clone());
+        self.by_uid.insert(uid, handle);
+    }
+
+    fn remove(&mut self, name: &ObjectKey, uid: &str) {
+        self.by_uid.remove(uid);
+        if let Some(uids) = self.by_name.get_mut(name) {
+            uids.retain(|known| known != uid);
+            if uids.is_empty() {
+                self.by_name.remove(name);
+            }
+        }
+    }
+
+    fn of_name(&self, name: &ObjectKey) -> impl Iterator<Item = &Arc<Handle>> {
+        self.by_name.get(name).into_iter().flatten().filter_map(|uid| self.by_uid.get(uid))
+    }
 }
 
 struct NodeState {
     spec: NodeSpec,
     fault: watch::Sender<NodeFault>,
+    /// Whether it has any fault. Set before the fault is told to the pods, and taken back before they are told that it is
+    /// over, so that nothing gets out in between.
+    away: Arc<AtomicBool>,
+    /// How often its power was cut: a worker may see it again only when it is back.
+    boots: AtomicU64,
 }
 
 /// What others may ask of a pod that has a worker.
@@ -112,7 +153,12 @@ impl Handle {
 impl Agent {
     pub(crate) fn new(parts: Parts) -> Self {
         let nodes = parts.nodes.into_iter().map(|spec| {
-            let state = NodeState { fault: watch::Sender::new(NodeFault::None), spec };
+            let state = NodeState {
+                fault: watch::Sender::new(NodeFault::None),
+                away: Arc::default(),
+                boots: AtomicU64::new(0),
+                spec,
+            };
             (state.spec.name.clone(), state)
         });
         Self {
@@ -127,24 +173,9 @@ impl Agent {
                 back_off: parts.back_off,
                 pods: Mutex::default(),
                 usage: usage::Samples::default(),
+                changing_faults: tokio::sync::Mutex::default(),
             }),
         }
-    }
-
-    /// Takes another image catalogue, for containers that start from now on.
-    pub(crate) fn set_images(&self, images: Catalogue) {
-        self.shared.images.store(Arc::new(images));
-    }
-
-    /// Makes a node faulty, or well again. False: there is no such node.
-    pub(crate) fn set_fault(&self, node: &str, fault: NodeFault) -> bool {
-        let Some(state) = self.shared.nodes.get(node) else { return false };
-        info!(node, ?fault, "the node's state is changed");
-        state.fault.send_replace(fault);
-        for handle in self.shared.handles() {
-            handle.poke.notify_one();
-        }
-        true
     }
 
     /// Runs nodes and pods until cancelled. The pods then run on: a next agent with the same data folder finds them.
@@ -166,6 +197,10 @@ impl Agent {
         {
             let (shared, cancel) = (Arc::clone(shared), cancel.clone());
             tasks.spawn(async move { usage::sample(&shared, &cancel).await });
+        }
+        {
+            let (shared, cancel) = (Arc::clone(shared), cancel.clone());
+            tasks.spawn(async move { reclaim::reclaim(&shared, &cancel).await });
         }
         self.adopt().await?;
         for pod in shared.context.caches.pods.list() {
@@ -220,44 +255,36 @@ impl Agent {
 
 impl Shared {
     fn handles(&self) -> Vec<Arc<Handle>> {
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.pods().by_uid.values().cloned().collect()
     }
 
     fn handle(&self, uid: &str) -> Option<Arc<Handle>> {
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
+        self.pods().by_uid.get(uid).cloned()
     }
 
-    /// Whether the node of a pod has a fault.
-    fn fault(&self, node: &str) -> NodeFault {
-        self.nodes.get(node).map(|state| *state.fault.borrow()).unwrap_or_default()
+    fn pods(&self) -> MutexGuard<'_, Pods> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn observe(self: &Arc<Self>, pod: &Arc<Pod>, cancel: &CancellationToken, tasks: &mut JoinSet<()>) {
         let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) else { return };
         let (Some(uid), true) = (pod.uid(), self.nodes.contains_key(node)) else { return };
-        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(handle) = pods.get(&uid) {
+        let mut pods = self.pods();
+        if let Some(handle) = pods.by_uid.get(&uid) {
             handle.pod.send_replace(Some(Arc::clone(pod)));
             return;
         }
         // A pod of the same name that still ends must have ended first: never do two run.
-        let same_name = |handle: &Arc<Handle>| {
-            handle
-                .pod
-                .borrow()
-                .as_ref()
-                .is_none_or(|other| other.namespace() == pod.namespace() && other.name_any() == pod.name_any())
-        };
-        let before: Vec<_> =
-            pods.values().filter(|handle| same_name(handle)).map(|handle| handle.ended.subscribe()).collect();
+        let name = ObjectKey::of(&**pod);
+        let before: Vec<_> = pods.of_name(&name).map(|handle| handle.ended.subscribe()).collect();
         let handle = Arc::new(Handle {
             pod: watch::Sender::new(Some(Arc::clone(pod))),
             sandbox: RwLock::default(),
             poke: Notify::new(),
             ended: watch::Sender::new(false),
         });
-        pods.insert(uid.clone(), Arc::clone(&handle));
-        let span = info_span!("pod", pod = %format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any()));
+        pods.insert(name.clone(), uid.clone(), Arc::clone(&handle));
+        let span = info_span!("pod", pod = %name);
         let (shared, cancel, pod) = (Arc::clone(self), cancel.clone(), Arc::clone(pod));
         tasks.spawn(
             async move {
@@ -267,7 +294,7 @@ impl Shared {
                 }
                 worker::run(Arc::clone(&shared), Arc::clone(&handle), pod, cancel).await;
                 handle.ended.send_replace(true);
-                shared.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+                shared.pods().remove(&name, &uid);
             }
             .instrument(span),
         );

@@ -21,10 +21,13 @@ mod scheme;
 mod store;
 mod tasks;
 
-pub use engine::{AuthorityError, Config, Engine, Entrances, Handle, PodRuntime, Pods, Report, StartError};
+pub use engine::{
+    ApiServer, ApiServerConfig, AuthorityError, Config, Engine, Entrances, Handle, NODE_MONITOR_GRACE_PERIOD,
+    PodRuntime, Pods, Report, StartError,
+};
 pub use gateway::GatewayConfig;
 pub use images::{Catalogue, CatalogueError, Entry};
-pub use kubelet::{JoinConfig, JoinError, NodeFault, NodeSpec, join};
+pub use kubelet::{JoinConfig, JoinError, NodeSpec, join};
 pub use network::{Level, NetworkError, network_main};
 pub use runtime::process::Shim;
 pub use runtime::shim::shim_main;

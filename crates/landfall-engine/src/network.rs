@@ -8,6 +8,7 @@ mod dialer;
 mod dns;
 pub(crate) mod endpoints;
 mod holder;
+mod isolation;
 mod names;
 mod namespace;
 mod pods;
@@ -17,6 +18,7 @@ mod proxy;
 mod reader;
 mod services;
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -32,12 +34,17 @@ use crate::context::Context;
 
 pub(crate) use self::dialer::{Dialer, Loopback};
 pub use self::holder::network_main;
+use self::namespace::FromNode;
 pub(crate) use self::namespace::Network;
 pub use self::namespace::NetworkError;
 pub(crate) use self::pods::{Attachment, PodNetwork};
 
 /// What every pod has as its gateway: an address of the link, which no route leads to (RFC 3927).
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+
+/// Where a node agent speaks from when it asks the pods of its node. Everything else of the engine speaks from [`GATEWAY`],
+/// so that packets say who sends them.
+const NODE: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 2);
 
 /// How long changes are gathered before rules are written: a rollout changes many objects in a row, and one transaction
 /// takes milliseconds.
@@ -92,8 +99,9 @@ impl ClusterNetwork {
         let started = async {
             let network = Network::start(folder, program, arguments).await?;
             network.own(services.network, services.prefix).await?;
-            // The rules need a program that may not be there; to learn that now is to fall back in time.
-            network.filter(&policy::ruleset(&policy::View { pods: &[], namespaces: &[], policies: &[] })).await?;
+            // An earlier engine may have cut nodes off. And the rules need a program that may not be there: to learn that now
+            // is to fall back in time. What the policies of a network that was found say stays until they are read again.
+            network.filter(&isolation::ruleset(&[])).await?;
             Ok(network)
         };
         match started.await {
@@ -144,6 +152,23 @@ impl ClusterNetwork {
         match self {
             Self::Namespace { network, .. } => Arc::new(network.clone()),
             Self::Loopback => Arc::new(Loopback),
+        }
+    }
+
+    /// The way of a node agent to the pods of its node, which is there even when the node is cut off.
+    fn node_dialer(&self) -> Dialer {
+        match self {
+            Self::Namespace { network, .. } => Arc::new(FromNode(network.clone())),
+            Self::Loopback => Arc::new(Loopback),
+        }
+    }
+
+    /// Cuts the pods of each of these nodes off from everybody else, and nobody but these. Pods on loopback addresses
+    /// share the network of the machine and cannot be cut off.
+    async fn isolate(&self, nodes: &[BTreeSet<Ipv4Addr>]) -> Result<(), NetworkError> {
+        match self {
+            Self::Namespace { network, .. } => network.filter(&isolation::ruleset(nodes)).await,
+            Self::Loopback => Ok(()),
         }
     }
 

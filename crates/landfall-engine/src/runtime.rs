@@ -78,6 +78,13 @@ pub struct Isolation {
     pub limits: LimitIsolation,
 }
 
+impl Isolation {
+    /// Whether nothing runs at all.
+    pub(crate) fn is_none(self) -> bool {
+        self.mounts == MountIsolation::None
+    }
+}
+
 /// How a container finds its volumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -151,6 +158,8 @@ pub(crate) struct ContainerSpec {
     pub(crate) termination_message_path: PathBuf,
     /// Whether the end of the log serves as last words when the file is empty and the container failed.
     pub(crate) termination_message_from_log: bool,
+    /// Its programs never get more rights than it had, whatever the files that they come from say.
+    pub(crate) no_new_privileges: bool,
 }
 
 /// What a container reads when nobody is attached.

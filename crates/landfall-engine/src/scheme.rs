@@ -7,6 +7,8 @@ mod convert;
 mod custom;
 mod decode;
 mod defaults;
+mod expression;
+mod fields;
 mod measured;
 pub(crate) mod merge;
 pub(crate) mod openapi;
@@ -24,6 +26,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
+pub(crate) use fields::Unheeded;
 pub(crate) use strategy::Part;
 pub(crate) use types::{Shape, Type, Types, Zero};
 pub(crate) use validate::{Cause, Reason, joined};
@@ -64,6 +67,8 @@ pub(crate) struct Resource {
     pub(crate) printer_columns: Vec<Value>,
     /// Field paths that may be selected by, beside name and namespace.
     pub(crate) selectable_fields: Vec<String>,
+    /// What clients are told who still use the kind or its version.
+    pub(crate) deprecation: Option<String>,
     /// The schema of a custom resource, as the definition has it.
     pub(crate) schema: Option<Value>,
     pub(crate) types: Arc<Types>,
@@ -110,6 +115,19 @@ impl Resource {
         self.types.get(self.root)
     }
 
+    /// Whether an update must say which version it replaces. Kubernetes takes any for most kinds that it had early.
+    pub(crate) fn needs_version(&self) -> bool {
+        self.custom
+            || matches!(
+                (self.group.as_str(), self.plural.as_str()),
+                ("coordination.k8s.io", "leases")
+                    | ("policy", "poddisruptionbudgets")
+                    | ("node.k8s.io", "runtimeclasses")
+                    | ("apiextensions.k8s.io" | "admissionregistration.k8s.io", _)
+                    | ("storage.k8s.io", "csidrivers" | "csinodes" | "csistoragecapacities" | "volumeattachments")
+            )
+    }
+
     pub(crate) fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|one| one.name == name)
     }
@@ -129,10 +147,22 @@ pub(crate) fn group_version(group: &str, version: &str) -> String {
 }
 
 impl Scheme {
-    /// The built-in kinds.
+    /// The built-in kinds that the engine acts on.
     pub(crate) fn builtin() -> Self {
         static BUILTIN: OnceLock<Scheme> = OnceLock::new();
-        BUILTIN.get_or_init(|| Self::of(builtin_resources())).clone()
+        let known = |resource: &Arc<Resource>| !UNATTENDED.contains(&resource.qualified().as_str());
+        BUILTIN.get_or_init(|| Self::of(builtin_resources().into_iter().filter(known).collect())).clone()
+    }
+
+    /// Those, and the ones that only the controllers of others act on.
+    ///
+    /// Not handled: what is special about the latter beyond their structure, such as the defaults of replication controllers.
+    pub(crate) fn with_unattended() -> Self {
+        Self::of(builtin_resources())
+    }
+
+    fn has_unattended(&self) -> bool {
+        self.resource("", "v1", UNATTENDED[0]).is_some()
     }
 
     /// The built-in kinds and those of `definitions`, which are established `CustomResourceDefinition`s.
@@ -230,14 +260,41 @@ impl Scheme {
         strategy::prepare_update(resource, new, old, part);
     }
 
+    /// What `new` asks for, and `old` did not, that nobody acts on. Defaults must be filled in.
+    pub(crate) fn unheeded(&self, resource: &Resource, new: &Value, old: Option<&Value>) -> Unheeded {
+        // What the controllers and nodes of others act on is not known, and the fields of custom resources are their own.
+        if self.has_unattended() || resource.custom {
+            Unheeded::default()
+        } else {
+            fields::unheeded(resource, new, old)
+        }
+    }
+
     /// What is wrong with a new object, or with `new` replacing `old`. Empty: nothing.
     pub(crate) fn validate(&self, resource: &Resource, new: &Value, old: Option<&Value>, part: Part) -> Vec<Cause> {
         validate::validate(resource, new, old, part)
     }
 }
 
+/// Kinds that nothing in the engine acts on. The controllers and the scheduler of Kubernetes do, and do not start without.
+const UNATTENDED: [&str; 13] = [
+    "replicationcontrollers",
+    "certificatesigningrequests.certificates.k8s.io",
+    "ipaddresses.networking.k8s.io",
+    "servicecidrs.networking.k8s.io",
+    "deviceclasses.resource.k8s.io",
+    "resourceclaims.resource.k8s.io",
+    "resourceclaimtemplates.resource.k8s.io",
+    "resourceslices.resource.k8s.io",
+    "csidrivers.storage.k8s.io",
+    "csinodes.storage.k8s.io",
+    "csistoragecapacities.storage.k8s.io",
+    "volumeattachments.storage.k8s.io",
+    "volumeattributesclasses.storage.k8s.io",
+];
+
 /// The order of groups in discovery; groups of custom resources come after them.
-const GROUP_ORDER: [&str; 18] = [
+const GROUP_ORDER: [&str; 20] = [
     "",
     "apiregistration.k8s.io",
     "apps",
@@ -256,7 +313,11 @@ const GROUP_ORDER: [&str; 18] = [
     "scheduling.k8s.io",
     "coordination.k8s.io",
     "node.k8s.io",
+    "discovery.k8s.io",
+    "resource.k8s.io",
 ];
+
+const ENDPOINTS_DEPRECATED: &str = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
 
 fn builtin_resources() -> Vec<Arc<Resource>> {
     let table = types::Table::get();
@@ -277,6 +338,7 @@ fn builtin_resources() -> Vec<Arc<Resource>> {
             custom: false,
             printer_columns: Vec::new(),
             selectable_fields: selector::selectable_fields(&kind.group, &kind.kind),
+            deprecation: (kind.group.is_empty() && kind.kind == "Endpoints").then(|| ENDPOINTS_DEPRECATED.to_owned()),
             schema: None,
             types: Arc::clone(&table.types),
             root: kind.root.expect("every served kind has a schema"),

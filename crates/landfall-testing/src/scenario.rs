@@ -7,11 +7,13 @@ mod known;
 mod mask;
 mod path;
 mod play;
+mod random;
 mod script;
 mod suite;
 mod transcript;
 
 pub use endpoint::{Endpoint, EndpointError};
 pub use known::KnownDifference;
+pub use random::{Alphabet, RandomScenario, check_random};
 pub use script::LoadError;
 pub use suite::{Against, Outcome, Suite, SuiteError};

@@ -1,9 +1,13 @@
 //! The arguments of the command line. Help texts are the doc comments.
 
+mod engine;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use landfall_model::Date;
+use landfall_model::{Date, Duration};
+
+pub(crate) use self::engine::{ClockCommand, EngineCommand, ImagesArguments, NodeChange, NodeCommand, RunningEngine};
 
 /// Makes a deployment architecture executable.
 ///
@@ -45,8 +49,14 @@ pub(crate) enum Command {
     Explain(ExplainArguments),
     /// Say what differs between two environments, files or revisions.
     Diff(DiffArguments),
+    /// Run the architecture on this machine, and try what it promises.
+    Up(UpArguments),
+    /// Stop what `up` runs.
+    Down(DownArguments),
+    /// Say how what `up` runs is doing.
+    Status(StatusArguments),
     /// Run a Kubernetes on this machine, in one process; pods are processes.
-    Engine(EngineArguments),
+    Engine(Box<EngineArguments>),
     /// Print the JSON Schema of the file, for editors.
     Schema,
     /// Print completions for a shell.
@@ -211,9 +221,13 @@ pub(crate) struct CompletionsArguments {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  landfall engine --images images.yaml\n  kubectl --kubeconfig landfall-engine/kubeconfig get nodes\n  landfall engine --data /tmp/e --listen 127.0.0.1:6443 --nodes nodes.yaml --keep-pods\n\nImages are programs of this machine. images.yaml:\n  images:\n  - image: docker.io/library/nginx:*     # `*` stands for any text\n    program: /usr/sbin/nginx\n    args: [-g, \"daemon off;\"]\n\nNodes share this machine and have the capacity that they are given. nodes.yaml:\n  nodes:\n  - { name: a-1, zone: a, cpu: \"4\", memory: 16Gi }"
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  landfall engine --images images.yaml\n  kubectl --kubeconfig landfall-engine/kubeconfig get nodes\n  landfall engine --data /tmp/e --listen 127.0.0.1:6443 --nodes nodes.yaml --keep-pods\n  landfall engine node kill --zone b               what is done to a running engine\n  landfall engine clock set --speed 3600\n\nImages are programs of this machine. images.yaml:\n  images:\n  - image: docker.io/library/nginx:*     # `*` stands for any text\n    program: /usr/sbin/nginx\n    args: [-g, \"daemon off;\"]\n\nNodes share this machine and have the capacity that they are given. nodes.yaml:\n  nodes:\n  - { name: a-1, zone: a, cpu: \"4\", memory: 16Gi }"
 )]
 pub(crate) struct EngineArguments {
+    /// What to do to a running engine; without it, one is run.
+    #[command(subcommand)]
+    pub(crate) command: Option<EngineCommand>,
     /// Where objects, keys, volumes and logs are kept; an engine that is started again goes on from there.
     #[arg(long, value_name = "DIR", default_value = "landfall-engine")]
     pub(crate) data: PathBuf,
@@ -235,9 +249,56 @@ pub(crate) struct EngineArguments {
     /// How pods run.
     #[arg(long, value_enum, default_value = "processes", value_name = "KIND")]
     pub(crate) runtime: RuntimeKind,
+    /// How long a node may be silent before it counts as lost, as for kube-controller-manager; 50 s when left out.
+    #[arg(long, value_name = "DURATION", value_parser = engine::grace_period)]
+    pub(crate) node_monitor_grace_period: Option<std::time::Duration>,
     /// Leave the pods running when the engine stops; the next engine on the same data finds them.
     #[arg(long)]
     pub(crate) keep_pods: bool,
+    /// Serve the API and nothing else: without controllers, scheduler, nodes and network, for those of somebody else, such
+    /// as the kube-controller-manager and kube-scheduler of Kubernetes.
+    #[arg(long, conflicts_with_all = ["nodes", "images", "network", "runtime", "keep_pods"])]
+    pub(crate) api_only: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landfall up                                    the only environment, until Ctrl-C\n  landfall up examples/balance-alerts --env development\n  landfall up --env development --once --duration 30s --output json\n\nIt exits with 1 when a promise that can be tried here does not hold."
+)]
+pub(crate) struct UpArguments {
+    /// The file, or the folder that has a `landfall.yaml`.
+    #[arg(default_value = "landfall.yaml", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The environment; needed when there are several.
+    #[arg(long = "env", short, value_name = "ENVIRONMENT")]
+    pub(crate) environment: Option<String>,
+    /// How long the flows are driven at their declared rates.
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    pub(crate) duration: Duration,
+    /// How long everything may take to become ready.
+    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    pub(crate) timeout: Duration,
+    /// Stop after the report instead of staying up.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// How to print the report.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DownArguments {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    /// Delete its data, too: the databases, the passwords, the objects.
+    #[arg(long)]
+    pub(crate) delete_data: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArguments {
+    #[command(flatten)]
+    pub(crate) input: Input,
 }
 
 /// How pods run.

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Some(mode) if mode == commands::engine::NETWORK => {
             return landfall_engine::network_main(&arguments.collect::<Vec<_>>());
         }
+        Some(mode) if mode == commands::up::STANDIN => return standin(arguments),
         _ => {}
     }
     let cli = Cli::parse();
@@ -50,7 +51,10 @@ fn main() -> ExitCode {
         Command::Claims(arguments) => commands::claims::run(&arguments, &mut terminal),
         Command::Explain(arguments) => commands::explain::run(&arguments, &mut terminal),
         Command::Diff(arguments) => commands::diff::run(&arguments, &mut terminal),
-        Command::Engine(arguments) => commands::engine::run(arguments, &mut terminal),
+        Command::Up(arguments) => commands::up::run(&arguments, &mut terminal),
+        Command::Down(arguments) => commands::down::run(&arguments, &mut terminal),
+        Command::Status(arguments) => commands::status::run(&arguments, &mut terminal),
+        Command::Engine(arguments) => commands::engine::run(*arguments, &mut terminal),
         Command::Schema => commands::schema::run(&mut terminal),
         Command::Completions(arguments) => Ok(commands::completions::run(&arguments, &mut terminal)),
     };
@@ -64,6 +68,13 @@ fn main() -> ExitCode {
             ExitCode::from(3)
         }
     }
+}
+
+/// This program as the program of a pod; its log is that of the pod.
+fn standin(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    tracing_subscriber::fmt().with_ansi(false).with_env_filter("warn,landfall_standin=info").init();
+    let arguments: Vec<String> = arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
+    landfall_standin::main(&arguments)
 }
 
 /// The reader of our output has seen enough, as `landfall claims | head` does.

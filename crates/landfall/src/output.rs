@@ -195,3 +195,51 @@ pub(crate) struct ChangeOutput {
     /// The value in `b`.
     pub(crate) b: Option<String>,
 }
+
+/// What `engine node` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct NodesOutput<'a> {
+    /// The version.
+    pub(crate) version: u32,
+    /// Whether nothing reaches a node that is cut off or killed; where pods have loopback addresses, traffic goes on.
+    pub(crate) stops_traffic: bool,
+    /// All nodes, or those that were changed.
+    pub(crate) nodes: &'a [NodeOutput],
+}
+
+/// A node of an engine, as the engine tells it and as it is printed.
+#[derive(Debug, Serialize, serde::Deserialize)]
+pub(crate) struct NodeOutput {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its zone, if it is in one.
+    pub(crate) zone: Option<String>,
+    /// `running`, `cut` or `killed`.
+    pub(crate) state: String,
+    /// How many pods are bound to it and not at their end.
+    pub(crate) pods: usize,
+}
+
+/// What `engine clock` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct ClockOutput {
+    /// The version.
+    pub(crate) version: u32,
+    /// The time on the clock.
+    pub(crate) time: String,
+    /// The time of the machine.
+    pub(crate) machine: String,
+    /// How far the clock is ahead.
+    pub(crate) offset_seconds: f64,
+    /// How many times as fast as the machine's it runs.
+    pub(crate) speed: f64,
+}
+
+/// What `engine images` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct ImagesOutput {
+    /// The version.
+    pub(crate) version: u32,
+    /// How many entries the catalogue has.
+    pub(crate) entries: usize,
+}

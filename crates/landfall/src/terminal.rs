@@ -50,6 +50,11 @@ impl Terminal {
         writeln!(self.stderr, "{line}")
     }
 
+    /// A line for somebody who waits: only on a terminal.
+    pub(crate) fn progress(&mut self, line: &str) -> io::Result<()> {
+        if self.stderr.is_terminal() { self.say(line) } else { Ok(()) }
+    }
+
     /// The findings, a blank line after each.
     pub(crate) fn findings(&mut self, findings: &[Finding], sources: &Sources) -> io::Result<()> {
         self.stdout.flush()?;

@@ -2,7 +2,7 @@
 //! addresses and quota for others.
 
 mod limits;
-mod pods;
+pub(crate) mod pods;
 mod policy;
 mod quota;
 pub(crate) mod services;
@@ -83,12 +83,7 @@ fn still(call: &Call<'_>, key: &Key, expect: Expect) -> bool {
 }
 
 /// Completes an object, or refuses it. `old` is the object before an update.
-pub(crate) fn mutate(
-    call: &Call<'_>,
-    new: &mut Value,
-    old: Option<&Value>,
-    admitted: &mut Admitted,
-) -> Result<(), Failure> {
+pub(crate) fn mutate(call: &Call<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), Failure> {
     if old.is_none() {
         check_namespace(call, new)?;
     }
@@ -97,7 +92,6 @@ pub(crate) fn mutate(
             pods::complete(call, new)?;
             limits::apply(call, new)?;
         }
-        ("", "services") => admitted.addresses = services::assign(call, new, old)?,
         ("", "persistentvolumeclaims") if old.is_none() => {
             protect(new, "kubernetes.io/pvc-protection");
             default_storage_class(call, new);
@@ -110,6 +104,16 @@ pub(crate) fn mutate(
         _ => {}
     }
     Ok(())
+}
+
+/// Gives an object what there is only so much of. It comes after the managed fields are written down: what the server hands
+/// out belongs to no manager.
+pub(crate) fn allocate(call: &Call<'_>, new: &mut Value, old: Option<&Value>) -> Result<Admitted, Failure> {
+    let mut admitted = Admitted::default();
+    if call.resource.group.is_empty() && call.resource.plural == "services" {
+        admitted.addresses = services::assign(call, new, old)?;
+    }
+    Ok(admitted)
 }
 
 fn changes_rights(new: &Value, old: &Value) -> bool {

@@ -15,21 +15,24 @@ const EXTRA: &str = "impersonate-extra-";
 
 /// The sender of a request, or the one whom the sender acts for and may act for.
 pub(crate) fn identify(state: &State, parts: &Parts) -> Result<Identity, Failure> {
-    let sender = sender(state, parts).ok_or_else(Failure::unauthorized)?;
+    let sender = sender(state, parts)?;
     impersonated(state, sender, &parts.headers)
 }
 
-fn sender(state: &State, parts: &Parts) -> Option<Identity> {
+/// Who shows nothing is nobody, whose rights are those that roles give to nobody; who shows something wrong is refused.
+fn sender(state: &State, parts: &Parts) -> Result<Identity, Failure> {
     if let Some(identity) = parts.extensions.get::<Identity>() {
-        return Some(identity.clone());
+        return Ok(identity.clone());
     }
-    let authorization = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, bearer) = authorization.split_once(' ')?;
+    let Some(bearer) = bearer(&parts.headers) else { return Ok(Identity::anonymous()) };
+    let known = state.static_tokens.get(bearer).cloned().or_else(|| token::identify(state, bearer, &[]));
+    known.ok_or_else(Failure::unauthorized)
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, bearer) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let bearer = bearer.trim();
-    if !scheme.eq_ignore_ascii_case("bearer") || bearer.is_empty() {
-        return None;
-    }
-    state.static_tokens.get(bearer).cloned().or_else(|| token::identify(state, bearer, &[]))
+    (scheme.eq_ignore_ascii_case("bearer") && !bearer.is_empty()).then_some(bearer)
 }
 
 fn impersonated(state: &State, sender: Identity, headers: &HeaderMap) -> Result<Identity, Failure> {
@@ -67,7 +70,7 @@ fn impersonated(state: &State, sender: Identity, headers: &HeaderMap) -> Result<
     }
     if !groups.is_empty() {
         identity.groups = groups.iter().map(|group| (*group).to_owned()).collect();
-        if user != "system:anonymous" && !groups.contains(&"system:authenticated") {
+        if user != Identity::ANONYMOUS && !groups.contains(&"system:authenticated") {
             identity.groups.push("system:authenticated".to_owned());
         }
     }

@@ -8,19 +8,30 @@ use super::State;
 use super::failure::Failure;
 use super::write::storage;
 use crate::scheme::apply;
-use crate::store::{Collection, CommitError, Draft, Expect, Key};
+use crate::store::{Collection, Draft, Expect, Key, Write};
 
 mod roles;
 
-/// Creates what is missing. What is there is left as it is.
+/// Creates what is missing, in one write. What is there is left as it is.
 pub(crate) async fn ensure(state: &Arc<State>) -> Result<(), Failure> {
+    let missing: Vec<Write> =
+        objects(state).into_iter().filter_map(|(group, plural, object)| absent(state, group, plural, object)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    state.store.commit(missing).await.map(drop).map_err(|error| storage(&error))
+}
+
+/// Each with the group and the plural of its resource.
+fn objects(state: &State) -> Vec<(&'static str, &'static str, Value)> {
+    let mut objects = Vec::new();
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         let namespace = json!({
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
             "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
         });
-        ensure_object(state, "", "v1", "namespaces", namespace).await?;
+        objects.push(("", "namespaces", namespace));
     }
     let classes = [
         (
@@ -39,11 +50,9 @@ pub(crate) async fn ensure(state: &Arc<State>) -> Result<(), Failure> {
             "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": value,
             "description": description, "preemptionPolicy": "PreemptLowerPriority",
         });
-        ensure_object(state, "scheduling.k8s.io", "v1", "priorityclasses", class).await?;
+        objects.push(("scheduling.k8s.io", "priorityclasses", class));
     }
-    for (plural, object) in roles::objects() {
-        ensure_object(state, "rbac.authorization.k8s.io", "v1", plural, object).await?;
-    }
+    objects.extend(roles::objects().into_iter().map(|(plural, object)| ("rbac.authorization.k8s.io", plural, object)));
     let address = state.ranges.first_address().to_string();
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
@@ -57,30 +66,23 @@ pub(crate) async fn ensure(state: &Arc<State>) -> Result<(), Failure> {
             "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": 6443}],
         },
     });
-    ensure_object(state, "", "v1", "services", service).await
+    objects.push(("", "services", service));
+    objects
 }
 
-async fn ensure_object(
-    state: &Arc<State>,
-    group: &str,
-    version: &str,
-    plural: &str,
-    mut object: Value,
-) -> Result<(), Failure> {
+/// The write that creates an object, unless it is there.
+fn absent(state: &State, group: &str, plural: &str, mut object: Value) -> Option<Write> {
     let scheme = state.scheme.load_full();
-    let resource = scheme.resource(group, version, plural).expect("the built-in kinds are served");
+    let resource = scheme.resource(group, "v1", plural).expect("the built-in kinds are served");
     let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
     let key = Key::new(&Collection::new(group, plural), &text("namespace"), &text("name"));
     if state.store.get(&key).is_some() {
-        return Ok(());
+        return None;
     }
     let now = super::time_text(state.clock.now());
     object["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
     object["metadata"]["creationTimestamp"] = now.as_str().into();
     scheme.default(resource, &mut object);
     apply::track_update(resource, None, &mut object, "kube-apiserver", "", &now);
-    match state.store.put(key, Expect::Absent, Draft::new(object)).await {
-        Ok(_) | Err(CommitError::Conflict { .. }) => Ok(()),
-        Err(error) => Err(storage(&error)),
-    }
+    Some(Write::Put { key, expect: Expect::Absent, draft: Draft::new(object) })
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::State;
@@ -24,7 +25,12 @@ pub(crate) fn scheme(state: &State) -> Scheme {
     let definitions: Vec<Arc<Value>> =
         state.store.list(&definitions(), None).records.iter().map(|record| record.value()).collect();
     let established = definitions.iter().filter(|definition| condition(definition, "Established") == Some("True"));
-    Scheme::builtin().with_custom(established.map(AsRef::as_ref))
+    state.builtin.with_custom(established.map(AsRef::as_ref))
+}
+
+/// Serves what is established by now. Of two definitions at a time, the later one sees the earlier one's.
+fn serve(state: &State) {
+    state.scheme.rcu(|_| Arc::new(scheme(state)));
 }
 
 fn condition<'a>(definition: &'a Value, kind: &str) -> Option<&'a str> {
@@ -52,7 +58,7 @@ pub(crate) async fn follow(state: &Arc<State>, key: &Key) -> Result<(), Failure>
             Err(error) => return Err(storage(&error)),
         }
     }
-    state.scheme.store(Arc::new(scheme(state)));
+    serve(state);
     Ok(())
 }
 
@@ -84,16 +90,7 @@ fn accept(state: &State, definition: &Value) -> Value {
     accepted["status"]["storedVersions"] = versions.into();
     let now = super::time_text(state.clock.now());
     let mut set = |kind: &str, status: &str, reason: &str, message: &str| {
-        let mut conditions = accepted["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        let wanted = json!({
-            "type": kind, "status": status, "lastTransitionTime": now, "reason": reason, "message": message,
-        });
-        match conditions.iter_mut().find(|condition| condition["type"] == kind) {
-            Some(condition) if condition["status"] == status => {}
-            Some(condition) => *condition = wanted,
-            None => conditions.push(wanted),
-        }
-        accepted["status"]["conditions"] = conditions.into();
+        set_condition(&mut accepted, kind, status, reason, message, &now);
     };
     match taken {
         Some(message) => set("NamesAccepted", "False", "Conflict", &message),
@@ -112,6 +109,30 @@ fn accept(state: &State, definition: &Value) -> Value {
         }
     }
     accepted
+}
+
+/// Sets a condition of a definition, unless it has that status already.
+fn set_condition(definition: &mut Value, kind: &str, status: &str, reason: &str, message: &str, now: &str) {
+    let conditions = &mut definition["status"]["conditions"];
+    if !conditions.is_array() {
+        *conditions = json!([]);
+    }
+    let wanted = json!({
+        "type": kind, "status": status, "lastTransitionTime": now, "reason": reason, "message": message,
+    });
+    let conditions = conditions.as_array_mut().expect("it was made a list");
+    match conditions.iter_mut().find(|condition| condition["type"] == kind) {
+        Some(condition) if condition["status"] == status => {}
+        Some(condition) => *condition = wanted,
+        None => conditions.push(wanted),
+    }
+}
+
+/// Says of a definition that it goes, and its objects with it.
+pub(crate) fn mark_terminating(definition: &mut Value, now: Timestamp) {
+    let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+    let now = super::time_text(now);
+    set_condition(definition, "Terminating", "True", "InstanceDeletionPending", message, &now);
 }
 
 /// Why the names of a definition are not to be had.
@@ -197,6 +218,6 @@ pub(crate) async fn finish(state: &Arc<State>, key: &Key) -> Result<(), Failure>
             Err(error) => return Err(storage(&error)),
         }
     }
-    state.scheme.store(Arc::new(scheme(state)));
+    serve(state);
     Ok(())
 }

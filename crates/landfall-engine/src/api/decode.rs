@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+use serde_saphyr::DuplicateKeyPolicy;
 
 use super::failure::Failure;
 use super::negotiate::BodyType;
@@ -23,8 +24,43 @@ const SHOWN: usize = 1024;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Decoded {
     pub(crate) value: Value,
-    /// Paths of keys that stand in their object more than once; the last one counts.
-    pub(crate) duplicates: Vec<String>,
+    /// Keys that stand in their object more than once; the last one counts.
+    pub(crate) duplicates: Duplicates,
+}
+
+/// Keys that stand in their object more than once, as the reader of the format tells them.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Duplicates {
+    /// Of JSON: their paths.
+    Paths(Vec<String>),
+    /// Of YAML: their lines, as texts. Not handled: more than the first one.
+    Lines(Vec<String>),
+}
+
+impl Default for Duplicates {
+    fn default() -> Self {
+        Self::Paths(Vec::new())
+    }
+}
+
+impl Duplicates {
+    /// A text for each of them.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        match self {
+            Self::Paths(paths) => paths.iter().map(|path| format!("duplicate field {path:?}")).collect(),
+            Self::Lines(lines) => lines.clone(),
+        }
+    }
+
+    /// What a strict reader says: YAML's says everything in one error.
+    pub(crate) fn errors(&self) -> Vec<String> {
+        match self {
+            Self::Lines(lines) if !lines.is_empty() => {
+                vec![format!("yaml: unmarshal errors:\n  {}", lines.join("\n  "))]
+            }
+            _ => self.warnings(),
+        }
+    }
 }
 
 /// Reads the whole body; one that says that it is too large is refused before it comes.
@@ -63,7 +99,7 @@ pub(crate) fn object(scheme: &Scheme, body: &[u8], written: BodyType, kind: &str
         BodyType::Yaml => yaml(body).map_err(|failure| unrecognized(kind, &failure.message, body))?,
         BodyType::Protobuf => {
             let value = protobuf::decode(scheme, body).map_err(|error| unrecognized(kind, &error.to_string(), body))?;
-            Decoded { value, duplicates: Vec::new() }
+            Decoded { value, duplicates: Duplicates::default() }
         }
         _ => {
             let accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
@@ -109,7 +145,7 @@ pub(crate) fn json(body: &[u8]) -> Result<Decoded, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let value = Node { path: "", found: &found }.deserialize(&mut deserializer)?;
     deserializer.end()?;
-    Ok(Decoded { value, duplicates: found.into_inner() })
+    Ok(Decoded { value, duplicates: Duplicates::Paths(found.into_inner()) })
 }
 
 /// One YAML document. JSON is YAML as well, and is read as what it is.
@@ -118,9 +154,19 @@ pub(crate) fn yaml(body: &[u8]) -> Result<Decoded, Failure> {
         return Ok(decoded);
     }
     let text = std::str::from_utf8(body).map_err(|_| Failure::bad_request("the body is no UTF-8"))?;
-    let value = serde_saphyr::from_str(text)
-        .map_err(|error| Failure::bad_request(format!("error converting YAML to JSON: {error}")))?;
-    Ok(Decoded { value, duplicates: Vec::new() })
+    let read = |policy: DuplicateKeyPolicy| {
+        let options = serde_saphyr::options! { duplicate_keys: policy, with_snippet: false };
+        serde_saphyr::from_str_with_options::<Value>(text, options)
+    };
+    let (value, lines) = match read(DuplicateKeyPolicy::Error) {
+        Err(serde_saphyr::Error::DuplicateMappingKey { key, location }) => {
+            let line = format!("line {}: key {:?} already set in map", location.line(), key.unwrap_or_default());
+            (read(DuplicateKeyPolicy::LastWins), vec![line])
+        }
+        other => (other, Vec::new()),
+    };
+    let value = value.map_err(|error| Failure::bad_request(format!("error converting YAML to JSON: {error}")))?;
+    Ok(Decoded { value, duplicates: Duplicates::Lines(lines) })
 }
 
 /// Deserializes the value at a path.
@@ -203,8 +249,16 @@ mod tests {
     #[test]
     fn a_key_that_stands_twice_is_named_by_its_path_and_the_last_one_counts() {
         let decoded = json(br#"{"a": {"b": 1, "b": 2}, "c": [{"d": 1, "d": 1}]}"#).expect("well-formed");
-        assert_eq!(decoded.duplicates, ["a.b", "c[0].d"]);
+        assert_eq!(decoded.duplicates, Duplicates::Paths(vec!["a.b".to_owned(), "c[0].d".to_owned()]));
         assert_eq!(decoded.value["a"]["b"], 2);
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_in_yaml_is_named_by_its_line_and_the_last_one_counts() {
+        let decoded = yaml(b"kind: ConfigMap\ndata: {}\ndata: {a: b}\n").expect("it can be read");
+        assert_eq!(decoded.duplicates.warnings(), ["line 3: key \"data\" already set in map"]);
+        assert_eq!(decoded.duplicates.errors(), ["yaml: unmarshal errors:\n  line 3: key \"data\" already set in map"]);
+        assert_eq!(decoded.value["data"]["a"], "b");
     }
 
     #[test]

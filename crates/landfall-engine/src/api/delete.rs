@@ -13,7 +13,7 @@ use super::negotiate::{self, BodyType, body_type};
 use super::read::{self, Selection};
 use super::request::{Target, Verb};
 use super::write::{draft, is_finished, storage};
-use super::{Call, Warnings, admission, cause, decode, time_text};
+use super::{Call, Warnings, admission, cause, custom, decode, time_text};
 use crate::store::{CommitError, Expect, Record};
 
 const ORPHAN: &str = "orphan";
@@ -242,6 +242,9 @@ fn mark(call: &Call<'_>, object: &mut Value, options: &Options) -> Result<bool, 
     let finalizers = object["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty());
     if (finalizers || graceful) && !object["metadata"]["deletionTimestamp"].is_string() {
         set_deleted(object, now, 0);
+        if is("apiextensions.k8s.io", "customresourcedefinitions") {
+            custom::mark_terminating(object, now);
+        }
     }
     Ok(finalizers || graceful)
 }

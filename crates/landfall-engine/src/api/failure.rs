@@ -64,7 +64,10 @@ impl Failure {
     /// One more cause in the details.
     pub(crate) fn because(mut self, reason: &str, message: impl Into<String>, field: &str) -> Self {
         let details = self.details.get_or_insert_with(|| json!({}));
-        let mut cause = json!({"reason": reason, "message": message.into()});
+        let mut cause = json!({"message": message.into()});
+        if !reason.is_empty() {
+            cause["reason"] = reason.into();
+        }
         if !field.is_empty() {
             cause["field"] = field.into();
         }
@@ -128,11 +131,11 @@ impl Failure {
             String::new()
         } else if subject.name.is_empty() {
             let dot = if subject.group.is_empty() { "" } else { "." };
-            format!("{}{dot}{} ", subject.kind, subject.group)
+            format!("{}{dot}{} is ", subject.kind, subject.group)
         } else {
-            format!("{} ", subject.text())
+            format!("{} is ", subject.text())
         };
-        Self::new(StatusCode::FORBIDDEN, "Forbidden", format!("{text}is forbidden: {why}")).with(subject.details())
+        Self::new(StatusCode::FORBIDDEN, "Forbidden", format!("{text}forbidden: {why}")).with(subject.details())
     }
 
     pub(crate) fn unauthorized() -> Self {
@@ -188,6 +191,11 @@ impl Failure {
 
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
+    }
+
+    /// Nothing can be written until there is room. The reason is not one of Kubernetes', whose store says it in other words.
+    pub(crate) fn insufficient_storage(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage", message)
     }
 
     pub(crate) fn timeout(message: impl Into<String>, retry_after: u32) -> Self {

@@ -16,6 +16,9 @@ impl Identity {
     /// The group that may do everything, whatever the roles say.
     const MASTERS: &'static str = "system:masters";
 
+    /// The user of those who show nothing.
+    pub(crate) const ANONYMOUS: &'static str = "system:anonymous";
+
     pub(crate) fn new(user: &str, groups: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let mut groups: Vec<String> = groups.into_iter().map(Into::into).collect();
         groups.push("system:authenticated".to_owned());
@@ -27,10 +30,22 @@ impl Identity {
         Self::new(name, [Self::MASTERS])
     }
 
+    /// Somebody who has shown nothing.
+    pub(crate) fn anonymous() -> Self {
+        let groups = vec!["system:unauthenticated".to_owned()];
+        Self { user: Self::ANONYMOUS.to_owned(), groups, ..Self::default() }
+    }
+
     pub(crate) fn service_account(namespace: &str, name: &str, uid: &str) -> Self {
         let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
         let user = format!("system:serviceaccount:{namespace}:{name}");
         Self { uid: uid.to_owned(), ..Self::new(&user, groups) }
+    }
+
+    /// A part of the control plane, in this process or beside it: what it writes, users have asked for elsewhere.
+    pub(crate) fn is_component(&self) -> bool {
+        let kind = self.user.strip_prefix("system:");
+        kind.is_some_and(|kind| kind != "anonymous" && !kind.starts_with("serviceaccount:"))
     }
 
     pub(crate) fn is_master(&self) -> bool {

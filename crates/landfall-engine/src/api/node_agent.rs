@@ -127,6 +127,9 @@ pub(crate) enum AgentError {
     BadRequest(String),
     #[error("{0}")]
     Internal(String),
+    /// The node of the pod does not answer.
+    #[error("{0}")]
+    Unreachable(String),
 }
 
 /// Knows what pods and nodes use, for `metrics.k8s.io`.

@@ -40,10 +40,12 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    fn refusal(&self, identity: &Identity) -> Failure {
+    /// `reason` is what else there is to say; mostly nothing.
+    fn refusal(&self, identity: &Identity, reason: &str) -> Failure {
         let user = &identity.user;
+        let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
         if !self.path.is_empty() {
-            let why = format!("User {user:?} cannot {} path {:?}", self.verb, self.path);
+            let why = format!("User {user:?} cannot {} path {:?}{reason}", self.verb, self.path);
             return Failure::forbidden(&Subject { group: "", kind: "", name: "" }, &why);
         }
         let resource = if self.subresource.is_empty() {
@@ -56,8 +58,10 @@ impl<'a> Attributes<'a> {
         } else {
             format!("in the namespace {:?}", self.namespace)
         };
-        let why =
-            format!("User {user:?} cannot {} resource {resource:?} in API group {:?} {scope}", self.verb, self.group);
+        let why = format!(
+            "User {user:?} cannot {} resource {resource:?} in API group {:?} {scope}{reason}",
+            self.verb, self.group
+        );
         Failure::forbidden(&Subject { group: self.group, kind: self.resource, name: self.name }, &why)
     }
 }
@@ -179,12 +183,10 @@ impl Rule {
     fn text(&self) -> String {
         let quote = |list: &[String]| list.iter().map(|item| format!("{item:?}")).collect::<Vec<_>>().join(" ");
         let mut parts = Vec::new();
-        if !self.paths.is_empty() {
-            parts.push(format!("NonResourceURLs:[{}]", quote(&self.paths)));
-        }
         for (name, list) in [
             ("APIGroups", &self.groups),
             ("Resources", &self.resources),
+            ("NonResourceURLs", &self.paths),
             ("ResourceNames", &self.names),
             ("Verbs", &self.verbs),
         ] {
@@ -217,13 +219,33 @@ struct Grant {
     /// `None`: everywhere.
     namespace: Option<Arc<str>>,
     rules: Arc<[Rule]>,
+    source: Source,
+}
+
+/// Which subject of which binding a grant comes from. The first of several is the one that is told.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Source {
+    /// Bindings of the cluster come before those of a namespace.
+    binding: usize,
+    subject: usize,
+    /// As reviews show it.
+    text: String,
+    /// The role that the binding names, if it is not there.
+    missing: Option<String>,
+}
+
+/// What the roles say of a wish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) allowed: bool,
+    /// Why, or what is wrong with the bindings; mostly empty for a refusal.
+    pub(crate) reason: String,
 }
 
 impl Grants {
     pub(crate) fn compile(store: &Store, as_of: u64) -> Self {
         let all = |plural: &str| store.list(&Collection::new(GROUP, plural), None).records;
-        let cluster_roles: BTreeMap<String, Arc<Value>> =
-            all("clusterroles").iter().map(|record| (record.key().name.to_string(), record.value())).collect();
+        let cluster_roles = cluster_roles(store);
         let cluster_rules: HashMap<&str, Arc<[Rule]>> =
             cluster_roles.iter().map(|(name, role)| (name.as_str(), aggregate(role, &cluster_roles).into())).collect();
         let roles: HashMap<(String, String), Arc<[Rule]>> = all("roles")
@@ -234,13 +256,8 @@ impl Grants {
             })
             .collect();
         let mut grants = Self { as_of, ..Self::default() };
-        for record in all("clusterrolebindings") {
-            let binding = record.value();
-            if let Some(rules) = cluster_rules.get(binding["roleRef"]["name"].as_str().unwrap_or_default()) {
-                grants.bind(&binding, None, rules);
-            }
-        }
-        for record in all("rolebindings") {
+        let bindings = all("clusterrolebindings").into_iter().chain(all("rolebindings"));
+        for (place, record) in bindings.enumerate() {
             let (namespace, binding) = (&record.key().namespace, record.value());
             let name = binding["roleRef"]["name"].as_str().unwrap_or_default();
             let rules = if binding["roleRef"]["kind"] == "ClusterRole" {
@@ -248,28 +265,45 @@ impl Grants {
             } else {
                 roles.get(&(namespace.to_string(), name.to_owned()))
             };
-            if let Some(rules) = rules {
-                grants.bind(&binding, Some(namespace), rules);
-            }
+            grants.bind(place, &binding, (!namespace.is_empty()).then_some(namespace), rules);
         }
         grants
     }
 
-    fn bind(&mut self, binding: &Value, namespace: Option<&Arc<str>>, rules: &Arc<[Rule]>) {
-        for subject in binding["subjects"].as_array().into_iter().flatten() {
+    fn bind(&mut self, place: usize, binding: &Value, namespace: Option<&Arc<str>>, rules: Option<&Arc<[Rule]>>) {
+        let (kind, role) = (&binding["roleRef"]["kind"], &binding["roleRef"]["name"]);
+        let name = binding["metadata"]["name"].as_str().unwrap_or_default();
+        let bound = match namespace {
+            Some(namespace) => format!("RoleBinding {:?}", format!("{name}/{namespace}")),
+            None => format!("ClusterRoleBinding {name:?}"),
+        };
+        let missing = rules
+            .is_none()
+            .then(|| format!("{}.{GROUP} {role} not found", kind.as_str().unwrap_or_default().to_ascii_lowercase()));
+        for (index, subject) in binding["subjects"].as_array().into_iter().flatten().enumerate() {
             let name = subject["name"].as_str().unwrap_or_default();
+            let mut shown = name.to_owned();
             let key = match subject["kind"].as_str() {
                 Some("User") => format!("u:{name}"),
                 Some("Group") => format!("g:{name}"),
                 Some("ServiceAccount") => {
                     let default = namespace.map(ToString::to_string).unwrap_or_default();
-                    let namespace = subject["namespace"].as_str().unwrap_or(&default);
+                    let namespace = subject["namespace"].as_str().filter(|named| !named.is_empty()).unwrap_or(&default);
+                    shown = format!("{name}/{namespace}");
                     format!("u:system:serviceaccount:{namespace}:{name}")
                 }
                 _ => continue,
             };
-            let grant = Grant { namespace: namespace.cloned(), rules: Arc::clone(rules) };
-            self.by_subject.entry(key).or_default().push(grant);
+            let subject_kind = subject["kind"].as_str().unwrap_or_default();
+            let role_kind = kind.as_str().unwrap_or_default();
+            let source = Source {
+                binding: place,
+                subject: index,
+                text: format!("{bound} of {role_kind} {role} to {subject_kind} {shown:?}"),
+                missing: missing.clone(),
+            };
+            let rules = rules.map_or_else(|| Arc::from([]), Arc::clone);
+            self.by_subject.entry(key).or_default().push(Grant { namespace: namespace.cloned(), rules, source });
         }
     }
 
@@ -281,11 +315,8 @@ impl Grants {
 
     /// All rules that hold for somebody in a namespace.
     pub(crate) fn rules(&self, identity: &Identity, namespace: &str) -> Vec<Rule> {
-        let mut rules: Vec<Rule> = self
-            .of(identity)
-            .filter(|grant| grant.namespace.as_deref().is_none_or(|bound| bound == namespace))
-            .flat_map(|grant| grant.rules.iter().cloned())
-            .collect();
+        let mut rules: Vec<Rule> =
+            self.within(identity, namespace).flat_map(|grant| grant.rules.iter().cloned()).collect();
         if identity.is_master() {
             let all = vec!["*".to_owned()];
             rules.push(Rule { verbs: all.clone(), groups: all.clone(), resources: all.clone(), ..Rule::default() });
@@ -295,12 +326,45 @@ impl Grants {
     }
 
     pub(crate) fn allow(&self, identity: &Identity, wanted: &Attributes<'_>) -> bool {
-        identity.is_master()
-            || self
-                .of(identity)
-                .filter(|grant| grant.namespace.as_deref().is_none_or(|bound| bound == wanted.namespace))
-                .any(|grant| grant.rules.iter().any(|rule| rule.allows(wanted)))
+        identity.is_master() || self.granting(identity, wanted).next().is_some()
     }
+
+    /// As [`Grants::allow`], with the reason.
+    pub(crate) fn judge(&self, identity: &Identity, wanted: &Attributes<'_>) -> Verdict {
+        if identity.is_master() {
+            return Verdict { allowed: true, reason: String::new() };
+        }
+        if let Some(source) = self.granting(identity, wanted).map(|grant| &grant.source).min() {
+            return Verdict { allowed: true, reason: format!("RBAC: allowed by {}", source.text) };
+        }
+        let missing: Vec<&str> = self
+            .within(identity, wanted.namespace)
+            .map(|grant| &grant.source)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .filter_map(|source| source.missing.as_deref())
+            .collect();
+        let reason = match *missing {
+            [] => String::new(),
+            [one] => format!("RBAC: {one}"),
+            _ => format!("RBAC: [{}]", missing.join(", ")),
+        };
+        Verdict { allowed: false, reason }
+    }
+
+    fn granting<'a>(&'a self, identity: &'a Identity, wanted: &'a Attributes<'a>) -> impl Iterator<Item = &'a Grant> {
+        self.within(identity, wanted.namespace).filter(|grant| grant.rules.iter().any(|rule| rule.allows(wanted)))
+    }
+
+    /// What somebody has been given, in a namespace and everywhere.
+    fn within<'a>(&'a self, identity: &'a Identity, namespace: &'a str) -> impl Iterator<Item = &'a Grant> {
+        self.of(identity).filter(move |grant| grant.namespace.as_deref().is_none_or(|bound| bound == namespace))
+    }
+}
+
+fn cluster_roles(store: &Store) -> BTreeMap<String, Arc<Value>> {
+    let all = store.list(&Collection::new(GROUP, "clusterroles"), None).records;
+    all.iter().map(|record| (record.key().name.to_string(), record.value())).collect()
 }
 
 /// The rules of a cluster role, with those of the roles that it collects, and of the ones that those collect.
@@ -331,10 +395,14 @@ fn selects(selector: &Value, object: &Value) -> bool {
 
 /// Refuses what the sender may not do.
 pub(crate) fn authorize(state: &State, identity: &Identity, wanted: &Attributes<'_>) -> Result<(), Failure> {
-    if identity.is_master() || state.grants().allow(identity, wanted) {
+    if identity.is_master() {
         return Ok(());
     }
-    Err(wanted.refusal(identity))
+    let grants = state.grants();
+    if grants.allow(identity, wanted) {
+        return Ok(());
+    }
+    Err(wanted.refusal(identity, &grants.judge(identity, wanted).reason))
 }
 
 /// Nobody may give rights away that they do not have, unless they may `escalate` (roles) or `bind` (bindings).
@@ -357,7 +425,8 @@ pub(crate) fn check_escalation(
                 if object["roleRef"]["kind"] == "ClusterRole" { ("clusterroles", "") } else { ("roles", namespace) };
             let role_name = object["roleRef"]["name"].as_str().unwrap_or_default();
             let key = crate::store::Key::new(&Collection::new(GROUP, plural), role_namespace, role_name);
-            let rules = state.store.get(&key).map(|record| Rule::read_all(&record.value()));
+            let role = state.store.get(&key).map(|record| record.value());
+            let rules = role.map(|role| aggregate(&role, &cluster_roles(&state.store)));
             let Some(rules) = rules else {
                 let allowed = Attributes {
                     verb: "bind",
@@ -388,7 +457,8 @@ pub(crate) fn check_escalation(
     if missing.is_empty() {
         return Ok(());
     }
-    let lines: Vec<String> = missing.iter().map(Rule::text).collect();
+    let lines: BTreeSet<String> = compact(missing).iter().map(Rule::text).collect();
+    let lines: Vec<String> = lines.into_iter().collect();
     let groups: Vec<String> = identity.groups.iter().map(|group| format!("{group:?}")).collect();
     let why = format!(
         "user {:?} (groups=[{}]) is attempting to grant RBAC permissions not currently held:\n{}",
@@ -397,4 +467,21 @@ pub(crate) fn check_escalation(
         lines.join("\n")
     );
     Err(Failure::forbidden(&Subject { group: GROUP, kind: resource, name }, &why))
+}
+
+/// Joins the verbs of rules that are about the same resource.
+fn compact(atoms: Vec<Rule>) -> Vec<Rule> {
+    let mut joined: Vec<Rule> = Vec::new();
+    for mut atom in atoms {
+        let same = joined.iter_mut().find(|rule| {
+            atom.paths.is_empty()
+                && (&rule.groups, &rule.resources, &rule.names, &rule.paths)
+                    == (&atom.groups, &atom.resources, &atom.names, &atom.paths)
+        });
+        match same {
+            Some(rule) => rule.verbs.append(&mut atom.verbs),
+            None => joined.push(atom),
+        }
+    }
+    joined
 }

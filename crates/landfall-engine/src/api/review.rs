@@ -11,6 +11,7 @@ use super::negotiate;
 use super::rbac::Attributes;
 use super::write::read_object;
 use super::{Call, Warnings, cause, token};
+use crate::scheme::Cause;
 
 /// Whether objects of the resource are questions.
 pub(crate) fn is_review(call: &Call<'_>) -> bool {
@@ -20,39 +21,80 @@ pub(crate) fn is_review(call: &Call<'_>) -> bool {
 pub(crate) fn answer(call: &Call<'_>, body: &Bytes, warnings: &mut Warnings) -> Result<Response, Failure> {
     let mut review = read_object(call, body, warnings)?;
     let spec = review["spec"].clone();
-    let status = match call.resource.kind.as_str() {
+    let kind = call.resource.kind.as_str();
+    if call.resource.group == "authorization.k8s.io" && kind != "SelfSubjectRulesReview" {
+        let causes = wrong(kind, &review);
+        if !causes.is_empty() {
+            return Err(Failure::invalid(&call.resource.group, "", "", &causes));
+        }
+    }
+    let status = match kind {
         "SelfSubjectAccessReview" => decide(call, call.identity, &spec),
-        "SubjectAccessReview" | "LocalSubjectAccessReview" => {
-            let identity = subject(&spec);
-            if identity.user.is_empty() && identity.groups.is_empty() {
-                let why = "at least one of user or group must be specified";
-                let cause = cause::invalid("spec.user", &json!(""), why);
-                return Err(Failure::invalid(&call.resource.group, &call.resource.kind, "", &[cause]));
+        "SubjectAccessReview" => decide(call, &subject(&spec), &spec),
+        "LocalSubjectAccessReview" => {
+            let namespace = &call.target.namespace;
+            if review["metadata"]["namespace"].as_str() != Some(namespace) {
+                let why = format!("spec.resourceAttributes.namespace must match namespace: {namespace}");
+                return Err(Failure::bad_request(why));
             }
-            if call.resource.kind == "LocalSubjectAccessReview"
-                && spec["resourceAttributes"]["namespace"].as_str() != Some(&call.target.namespace)
-            {
-                let why = "must match metadata.namespace";
-                let found = &spec["resourceAttributes"]["namespace"];
-                let cause = cause::invalid("spec.resourceAttributes.namespace", found, why);
-                return Err(Failure::invalid(&call.resource.group, &call.resource.kind, "", &[cause]));
-            }
-            decide(call, &identity, &spec)
+            decide(call, &subject(&spec), &spec)
         }
         "SelfSubjectRulesReview" => {
             let namespace = spec["namespace"].as_str().unwrap_or_default();
             if namespace.is_empty() {
                 return Err(Failure::bad_request("no namespace on request"));
             }
+            review["spec"] = json!({});
             rules(call, namespace)
         }
-        "SelfSubjectReview" => json!({"userInfo": call.identity.user_info()}),
+        "SelfSubjectReview" => {
+            review["metadata"]["creationTimestamp"] = call.now().into();
+            json!({"userInfo": call.identity.user_info()})
+        }
         "TokenReview" => review_token(call, &spec),
         _ => return Err(Failure::method_not_allowed()),
     };
-    review["metadata"]["creationTimestamp"] = Value::Null;
+    if review["metadata"].is_null() {
+        review["metadata"] = json!({});
+    }
     review["status"] = status;
     Ok(negotiate::json(StatusCode::CREATED, &review))
+}
+
+/// What is wrong with a question about access.
+fn wrong(kind: &str, review: &Value) -> Vec<Cause> {
+    let spec = &review["spec"];
+    let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
+    let mut causes = Vec::new();
+    if !resource.is_null() && !path.is_null() {
+        let why = "cannot be specified in combination with resourceAttributes";
+        // Kubernetes shows its own struct, whose fields are written so.
+        let found = json!({"Path": path["path"], "Verb": path["verb"]});
+        causes.push(cause::invalid("spec.nonResourceAttributes", &found, why));
+    }
+    if resource.is_null() && path.is_null() {
+        let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        causes.push(cause::invalid("spec.resourceAttributes", &Value::Null, why));
+    }
+    if kind == "SelfSubjectAccessReview" {
+        return causes;
+    }
+    let who = subject(spec);
+    if who.user.is_empty() && who.groups.is_empty() {
+        causes.push(cause::invalid("spec.user", &json!(""), "at least one of user or group must be specified"));
+    }
+    if kind == "LocalSubjectAccessReview" {
+        let (wanted, named) = (&review["metadata"]["namespace"], &resource["namespace"]);
+        if !resource.is_null() && wanted.as_str().unwrap_or_default() != named.as_str().unwrap_or_default() {
+            let found = json!(named.as_str().unwrap_or_default());
+            causes.push(cause::invalid("spec.resourceAttributes.namespace", &found, "must match metadata.namespace"));
+        }
+        if !path.is_null() {
+            let found = json!({"Path": path["path"], "Verb": path["verb"]});
+            causes.push(cause::invalid("spec.nonResourceAttributes", &found, "disallowed on this kind of request"));
+        }
+    }
+    causes
 }
 
 fn subject(spec: &Value) -> Identity {
@@ -85,8 +127,12 @@ fn decide(call: &Call<'_>, identity: &Identity, spec: &Value) -> Value {
         name: &name,
         path: &path,
     };
-    let allowed = call.state.grants().allow(identity, &wanted);
-    json!({"allowed": allowed})
+    let verdict = call.state.grants().judge(identity, &wanted);
+    let mut status = json!({"allowed": verdict.allowed});
+    if !verdict.reason.is_empty() {
+        status["reason"] = verdict.reason.into();
+    }
+    status
 }
 
 fn rules(call: &Call<'_>, namespace: &str) -> Value {

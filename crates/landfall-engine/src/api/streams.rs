@@ -55,6 +55,7 @@ fn refusal(error: AgentError) -> Failure {
             Failure { code: StatusCode::NOT_FOUND, reason: "NotFound", ..Failure::bad_request(message) }
         }
         AgentError::Internal(message) => Failure::internal(message),
+        AgentError::Unreachable(message) => Failure::plain_internal(message),
     }
 }
 

@@ -6,6 +6,7 @@ use http::StatusCode;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
+use super::admission::pods;
 use super::decode;
 use super::failure::{Failure, Subject};
 use super::negotiate::{self, BodyType, body_type};
@@ -186,10 +187,18 @@ pub(crate) fn success(code: StatusCode) -> Response {
 /// Binds a pod to a node: what a scheduler does.
 pub(crate) async fn bind(call: &Call<'_>, binding: &Value, warnings: &mut Warnings) -> Result<Response, Failure> {
     let node = binding["target"]["name"].as_str().unwrap_or_default();
-    if node.is_empty() {
-        let cause = cause::required("target.name", "");
-        return Err(Failure::invalid("", "Binding", &call.target.name, &[cause]));
+    let kind = binding["target"]["kind"].as_str().unwrap_or_default();
+    let mut causes = Vec::new();
+    if !matches!(kind, "" | "Node") {
+        causes.push(cause::not_supported("target.kind", kind, &["Node", "<empty>"]));
     }
+    if node.is_empty() {
+        causes.push(cause::required("target.name", ""));
+    }
+    if !causes.is_empty() {
+        return Err(Failure::invalid("", "Binding", &call.target.name, &causes));
+    }
+    let place = if kind == "Node" { pods::place(call, node) } else { Vec::new() };
     let now = call.now();
     let subject = Subject { group: "", kind: "pods/binding", name: &call.target.name };
     let change = |pod: &mut Value| {
@@ -209,11 +218,20 @@ pub(crate) async fn bind(call: &Call<'_>, binding: &Value, warnings: &mut Warnin
         if let Some(bound) = pod["spec"]["nodeName"].as_str().filter(|bound| !bound.is_empty()) {
             return Err(Failure::conflict(&subject, &format!("pod {name} is already assigned to node {bound:?}")));
         }
+        if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+            return Err(Failure::conflict(&subject, &format!("pod {name} has non-empty .spec.schedulingGates")));
+        }
         pod["spec"]["nodeName"] = node.into();
+        if let Some(status) = pod["status"].as_object_mut() {
+            status.remove("nominatedNodeName");
+        }
         for key in ["annotations", "labels"] {
             for (name, value) in binding["metadata"][key].as_object().into_iter().flatten() {
                 pod["metadata"][key][name] = value.clone();
             }
+        }
+        for (label, value) in &place {
+            pod["metadata"]["labels"][label] = value.clone();
         }
         let mut conditions: Vec<Value> = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
         let scheduled =

@@ -28,7 +28,13 @@ pub(crate) async fn send(server: &Server, method: &str, path: &str, body: Value)
     send_as(server, Identity::component("test"), method, path, body).await
 }
 
-async fn send_as(server: &Server, who: Identity, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
+pub(crate) async fn send_as(
+    server: &Server,
+    who: Identity,
+    method: &str,
+    path: &str,
+    body: Value,
+) -> (StatusCode, Value) {
     let media_type = match method {
         "PATCH" => "application/merge-patch+json",
         _ => "application/json",
@@ -204,13 +210,69 @@ async fn somebody_without_a_role_may_ask_what_is_served_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_request_from_nobody_is_refused_except_for_health() {
+async fn a_request_from_nobody_is_refused_except_for_what_is_public() {
     let server = server().await;
-    for (path, expected) in [("/api/v1/pods", StatusCode::UNAUTHORIZED), ("/readyz", StatusCode::OK)] {
-        let request = Request::builder().uri(path).body(Body::empty()).expect("a request");
+    for (path, token, expected) in [
+        ("/api/v1/pods", None, StatusCode::FORBIDDEN),
+        ("/api/v1/pods", Some("Bearer wrong"), StatusCode::UNAUTHORIZED),
+        ("/apis", None, StatusCode::FORBIDDEN),
+        ("/readyz", None, StatusCode::OK),
+        ("/version", None, StatusCode::OK),
+    ] {
+        let mut request = Request::builder().uri(path);
+        if let Some(token) = token {
+            request = request.header("authorization", token);
+        }
+        let request = request.body(Body::empty()).expect("a request");
         let response = server.router().oneshot(request).await.expect("the router does not fail");
         assert_eq!(response.status(), expected, "{path}");
     }
+}
+
+/// Binds a user to a cluster role in the namespace `default`.
+async fn bind(server: &Server, user: &str, role: &str) {
+    let binding = json!({
+        "metadata": {"generateName": "some-"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user}],
+    });
+    let (code, _) = send(server, "POST", ROLE_BINDINGS, binding).await;
+    assert_eq!(code, StatusCode::CREATED);
+}
+
+const ROLE_BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
+
+#[tokio::test]
+async fn a_refusal_names_the_role_that_is_not_there() {
+    let server = server().await;
+    bind(&server, "alice", "lost").await;
+    let alice = || Identity::new("alice", Vec::<String>::new());
+    let (_, status) = send_as(&server, alice(), "GET", "/api/v1/namespaces/default/pods", Value::Null).await;
+    assert_eq!(
+        status["message"],
+        "pods is forbidden: User \"alice\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\": \
+         RBAC: clusterrole.rbac.authorization.k8s.io \"lost\" not found"
+    );
+}
+
+#[tokio::test]
+async fn nobody_gives_away_what_a_role_collects_from_others() {
+    let server = server().await;
+    let granter = json!({
+        "metadata": {"name": "granter"},
+        "rules": [{"verbs": ["create"], "apiGroups": ["rbac.authorization.k8s.io"], "resources": ["rolebindings"]}],
+    });
+    let (code, _) = send(&server, "POST", "/apis/rbac.authorization.k8s.io/v1/clusterroles", granter).await;
+    assert_eq!(code, StatusCode::CREATED);
+    bind(&server, "alice", "granter").await;
+    let binding = json!({
+        "metadata": {"name": "more"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "alice"}],
+    });
+    let alice = Identity::new("alice", Vec::<String>::new());
+    let (code, status) = send_as(&server, alice, "POST", ROLE_BINDINGS, binding).await;
+    assert_eq!(code, StatusCode::FORBIDDEN, "{status}");
 }
 
 #[tokio::test]

@@ -90,11 +90,18 @@ impl View<'_> {
         next: Option<(&str, Option<usize>)>,
     ) -> Bytes {
         let mut metadata = json!({"resourceVersion": revision.to_string()});
+        // Kubernetes has no structure for such a list, and so nothing that leaves out what is empty.
+        if self.resource.custom && matches!(self.accepted.form, Form::Whole) {
+            metadata["continue"] = "".into();
+        }
         if let Some((token, remaining)) = next {
             metadata["continue"] = token.into();
             if let Some(remaining) = remaining {
                 metadata["remainingItemCount"] = remaining.into();
             }
+        } else if self.resource.custom && matches!(self.accepted.form, Form::Whole) {
+            // Kubernetes has no type for such a list that would leave it out.
+            metadata["continue"] = "".into();
         }
         match self.accepted.form {
             Form::Whole => self.list(records, &metadata),

@@ -3,6 +3,8 @@
 //! Merging, defaulting, admission and validation happen outside any lock; the commit asks for the version that all of
 //! it was based on, and starts over when somebody else was quicker.
 
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use axum::response::Response;
@@ -12,20 +14,26 @@ use rand::Rng as _;
 use serde_json::{Map, Value, json};
 
 use super::admission::Refused;
-use super::decode::{self, Decoded};
+use super::decode::{self, Decoded, Duplicates};
 use super::failure::{Failure, Subject};
 use super::negotiate::{self, BodyType, body_type};
 use super::request::{FieldValidation, field_manager};
 use super::view::stored_as;
-use super::{Call, Warnings, admission, read, subresource};
-use crate::scheme::{Part, apply, merge};
-use crate::store::{CommitError, Draft, Expect, Record};
+use super::{Call, Warnings, admission, cause, read, subresource};
+use crate::scheme::{Cause, Part, Unheeded, apply, merge};
+use crate::store::{CommitError, Draft, Expect, Record, StorageError};
+
+#[cfg(test)]
+mod tests;
 
 /// How often a write starts over when its object changes under it.
 const ATTEMPTS: usize = 10;
 
 /// How often another name is tried when a generated one is taken.
 const GENERATED_NAMES: usize = 8;
+
+/// How many ignored fields a client is warned of by name.
+const IGNORED_NAMED: usize = 10;
 
 /// Letters of generated names: no vowels, so that no words come out, and none that look alike.
 const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -80,15 +88,9 @@ pub(crate) async fn created(
     let dry_run = call.query.dry_run("CreateOptions")?;
     check_namespace(call, &mut object)?;
     let metadata = metadata_mut(&mut object)?;
-    for key in [
-        "resourceVersion",
-        "selfLink",
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-    ] {
+    for key in
+        ["resourceVersion", "selfLink", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"]
+    {
         if key == "resourceVersion"
             && metadata.get(key).and_then(Value::as_str).is_some_and(|version| !version.is_empty())
         {
@@ -109,20 +111,23 @@ pub(crate) async fn created(
 
     let scheme = call.scheme;
     scheme.default(call.resource, &mut object);
+    let unheeded = unheeded(call, &object, None);
     scheme.prepare_create(call.resource, &mut object);
-    let mut admitted = admission::Admitted::default();
-    admission::mutate(call, &mut object, None, &mut admitted)?;
+    admission::mutate(call, &mut object, None)?;
     if tracking == Tracking::Update {
         let manager = field_manager(call.query, call.headers);
         apply::track_update(call.resource, None, &mut object, &manager, "", &call.now());
     }
+    let admitted = admission::allocate(call, &mut object, None)?;
     let attempts = if generated { GENERATED_NAMES } else { 1 };
     for attempt in 1..=attempts {
         let name = text(metadata_mut(&mut object)?, "name");
-        let causes = scheme.validate(call.resource, &object, None, Part::Main);
+        let mut causes = scheme.validate(call.resource, &object, None, Part::Main);
+        add_refusals(&unheeded, &mut causes);
         if !causes.is_empty() {
             return Err(Failure::invalid(&call.resource.group, &call.resource.kind, &name, &causes));
         }
+        warn_of_ignored(&unheeded, warnings);
         admission::check(call, admission::Operation::Create, Some(&object), None, warnings)?;
         let key = call.key_of(&call.target.namespace, &name);
         if dry_run {
@@ -149,15 +154,53 @@ pub(crate) async fn created(
     Err(Failure::internal("every generated name was taken"))
 }
 
+/// What a user asks for that nobody acts on.
+fn unheeded(call: &Call<'_>, new: &Value, old: Option<&Value>) -> Unheeded {
+    if call.identity.is_component() || call.part() == Part::Status {
+        return Unheeded::default();
+    }
+    call.scheme.unheeded(call.resource, new, old)
+}
+
+/// Refuses what nobody can act on, unless the field is refused already.
+fn add_refusals(unheeded: &Unheeded, causes: &mut Vec<Cause>) {
+    for refused in &unheeded.refused {
+        if !causes.iter().any(|cause| refused.field.starts_with(&cause.field)) {
+            causes.push(refused.clone());
+        }
+    }
+}
+
+fn warn_of_ignored(unheeded: &Unheeded, warnings: &mut Warnings) {
+    let ignored = &unheeded.ignored;
+    ignored.iter().take(IGNORED_NAMED).for_each(|text| warnings.add(text));
+    if let Some(more) = ignored.len().checked_sub(IGNORED_NAMED).filter(|more| *more > 0) {
+        warnings.add(format!("{more} more fields are accepted and ignored"));
+    }
+}
+
 /// The object as it is stored.
 pub(crate) fn draft(call: &Call<'_>, mut object: Value) -> Draft {
     call.scheme.convert(call.resource, stored_as(call.scheme, call.resource), &mut object);
     Draft::new(object)
 }
 
+/// Why nothing can be written: most often because the disk is full, which somebody can do something about.
 pub(crate) fn storage(error: &CommitError) -> Failure {
-    let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-    Failure::internal(format!("{error}{source}"))
+    match error {
+        CommitError::Storage(storage @ StorageError::Io { source, .. }) if is_full(source.kind()) => {
+            Failure::insufficient_storage(format!("the disk of the engine is full: {storage}: {source}"))
+        }
+        CommitError::Storage(storage @ StorageError::Io { source, .. }) => {
+            Failure::internal(format!("{error}: {storage}: {source}"))
+        }
+        CommitError::Storage(storage @ StorageError::Closed) => Failure::internal(format!("{error}: {storage}")),
+        CommitError::Conflict { .. } => Failure::internal(error),
+    }
+}
+
+fn is_full(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
 pub(crate) async fn update(call: &Call<'_>, body: &Bytes, warnings: &mut Warnings) -> Result<Response, Failure> {
@@ -255,8 +298,8 @@ fn conflicts_failure(conflicts: &apply::Conflicts) -> Failure {
 /// A patch, read.
 pub(crate) enum Patch {
     Json(json_patch::Patch),
-    Merge(Value),
-    Strategic(Value),
+    Merge(Value, Duplicates),
+    Strategic(Value, Duplicates),
     Apply { applied: Value, force: bool, manager: String },
 }
 
@@ -271,10 +314,9 @@ impl Patch {
             decode::json(body)
                 .map_err(|error| Failure::bad_request(format!("error decoding patch: {}", decode::parse_error(&error))))
         };
-        let as_object = |decoded: Decoded, warnings: &mut Warnings| {
-            check_duplicates(call, &decoded, warnings)?;
+        let as_object = |decoded: Decoded| {
             if decoded.value.is_object() {
-                return Ok(decoded.value);
+                return Ok((decoded.value, decoded.duplicates));
             }
             Err(Failure::bad_request(
                 "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}",
@@ -290,24 +332,24 @@ impl Patch {
                 }
                 serde_json::from_value(operations).map(Self::Json).map_err(|_| Failure::unfit_patch())
             }
-            BodyType::MergePatch => Ok(Self::Merge(as_object(parse(body)?, warnings)?)),
+            BodyType::MergePatch => as_object(parse(body)?).map(|(patch, duplicates)| Self::Merge(patch, duplicates)),
             BodyType::StrategicMergePatch if call.resource.custom => Err(Failure::unsupported_body(
                 "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
             )),
-            BodyType::StrategicMergePatch => Ok(Self::Strategic(as_object(parse(body)?, warnings)?)),
+            BodyType::StrategicMergePatch => {
+                as_object(parse(body)?).map(|(patch, duplicates)| Self::Strategic(patch, duplicates))
+            }
             BodyType::ApplyPatch => {
                 let manager = apply_manager(call)?;
                 let decoded = decode::object(call.scheme, body, written, &call.resource.kind)?;
-                check_duplicates(call, &decoded, warnings)?;
+                refuse_fields(call, &decoded.duplicates, &[], warnings)?;
                 let mut applied = decoded.value;
                 let (version, kind) = (&applied["apiVersion"], &applied["kind"]);
                 if [version, kind].iter().all(|text| text.as_str().unwrap_or_default().is_empty()) {
                     return Err(Failure::bad_request("invalid object type: /, Kind="));
                 }
                 check_type(call, &mut applied)?;
-                if !call.resource.custom
-                    && let Some(why) = apply::untyped(call.resource, &applied)
-                {
+                if let Some(why) = apply::untyped(call.resource, &applied) {
                     return Err(Failure::plain_internal(format!(
                         "failed to create typed patch object ({}/{}; {}, Kind={}): {why}",
                         applied["metadata"]["namespace"].as_str().unwrap_or_default(),
@@ -327,21 +369,36 @@ impl Patch {
                 }
                 // What was applied is remembered as it was sent, without the namespace of the path.
                 check_namespace(call, &mut applied.clone())?;
-                check_fields(call, &applied, warnings)?;
+                let unknown = call.scheme.unknown_fields(call.resource, &applied);
+                refuse_fields(call, &Duplicates::default(), &unknown, warnings)?;
+                check_types(call, &applied).map_err(Failure::bad_request)?;
                 Ok(Self::Apply { applied, force: call.query.flag("force"), manager })
             }
             _ => Err(Failure::unsupported_media_type()),
         }
     }
 
-    /// What was wrong with the object that the patch has made.
-    fn misfit(&self, object: &Value, failure: Failure) -> Failure {
-        if matches!(self, Self::Apply { .. }) {
-            return failure;
+    /// Refuses what the patch has made if it has fields that the kind does not have, or values of wrong types. What was
+    /// applied has been read already.
+    fn check(&self, call: &Call<'_>, object: &Value, warnings: &mut Warnings) -> Result<(), Failure> {
+        let none = Duplicates::default();
+        let (shown, duplicates) = match self {
+            Self::Apply { .. } => return Ok(()),
+            Self::Json(_) => (object.to_string(), &none),
+            Self::Merge(_, duplicates) => (object.to_string(), duplicates),
+            Self::Strategic(patch, duplicates) => (printed(patch), duplicates),
+        };
+        let misfit = |text: &str| {
+            let cause = super::cause::invalid("patch", &shown.as_str().into(), text);
+            Failure::invalid("", "", "", &[cause])
+        };
+        check_types(call, object)
+            .map_err(|message| misfit(message.split_once(": ").map_or(message.as_str(), |(_, text)| text)))?;
+        let unknown = call.scheme.unknown_fields(call.resource, object);
+        match told_fields(call, duplicates, &unknown, warnings)? {
+            Some(refused) => Err(misfit(&refused)),
+            None => Ok(()),
         }
-        let text = failure.message.split_once(": ").map_or("", |(_, text)| text);
-        let cause = super::cause::invalid("patch", &object.to_string().into(), text);
-        Failure::invalid("", "", "", &[cause])
     }
 
     /// The object with the patch.
@@ -351,8 +408,8 @@ impl Patch {
             Self::Json(patch) => {
                 json_patch::patch(&mut object, patch).map_err(|_| Failure::unfit_patch())?;
             }
-            Self::Merge(patch) => merge::json(&mut object, patch),
-            Self::Strategic(patch) => merge::strategic(call.resource, &mut object, patch)
+            Self::Merge(patch, _) => merge::json(&mut object, patch),
+            Self::Strategic(patch, _) => merge::strategic(call.resource, &mut object, patch)
                 .map_err(|error| Failure::plain_internal(error.to_string()))?,
             Self::Apply { applied, force, manager } => {
                 let subresource = &call.target.subresource;
@@ -393,30 +450,35 @@ pub(crate) async fn changed(call: &Call<'_>, change: Change<'_>, warnings: &mut 
         };
         if let Change::Patch(patch) = &change {
             check_type(call, &mut new)?;
-            if !matches!(patch, Patch::Apply { .. }) {
-                check_types(call, &new).map_err(|failure| patch.misfit(&new, failure))?;
-                check_fields(call, &new, warnings)?;
-            }
+            patch.check(call, &new, warnings)?;
         }
         let applied = matches!(&change, Change::Patch(Patch::Apply { .. }));
-        let expected = keep_system_fields(call, &mut new, &live, applied)?;
+        let expected = keep_system_fields(call, &mut new, &live, &change)?;
+        if replaced && expected.is_none() && call.resource.needs_version() {
+            let cause = cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
+            // The place of the kind is taken by the name of the resource, as in Kubernetes.
+            return Err(Failure::invalid(&call.resource.group, &call.resource.plural, &call.target.name, &[cause]));
+        }
         if expected.is_some_and(|version| version != record.revision().to_string()) {
             return Err(Failure::modified(&subject));
         }
         let scheme = call.scheme;
         scheme.default(call.resource, &mut new);
+        let unheeded = unheeded(call, &new, Some(&live));
         scheme.prepare_update(call.resource, &mut new, &live, part);
-        let mut admitted = admission::Admitted::default();
-        admission::mutate(call, &mut new, Some(&live), &mut admitted)?;
+        admission::mutate(call, &mut new, Some(&live))?;
         if !applied {
             let manager = field_manager(call.query, call.headers);
             let subresource = &call.target.subresource;
             apply::track_update(call.resource, Some(&live), &mut new, &manager, subresource, &call.now());
         }
-        let causes = scheme.validate(call.resource, &new, Some(&live), part);
+        let admitted = admission::allocate(call, &mut new, Some(&live))?;
+        let mut causes = scheme.validate(call.resource, &new, Some(&live), part);
+        add_refusals(&unheeded, &mut causes);
         if !causes.is_empty() {
             return Err(Failure::invalid(&call.resource.group, &call.resource.kind, &call.target.name, &causes));
         }
+        warn_of_ignored(&unheeded, warnings);
         admission::check(call, admission::Operation::Update, Some(&new), Some(&live), warnings)?;
         if new == *live {
             return Ok(Outcome::Stored { record, created: false });
@@ -463,7 +525,7 @@ pub(crate) async fn changed(call: &Call<'_>, change: Change<'_>, warnings: &mut 
 fn expected_by_client(change: &Change<'_>) -> bool {
     let object = match change {
         Change::Replace(object) => *object,
-        Change::Patch(Patch::Merge(object) | Patch::Strategic(object)) => object,
+        Change::Patch(Patch::Merge(object, _) | Patch::Strategic(object, _)) => object,
         Change::Patch(Patch::Apply { applied, .. }) => applied,
         Change::Patch(Patch::Json(_)) | Change::With(_) => return false,
     };
@@ -486,8 +548,9 @@ fn keep_system_fields(
     call: &Call<'_>,
     new: &mut Value,
     live: &Value,
-    applied: bool,
+    change: &Change<'_>,
 ) -> Result<Option<String>, Failure> {
+    let applied = matches!(change, Change::Patch(Patch::Apply { .. }));
     check_namespace(call, new)?;
     let live_metadata = live["metadata"].as_object().expect("a stored object has metadata");
     let metadata = metadata_mut(new)?;
@@ -498,7 +561,8 @@ fn keep_system_fields(
         return Err(name_mismatch(&name, &call.target.name));
     }
     let uid = text(metadata, "uid");
-    if !uid.is_empty() && uid != text(live_metadata, "uid") {
+    let other = !uid.is_empty() && uid != text(live_metadata, "uid");
+    if other && matches!(change, Change::Replace(_)) {
         let why = format!(
             "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
             text(live_metadata, "uid")
@@ -507,14 +571,12 @@ fn keep_system_fields(
     }
     let expected = text(metadata, "resourceVersion");
     metadata.remove("selfLink");
-    let mut kept = vec![
-        "resourceVersion",
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-    ];
+    let mut kept =
+        vec!["resourceVersion", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
+    // Validation refuses another one that a patch has made.
+    if !other {
+        kept.push("uid");
+    }
     // An empty list is how a client takes all managers away.
     let reset = metadata
         .get("managedFields")
@@ -547,46 +609,69 @@ pub(crate) fn read_object(call: &Call<'_>, body: &[u8], warnings: &mut Warnings)
     let decoded = decode::object(call.scheme, body, body_type(call.headers), &call.resource.kind)?;
     let mut object = decoded.value.clone();
     check_type(call, &mut object)?;
-    let mut unknown = call.scheme.unknown_fields(call.resource, &object);
-    unknown.extend(decoded.duplicates.iter().map(|path| format!("duplicate field {path:?}")));
-    report_fields(call, &unknown, warnings)?;
-    check_types(call, &object)?;
+    let unknown = call.scheme.unknown_fields(call.resource, &object);
+    refuse_fields(call, &decoded.duplicates, &unknown, warnings)?;
+    check_types(call, &object).map_err(Failure::bad_request)?;
     Ok(object)
 }
 
-fn check_duplicates(call: &Call<'_>, decoded: &Decoded, warnings: &mut Warnings) -> Result<(), Failure> {
-    let duplicates: Vec<String> = decoded.duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
-    report_fields(call, &duplicates, warnings)
+fn check_types(call: &Call<'_>, object: &Value) -> Result<(), String> {
+    call.scheme.check_types(call.resource, object)
 }
 
-/// Reports fields that the kind does not have; defaulting drops them. Values of wrong types are refused.
-fn check_fields(call: &Call<'_>, object: &Value, warnings: &mut Warnings) -> Result<(), Failure> {
-    let unknown = call.scheme.unknown_fields(call.resource, object);
-    report_fields(call, &unknown, warnings)?;
-    check_types(call, object)
+/// Refuses fields that stand twice or that the kind does not have, if the client wants that; defaulting drops them.
+fn refuse_fields(
+    call: &Call<'_>,
+    duplicates: &Duplicates,
+    unknown: &[String],
+    warnings: &mut Warnings,
+) -> Result<(), Failure> {
+    match told_fields(call, duplicates, unknown, warnings)? {
+        None => Ok(()),
+        Some(refused) => Err(Failure::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: {refused}",
+            kind = call.resource.kind,
+            version = call.resource.version,
+        ))),
+    }
 }
 
-fn check_types(call: &Call<'_>, object: &Value) -> Result<(), Failure> {
-    call.scheme.check_types(call.resource, object).map_err(Failure::bad_request)
-}
-
-fn report_fields(call: &Call<'_>, problems: &[String], warnings: &mut Warnings) -> Result<(), Failure> {
-    if problems.is_empty() {
-        return Ok(());
+/// Warns of such fields, or answers why they are refused.
+fn told_fields(
+    call: &Call<'_>,
+    duplicates: &Duplicates,
+    unknown: &[String],
+    warnings: &mut Warnings,
+) -> Result<Option<String>, Failure> {
+    let with_unknown = |texts: Vec<String>| texts.into_iter().chain(unknown.iter().cloned()).collect::<Vec<_>>();
+    let told = with_unknown(duplicates.warnings());
+    if told.is_empty() {
+        return Ok(None);
     }
     match call.query.field_validation()? {
         FieldValidation::Ignore => {}
-        FieldValidation::Warn => problems.iter().for_each(|problem| warnings.add(problem)),
+        FieldValidation::Warn => told.into_iter().for_each(|problem| warnings.add(problem)),
         FieldValidation::Strict => {
-            return Err(Failure::bad_request(format!(
-                "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {}",
-                problems.join(", "),
-                kind = call.resource.kind,
-                version = call.resource.version,
-            )));
+            let refused = with_unknown(duplicates.errors()).join(", ");
+            return Ok(Some(format!("strict decoding error: {refused}")));
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+/// A value as the printer of Kubernetes' language shows it: `map[a:1 b:[c]]`.
+fn printed(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(list) => format!("[{}]", list.iter().map(printed).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let sorted: BTreeMap<_, _> = map.iter().collect();
+            let entries: Vec<_> = sorted.into_iter().map(|(key, value)| format!("{key}:{}", printed(value))).collect();
+            format!("map[{}]", entries.join(" "))
+        }
+        scalar => scalar.to_string(),
+    }
 }
 
 /// An object may leave its kind out, but not say another one.

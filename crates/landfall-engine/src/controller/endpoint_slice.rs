@@ -1,16 +1,18 @@
 //! Says where the pods of a service are: endpoint slices, and Endpoints for those who still read them.
 //!
 //! A service without a selector, and one that is only a name for something outside, is left to its owner.
-//! Not handled: endpoint slices that mirror Endpoints made by hand; the annotation with the time of the last change.
+//! Not handled: endpoint slices that mirror Endpoints made by hand.
 
 mod legacy;
 mod plan;
 #[cfg(test)]
 mod tests;
+mod trigger;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, Patch};
@@ -32,11 +34,13 @@ const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
 pub(super) fn start(context: &Context, cancel: &CancellationToken, tasks: &mut JoinSet<()>) {
-    super::spawn(EndpointSlices { context: context.clone() }, cancel, tasks);
+    super::spawn(EndpointSlices { context: context.clone(), triggers: Mutex::default() }, cancel, tasks);
 }
 
 struct EndpointSlices {
     context: Context,
+    /// By service: the changes that its slices reflect.
+    triggers: Mutex<HashMap<ObjectKey, trigger::Seen>>,
 }
 
 impl Reconciler for EndpointSlices {
@@ -64,6 +68,7 @@ impl Reconciler for EndpointSlices {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Action, ReconcileError> {
         let caches = &self.context.caches;
         let Some(service) = caches.services.get(key) else {
+            self.triggers.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
             // Slices go with their owner; Endpoints have none.
             return self.delete_endpoints(key).await;
         };
@@ -76,8 +81,13 @@ impl Reconciler for EndpointSlices {
         let pods: Vec<plan::Placed> = pods.into_iter().map(|pod| self.placed(pod)).collect();
         let existing = caches.endpoint_slices.owned_by(&service.uid().unwrap_or_default());
         let existing: Vec<_> = existing.into_iter().filter(|slice| is_ours(slice)).collect();
-        self.write_slices(&service, plan::plan(&service, &pods, &existing)).await?;
-        self.write_endpoints(&service, legacy::endpoints(&service, &pods)).await?;
+        let trigger = self.trigger(key, &service, &pods);
+        let mut changes = plan::plan(&service, &pods, &existing);
+        for change in &mut changes {
+            change.caused_at(trigger);
+        }
+        self.write_slices(&service, changes).await?;
+        self.write_endpoints(&service, legacy::endpoints(&service, &pods), trigger).await?;
         Ok(Action::AwaitChange)
     }
 }
@@ -87,6 +97,14 @@ impl EndpointSlices {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
         let node = node.and_then(|node| self.context.caches.nodes.get(&ObjectKey::new("", node)));
         plan::Placed { pod, node }
+    }
+
+    /// When that happened which is to be written down now; none if all of it has been before.
+    fn trigger(&self, key: &ObjectKey, service: &Service, pods: &[plan::Placed]) -> Option<Timestamp> {
+        let seen = trigger::Seen::of(service, pods.iter().map(|placed| &*placed.pod));
+        let mut triggers = self.triggers.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = triggers.insert(key.clone(), seen);
+        triggers.get(key)?.since(before.as_ref())
     }
 
     async fn write_slices(&self, service: &Service, changes: Vec<plan::Change>) -> Result<(), ReconcileError> {
@@ -115,17 +133,23 @@ impl EndpointSlices {
         Ok(())
     }
 
-    async fn write_endpoints(&self, service: &Service, new: Endpoints) -> Result<(), ReconcileError> {
+    async fn write_endpoints(
+        &self,
+        service: &Service,
+        mut new: Endpoints,
+        trigger: Option<Timestamp>,
+    ) -> Result<(), ReconcileError> {
         let all: Api<Endpoints> = api(&self.context, service);
         let cache = &self.context.caches.endpoints;
         let written = match cache.get(&ObjectKey::of(service)) {
-            None => match all.create(&post_params(), &new).await {
+            None => match all.create(&post_params(), trigger::marked(&mut new, trigger)).await {
                 Ok(created) => created,
                 Err(error) if namespace_is_terminating(&error) => return Ok(()),
                 Err(error) => return Err(ReconcileError::request("create endpoints")(error)),
             },
             Some(old) => {
-                let Some(patch) = legacy::changes(&old, &new) else { return Ok(()) };
+                let Some(mut patch) = legacy::changes(&old, &new) else { return Ok(()) };
+                trigger::mark(&mut patch, trigger);
                 replace(&all, &*old, patch).await.map_err(ReconcileError::request("update endpoints"))?
             }
         };

@@ -191,6 +191,8 @@ impl HorizontalPodAutoscalerController {
                 Err(unusable) => {
                     self.recorder.warning(autoscaler, unusable.reason, unusable.cause.clone());
                     failures.push(unusable);
+                    // A metric keeps its place when there is nothing to say of it.
+                    statuses.push(json!({ "type": "" }));
                 }
             }
         }

@@ -47,16 +47,14 @@ pub(crate) struct Timing {
     pub(crate) between_nodes_of_disrupted_zone: Duration,
 }
 
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            period: Duration::from_secs(5),
-            grace: Duration::from_secs(50),
-            startup_grace: Duration::from_mins(1),
-            between_nodes: Duration::from_secs(10),
-            between_nodes_of_disrupted_zone: Duration::from_secs(100),
-        }
-    }
+impl Timing {
+    pub(crate) const DEFAULT: Self = Self {
+        period: Duration::from_secs(5),
+        grace: Duration::from_secs(50),
+        startup_grace: Duration::from_mins(1),
+        between_nodes: Duration::from_secs(10),
+        between_nodes_of_disrupted_zone: Duration::from_secs(100),
+    };
 }
 
 pub(crate) struct NodeLifecycleController {
@@ -186,6 +184,11 @@ impl NodeLifecycleController {
         let unwanted: Vec<&str> =
             monitor::CONDITION_TAINTS.iter().copied().filter(|key| !wanted.contains(key)).collect();
         self.retaint(node, "NoSchedule", &wanted, &unwanted).await?;
+        // Each pod of a large node comes by here several times: mostly there is nothing to look for.
+        let drives_away = matching::taints(node).iter().any(|taint| taint.effect == "NoExecute");
+        if !drives_away && self.tolerating.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            return Ok(Action::AwaitChange);
+        }
         let mut next: Option<Duration> = None;
         for pod in self.context.caches.pods.indexed_by(&node.name_any()) {
             if pod.metadata.deletion_timestamp.is_some() || is_finished(&pod) {

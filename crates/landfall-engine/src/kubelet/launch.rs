@@ -19,8 +19,8 @@ use crate::scheme::quantity::Quantity;
 /// What `PATH` is when neither pod nor catalogue names one: as container images have it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// How long the record of a container that was started may take to arrive.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long the record of a container that was started or stopped may take to arrive.
+pub(super) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Why a container does not run, as its status says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +91,11 @@ impl Launch {
             let grace = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
             let grace = std::time::Duration::from_secs(u64::try_from(grace).unwrap_or_default());
             let stopped = self.sandbox.stop(&self.id, "SIGTERM", grace).await;
+            let has_ended =
+                records.wait_for(|records| !records.iter().any(|record| record.id == self.id && record.is_running()));
+            // Otherwise the worker would see a container that runs and whose hook is over. One that never ends is stopped
+            // again by whatever comes next.
+            drop(tokio::time::timeout(PATIENCE, has_ended).await);
             let message = stopped.err().map_or_else(String::new, |error| error.to_string());
             return Err(Refusal { reason: "PostStartHookError", message });
         }
@@ -150,7 +155,7 @@ impl Launch {
             id: self.id.clone(),
             pod_ip: self.place.pod_ip.clone(),
             container: self.container.clone(),
-            dialer: self.shared.network.dialer(),
+            dialer: self.shared.network.node_dialer(),
         }
     }
 
@@ -228,6 +233,10 @@ impl Launch {
                 .unwrap_or_else(|| "/dev/termination-log".to_owned())
                 .into(),
             termination_message_from_log: message_policy == Some("FallbackToLogsOnError"),
+            no_new_privileges: container
+                .security_context
+                .as_ref()
+                .is_some_and(|context| context.allow_privilege_escalation == Some(false)),
         })
     }
 

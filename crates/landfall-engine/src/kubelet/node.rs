@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::api::machine::NodeFault;
 use crate::context::Context;
 
 /// How often a node says that it is there, and for how long it counts: the kubelet's `nodeLeaseDurationSeconds` = 40, of
@@ -82,18 +83,6 @@ fn default_pods() -> u32 {
 
 fn default_address() -> String {
     "127.0.0.1".to_owned()
-}
-
-/// What is wrong with a node on purpose.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum NodeFault {
-    /// Nothing.
-    #[default]
-    None,
-    /// It is cut off from the control plane; its pods run on.
-    Cut,
-    /// It is off; its pods are dead.
-    Killed,
 }
 
 impl NodeSpec {

@@ -8,13 +8,15 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::plan::{is_sidecar, restarts};
-use crate::runtime::{ContainerRecord, ContainerState, latest};
+use crate::runtime::{ContainerRecord, ContainerState};
 
 /// What the worker knows of a container besides what the runtime recorded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Known {
     /// Why it does not run: reason and message.
     pub(super) waiting: Option<(String, String)>,
+    /// It is being started: until its `postStart` hook is done, nobody is told that it runs.
+    pub(super) starting: bool,
     pub(super) started: bool,
     pub(super) ready: bool,
     /// The image as the catalogue names it.
@@ -92,9 +94,9 @@ fn container_status(
     has_init: bool,
 ) -> ContainerStatus {
     let known = (facts.known)(&container.name);
-    let record = latest(facts.records, &container.name);
-    let of_name: Vec<_> = facts.records.iter().filter(|record| record.name == container.name).collect();
-    let previous = of_name.iter().rev().nth(1).and_then(|record| terminated(record));
+    let told = |record: &&ContainerRecord| record.name == container.name && !(known.starting && record.is_running());
+    let mut newest_first = facts.records.iter().rev().filter(told);
+    let (record, previous) = (newest_first.next(), newest_first.next().and_then(terminated));
     let mut status = ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),

@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::{Agent, pod_folder};
+use crate::api::machine::NodeFault;
 use crate::api::node_agent::{
     AgentError, Command, Connection, ContainerRef, LogOptions, LogSource, LogStream, NodeAgent, PodRef, Session,
 };
@@ -21,16 +22,31 @@ use crate::runtime::{ContainerRecord, Sandbox, latest, log_file};
 /// How often a log is looked at for new lines.
 const POLL: Duration = Duration::from_millis(100);
 
+/// The port of a node agent, as the API server names it when it does not reach one.
+const KUBELET: u16 = 10250;
+
 /// How much is sent at a time.
 const CHUNK: usize = 64 * 1024;
 
 impl NodeAgent for Agent {
     fn log(&self, container: ContainerRef, options: LogOptions) -> BoxFuture<'_, Result<LogStream, AgentError>> {
-        async move { self.open_log(&container, options) }.boxed()
+        async move {
+            let ContainerRef { pod, container: name } = &container;
+            self.reach(&pod.node).map_err(|error| {
+                let path = format!("containerLogs/{}/{}/{name}", pod.namespace, pod.name);
+                AgentError::Unreachable(format!(
+                    "Get \"https://{}:{KUBELET}/{path}\": {error}",
+                    self.address(&pod.node)
+                ))
+            })?;
+            self.open_log(&container, options)
+        }
+        .boxed()
     }
 
     fn exec(&self, container: ContainerRef, command: Command) -> BoxFuture<'_, Result<Session, AgentError>> {
         async move {
+            self.dial(&container.pod.node)?;
             let sandbox = self.sandbox(&container.pod)?;
             let records = sandbox.records().borrow().clone();
             let record = latest(&records, &container.container).filter(|record| record.is_running());
@@ -43,6 +59,7 @@ impl NodeAgent for Agent {
 
     fn connect(&self, pod: PodRef, port: u16) -> BoxFuture<'_, Result<Box<dyn Connection>, AgentError>> {
         async move {
+            self.dial(&pod.node)?;
             let handle = self.shared.handle(&pod.uid).ok_or_else(|| not_found(&pod))?;
             let ip = handle.pod.borrow().as_ref().and_then(|pod| pod.status.as_ref()?.pod_ip.clone());
             let ip = ip.ok_or_else(|| AgentError::BadRequest(format!("pod {} has no address yet", pod.name)))?;
@@ -62,6 +79,24 @@ fn not_found(pod: &PodRef) -> AgentError {
 }
 
 impl Agent {
+    fn address(&self, node: &str) -> &str {
+        self.shared.nodes.get(node).map_or("", |node| &node.spec.address)
+    }
+
+    /// Whether the API server reaches the node agent of a node; if not, why, as the system would put it.
+    fn reach(&self, node: &str) -> Result<(), String> {
+        match self.shared.fault(node) {
+            NodeFault::None => Ok(()),
+            NodeFault::Cut | NodeFault::Killed => {
+                Err(format!("dial tcp {}:{KUBELET}: connect: no route to host", self.address(node)))
+            }
+        }
+    }
+
+    fn dial(&self, node: &str) -> Result<(), AgentError> {
+        self.reach(node).map_err(|error| AgentError::Unreachable(format!("error dialing backend: {error}")))
+    }
+
     fn sandbox(&self, pod: &PodRef) -> Result<Arc<dyn Sandbox>, AgentError> {
         self.shared.handle(&pod.uid).and_then(|handle| handle.sandbox()).ok_or_else(|| not_found(pod))
     }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Agent, Shared};
+use crate::api::machine::NodeFault;
 use crate::api::node_agent::{MetricsSource, NodeUsage, PodUsage, Usage};
 
 /// How often is measured: metrics-server's `--metric-resolution`.
@@ -83,7 +84,13 @@ fn measure(shared: &Shared) {
 impl Agent {
     fn samples(&self) -> Vec<Sample> {
         let samples = self.shared.usage.0.lock().unwrap_or_else(PoisonError::into_inner);
-        samples.values().filter(|sample| sample.usage.is_some()).cloned().collect()
+        let known = |sample: &&Sample| sample.usage.is_some() && self.is_measured(&sample.node);
+        samples.values().filter(known).cloned().collect()
+    }
+
+    /// Nobody can ask a node that is not there.
+    fn is_measured(&self, node: &str) -> bool {
+        self.shared.fault(node) == NodeFault::None
     }
 }
 
@@ -104,7 +111,7 @@ impl MetricsSource for Agent {
                 usage: sum,
             }
         };
-        self.shared.nodes.keys().map(|name| of(name)).collect()
+        self.shared.nodes.keys().filter(|name| self.is_measured(name)).map(|name| of(name)).collect()
     }
 
     fn pods(&self) -> Vec<PodUsage> {

@@ -202,12 +202,7 @@ impl Maker<'_> {
             None => Api::<PersistentVolume>::all(self.context.client.clone()).get_opt(&volume).await.ok().flatten(),
         };
         let found = found.ok_or_else(|| format!("persistentvolume \"{volume}\" not found"))?;
-        let spec = found.spec.as_ref();
-        let path = spec
-            .and_then(|spec| spec.host_path.as_ref().map(|host| host.path.clone()))
-            .or_else(|| spec.and_then(|spec| spec.local.as_ref().map(|local| local.path.clone())));
-        // What another provisioner would have made elsewhere lies in a folder of ours.
-        let path = path.map_or_else(|| self.persistent.join(&volume), PathBuf::from);
+        let path = path_of(&found).unwrap_or_else(|| self.persistent.join(&volume));
         fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(path)
     }
@@ -215,6 +210,14 @@ impl Maker<'_> {
     fn namespace(&self) -> &str {
         self.pod.metadata.namespace.as_deref().unwrap_or_default()
     }
+}
+
+/// Where a volume says that its data lies. None: what another provisioner would have made elsewhere lies in a folder of
+/// ours.
+pub(super) fn path_of(volume: &PersistentVolume) -> Option<PathBuf> {
+    let spec = volume.spec.as_ref()?;
+    let host = spec.host_path.as_ref().map(|host| &host.path);
+    host.or_else(|| spec.local.as_ref().map(|local| &local.path)).map(PathBuf::from)
 }
 
 /// From the cache or, as the pod may be newer than what the cache has seen, from the server.

@@ -1,26 +1,29 @@
 //! The worker of one pod.
 
+mod away;
 mod report;
 mod retry;
+mod start;
+mod stop;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use kube::ResourceExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
-use self::retry::{RETRY, Retry, go_duration};
+use self::retry::{RETRY, Retry};
 use super::environment::Place;
-use super::launch::{self, Launch, Refusal, run_hook, tell};
-use super::node::NodeFault;
-use super::plan::{Standing, is_sidecar, plan};
+use super::launch::{self, Refusal, tell};
+use super::plan::{Standing, plan};
 use super::probe::{self, News, Question, Target};
 use super::status::Known;
 use super::volumes::{Maker, VolumeError, Volumes};
@@ -40,10 +43,15 @@ const REFRESH: Duration = Duration::from_mins(1);
 /// Runs a pod until it is gone, or until cancelled: the pod then runs on.
 pub(super) async fn run(shared: Arc<Shared>, handle: Arc<Handle>, pod: Arc<Pod>, cancel: CancellationToken) {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
-    let host_ip = shared.nodes.get(&node).map(|node| node.spec.address.clone()).unwrap_or_default();
+    let played = shared.nodes.get(&node);
+    let boot = played.map(|node| node.boots.load(Ordering::Acquire)).unwrap_or_default();
+    let host_ip = played.map(|node| node.spec.address.clone()).unwrap_or_default();
     // Unbounded: probers say little, and must not wait for a worker that waits for the API.
     let (tell, news) = mpsc::unbounded_channel();
-    let recorder = shared.recorder.component("kubelet").host(&node);
+    let mut recorder = shared.recorder.component("kubelet").host(&node);
+    if let Some(played) = played {
+        recorder = recorder.muted_by(Arc::clone(&played.away));
+    }
     Worker {
         recorder,
         node,
@@ -64,6 +72,9 @@ pub(super) async fn run(shared: Arc<Shared>, handle: Arc<Handle>, pod: Arc<Pod>,
         failed: None,
         gone: false,
         closed: false,
+        heard_of: false,
+        away: false,
+        boot,
         next: None,
         refreshed: Instant::now(),
         tell,
@@ -95,10 +106,25 @@ struct Worker {
     gone: bool,
     /// Its shim has ended, as nothing will run again.
     closed: bool,
+    /// The node agent knew the pod before its node was last cut off.
+    heard_of: bool,
+    /// The node was not there when last looked at.
+    away: bool,
+    /// Since which of its starts the node has run the pod.
+    boot: u64,
     /// When to look again although nothing has changed.
     next: Option<Instant>,
     refreshed: Instant,
-    tell: mpsc::UnboundedSender<(String, Question, News)>,
+    tell: mpsc::UnboundedSender<Told>,
+}
+
+/// What a prober has found out.
+struct Told {
+    container: String,
+    /// Of the container that was asked: by the time this is heard, it may be another one.
+    id: String,
+    question: Question,
+    news: News,
 }
 
 /// What the worker remembers of a container.
@@ -115,7 +141,6 @@ struct Slot {
     image_error: String,
     /// It must end, and why: a failed probe.
     doomed: Option<Question>,
-    hook_done: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +165,7 @@ enum Done {
 }
 
 impl Worker {
-    async fn work(mut self, mut news: mpsc::UnboundedReceiver<(String, Question, News)>, cancel: CancellationToken) {
+    async fn work(mut self, mut news: mpsc::UnboundedReceiver<Told>, cancel: CancellationToken) {
         let mut pod = self.handle.pod.subscribe();
         let handle = Arc::clone(&self.handle);
         let mut records: Option<watch::Receiver<Records>> = None;
@@ -166,7 +191,7 @@ impl Worker {
                 Some(ended) = self.jobs.join_next() => if let Some(done) = tasks::result(ended) {
                     self.finish(done);
                 },
-                Some((container, question, news)) = news.recv() => self.hear(&container, question, news),
+                Some(told) = news.recv() => self.hear(told),
                 () = changed(&mut records) => {}
                 () = handle.poke.notified() => self.refreshed = Instant::now().checked_sub(REFRESH).unwrap_or_else(Instant::now),
                 () = until(next) => {}
@@ -177,6 +202,7 @@ impl Worker {
 
     fn observe(&mut self, pod: Option<Arc<Pod>>) {
         match pod {
+            _ if self.is_cut_off() => {}
             Some(pod) => {
                 let version = |pod: &Pod| pod.resource_version().and_then(|version| version.parse::<u64>().ok());
                 if version(&pod) >= version(&self.known_by_api) {
@@ -189,14 +215,8 @@ impl Worker {
 
     /// Does what can be done now, and starts what takes time. False: nothing is left to do, ever.
     async fn step(&mut self) -> bool {
-        match self.shared.fault(&self.node) {
-            // It hears nothing and says nothing.
-            NodeFault::Cut => return true,
-            NodeFault::Killed => {
-                self.power_off().await;
-                return true;
-            }
-            NodeFault::None => {}
+        if !self.node_acts().await {
+            return true;
         }
         let pod = Arc::clone(&self.known_by_api);
         let Some(spec) = pod.spec.as_ref() else { return true };
@@ -204,7 +224,10 @@ impl Worker {
         let terminal = matches!(phase, Some("Succeeded" | "Failed"));
         self.begin_ending(&pod, spec, terminal);
         if self.sandbox.is_none() && !self.closed && !self.open(&pod) {
-            self.write(&pod, false).await;
+            // Of one that ran before nothing is known yet; what the API says of it stays until then.
+            if !has_run(&pod) {
+                self.write(&pod, false).await;
+            }
             return true;
         }
         let records = self.sandbox.as_ref().map(|sandbox| sandbox.records().borrow().clone()).unwrap_or_default();
@@ -320,7 +343,7 @@ impl Worker {
                 let ip = host_ip.parse().map_err(|error| format!("the node's address {host_ip}: {error}"));
                 ip.map(|ip| Attachment { ip, netns: None, resolv_conf: None })
             } else {
-                shared.network.attach(&uid, &pod.namespace().unwrap_or_default()).await
+                shared.attach(&uid, &pod).await
             };
             let opened = async {
                 let attachment = attachment?;
@@ -333,6 +356,10 @@ impl Worker {
     }
 
     fn volumes(&mut self, pod: &Arc<Pod>) {
+        // What they show comes from the API.
+        if self.away {
+            return;
+        }
         let due = self.volumes.is_none() || self.refreshed.elapsed() >= REFRESH;
         self.wake(self.refreshed + REFRESH);
         if self.making || !due {
@@ -408,16 +435,15 @@ impl Worker {
                         let id = super::status::container_id(&record.id);
                         let before = statuses.into_iter().find(|status| status.container_id.as_ref() == Some(&id));
                         slot.id.clone_from(&record.id);
-                        slot.hook_done = true;
                         slot.known.started = before.is_some_and(|status| status.started == Some(true));
                         slot.known.ready = before.is_some_and(|status| status.ready);
                         slot.known.image_id = launch::image_id(container.image.as_deref().unwrap_or_default());
                         slot.doomed = None;
                     }
-                    slot.known.waiting = None;
-                    if !slot.hook_done || slot.busy == Some(Busy::Stopping) {
+                    if slot.known.starting || slot.busy == Some(Busy::Stopping) {
                         continue;
                     }
+                    slot.known.waiting = None;
                     if container.startup_probe.is_none() {
                         slot.known.started = true;
                     }
@@ -439,13 +465,14 @@ impl Worker {
                                 id: record.id.clone(),
                                 pod_ip: self.ip.clone().unwrap_or_default(),
                                 container: container.clone(),
-                                dialer: self.shared.network.dialer(),
+                                dialer: self.shared.network.node_dialer(),
                             };
-                            let (tell, name) = (self.tell.clone(), container.name.clone());
+                            let (tell, container, id) = (self.tell.clone(), container.name.clone(), record.id.clone());
                             slot.probers.push(self.jobs.spawn(async move {
                                 probe::ask(question, target, since, |news| {
+                                    let (container, id) = (container.clone(), id.clone());
                                     // The worker that does not listen has ended.
-                                    let _ = tell.send((name.clone(), question, news));
+                                    let _ = tell.send(Told { container, id, question, news });
                                 })
                                 .await;
                                 Done::Probed
@@ -453,6 +480,8 @@ impl Worker {
                         }
                     }
                 }
+                // The one before, while the next is being started.
+                ContainerState::Exited(_) if slot.busy == Some(Busy::Starting) && slot.id != record.id => {}
                 ContainerState::Exited(_) => {
                     slot.stop_probing();
                     slot.known.started = false;
@@ -462,182 +491,6 @@ impl Worker {
                 }
             }
         }
-    }
-
-    fn start(&mut self, pod: &Arc<Pod>, spec: &PodSpec, records: &Records, name: &str) {
-        let init = spec.init_containers.iter().flatten();
-        let Some(container) = spec.containers.iter().chain(init).find(|container| container.name == name) else {
-            return;
-        };
-        let is_init = !spec.containers.iter().any(|container| container.name == name);
-        let Some(sandbox) = self.sandbox.clone() else { return };
-        let (back_off, place) = (self.shared.back_off, self.place());
-        let slot = self.slots.entry(name.to_owned()).or_default();
-        if slot.busy.is_some() {
-            return;
-        }
-        let now = Instant::now();
-        let record = latest(records, name);
-        if let Some((wait, until)) = slot.image_back_off
-            && until > now
-        {
-            let image = container.image.as_deref().unwrap_or_default();
-            let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {}", slot.image_error);
-            if slot.known.waiting.as_ref().is_some_and(|(reason, _)| reason == "ErrImagePull")
-                && until - now < wait.saturating_sub(RETRY)
-            {
-                tell(
-                    &self.recorder,
-                    pod,
-                    name,
-                    is_init,
-                    EventType::Normal,
-                    "BackOff",
-                    &format!("Back-off pulling image \"{image}\""),
-                );
-                tell(&self.recorder, pod, name, is_init, EventType::Warning, "Failed", "Error: ImagePullBackOff");
-                slot.known.waiting = Some(("ImagePullBackOff".to_owned(), message));
-            }
-            // Told as an error for a moment first, as Kubernetes does.
-            let wake = if slot.known.waiting.as_ref().is_some_and(|(reason, _)| reason == "ErrImagePull") {
-                now + RETRY + RETRY
-            } else {
-                until
-            };
-            self.wake(wake.min(until));
-            return;
-        }
-        if let Some(exit) = record.and_then(|record| record.exit()) {
-            let since = Duration::try_from(Timestamp::now().duration_since(exit.finished_at)).unwrap_or_default();
-            let ran = Duration::try_from(exit.finished_at.duration_since(exit.started_at)).unwrap_or_default();
-            if ran >= back_off.most * 2 {
-                slot.back_off = None;
-            }
-            if slot.restarts_at.is_none() {
-                slot.restarts_at = Some(now + slot.back_off.unwrap_or_default().saturating_sub(since));
-            }
-            if let (Some(at), Some(wait)) = (slot.restarts_at.filter(|at| *at > now), slot.back_off) {
-                if slot.known.waiting.as_ref().is_none_or(|(reason, _)| reason != "CrashLoopBackOff") {
-                    let full = format!(
-                        "{}_{}({})",
-                        pod.name_any(),
-                        pod.namespace().unwrap_or_default(),
-                        pod.uid().unwrap_or_default()
-                    );
-                    let text = format!("Back-off restarting failed container {name} in pod {full}");
-                    tell(&self.recorder, pod, name, is_init, EventType::Warning, "BackOff", &text);
-                    let text = format!("back-off {} restarting failed container={name} pod={full}", go_duration(wait));
-                    slot.known.waiting = Some(("CrashLoopBackOff".to_owned(), text));
-                }
-                self.wake(at);
-                return;
-            }
-            slot.back_off = Some(slot.back_off.map_or(back_off.first, |wait| (wait * 2).min(back_off.most)));
-        } else if slot.restarts_at.is_some_and(|at| at > now) {
-            // It could not be started for another reason.
-            if let Some(at) = slot.restarts_at {
-                self.wake(at);
-            }
-            return;
-        }
-        slot.restarts_at = None;
-        slot.busy = Some(Busy::Starting);
-        let before = self.known_by_api.status.as_ref().and_then(|status| {
-            let mut all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-            all.find(|status| status.name == name && status.container_id.is_some())
-                .map(|status| status.restart_count + 1)
-        });
-        let attempt = record.map(|record| record.attempt + 1).or(before.and_then(|count| u32::try_from(count).ok()));
-        slot.id = uuid::Uuid::new_v4().simple().to_string();
-        slot.hook_done = false;
-        slot.stop_probing();
-        slot.doomed = None;
-        slot.known = Known {
-            waiting: slot.known.waiting.take(),
-            image_id: launch::image_id(container.image.as_deref().unwrap_or_default()),
-            ..Known::default()
-        };
-        let launch = Launch {
-            shared: Arc::clone(&self.shared),
-            recorder: self.recorder.clone(),
-            pod: Arc::clone(pod),
-            container: container.clone(),
-            is_init,
-            sandbox,
-            volumes: self.volumes.clone().unwrap_or_default(),
-            place,
-            attempt: attempt.unwrap_or_default(),
-            id: slot.id.clone(),
-        };
-        let name = name.to_owned();
-        self.jobs.spawn(async move {
-            let started = match launch.image() {
-                Ok(entry) => launch.run(entry).await,
-                Err(refusal) => Err(refusal),
-            };
-            Done::Started(name, started)
-        });
-    }
-
-    fn stop(&mut self, pod: &Arc<Pod>, records: &Records, name: &str, question: Option<Question>) {
-        let Some(sandbox) = self.sandbox.clone() else { return };
-        let Some(record) = latest(records, name).filter(|record| record.is_running()) else { return };
-        let spec = pod.spec.clone().unwrap_or_default();
-        let init = spec.init_containers.iter().flatten();
-        let Some(container) = spec.containers.iter().chain(init).find(|container| container.name == name).cloned()
-        else {
-            return;
-        };
-        let is_init = !spec.containers.iter().any(|container| container.name == name);
-        let ending = self.ending;
-        let slot = self.slots.entry(name.to_owned()).or_default();
-        if slot.busy == Some(Busy::Stopping) {
-            return;
-        }
-        slot.busy = Some(Busy::Stopping);
-        slot.stop_probing();
-        slot.known.ready = slot.known.ready && question.is_none();
-        let grace = grace(&spec, &container, question, ending);
-        let text = match question {
-            None => format!("Stopping container {name}"),
-            Some(question) => {
-                let probe = question.name().to_lowercase();
-                format!("Container {name} failed {probe} probe, will be restarted")
-            }
-        };
-        tell(&self.recorder, pod, name, is_init, EventType::Normal, "Killing", &text);
-        let target = Target {
-            sandbox: Arc::clone(&sandbox),
-            id: record.id.clone(),
-            pod_ip: self.ip.clone().unwrap_or_default(),
-            container: container.clone(),
-            dialer: self.shared.network.dialer(),
-        };
-        let lifecycle = container.lifecycle.as_ref();
-        let signal = lifecycle.and_then(|lifecycle| lifecycle.stop_signal.clone()).or_else(|| {
-            let images = self.shared.images.load();
-            images.find(container.image.as_deref().unwrap_or_default())?.stop_signal.clone()
-        });
-        let signal = signal.unwrap_or_else(|| "SIGTERM".to_owned());
-        let hook = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.clone());
-        let (recorder, pod, id, name) = (self.recorder.clone(), Arc::clone(pod), record.id.clone(), name.to_owned());
-        let mut records = sandbox.records();
-        self.jobs.spawn(async move {
-            let begun = Instant::now();
-            if let Some(hook) = hook.filter(|_| !grace.is_zero()) {
-                let ended = records.wait_for(|records| records.iter().any(|record| record.id == id && !record.is_running()));
-                tokio::select! {
-                    result = tokio::time::timeout(grace, run_hook(&hook, &target)) => if let Ok(Err(error)) = result {
-                        info!(container = name, %error, "the preStop hook failed");
-                        tell(&recorder, &pod, &name, is_init, EventType::Warning, "FailedPreStopHook", "PreStopHook failed");
-                    },
-                    _ = ended => {}
-                }
-            }
-            let left = grace.saturating_sub(begun.elapsed()).max(MIN_GRACE);
-            let stopped = sandbox.stop(&id, &signal, left).await;
-            Done::Stopped(name, stopped.map_err(|error| error.to_string()))
-        });
     }
 
     fn finish(&mut self, done: Done) {
@@ -674,8 +527,9 @@ impl Worker {
             }
             Done::Started(name, result) => {
                 let slot = self.slots.entry(name).or_default();
-                slot.busy = None;
-                slot.hook_done = true;
+                // It may be being stopped already.
+                slot.busy = slot.busy.filter(|busy| *busy != Busy::Starting);
+                slot.known.starting = false;
                 match result {
                     Ok(()) => slot.image_back_off = None,
                     Err(refusal) => {
@@ -709,11 +563,12 @@ impl Worker {
         }
     }
 
-    fn hear(&mut self, name: &str, question: Question, news: News) {
+    fn hear(&mut self, Told { container, id, question, news }: Told) {
+        let name = container.as_str();
         let pod = Arc::clone(&self.known_by_api);
         let is_init = !pod.spec.iter().flat_map(|spec| &spec.containers).any(|container| container.name == name);
         let Some(slot) = self.slots.get_mut(name) else { return };
-        if slot.probers.is_empty() {
+        if slot.probers.is_empty() || slot.id != id {
             return;
         }
         match (question, news) {
@@ -731,21 +586,6 @@ impl Worker {
         }
     }
 
-    /// The machine of this node is off: everything is dead, nobody says so.
-    async fn power_off(&mut self) {
-        if let Some(sandbox) = self.sandbox.take() {
-            sandbox.close().await;
-        }
-        for slot in self.slots.values_mut() {
-            slot.stop_probing();
-        }
-        self.jobs.abort_all();
-        while self.jobs.join_next().await.is_some() {}
-        self.slots.clear();
-        self.opening = false;
-        self.making = false;
-    }
-
     fn wake(&mut self, at: Instant) {
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
@@ -759,15 +599,12 @@ impl Slot {
     }
 }
 
-/// How long a container may take to end.
-fn grace(spec: &PodSpec, container: &Container, question: Option<Question>, ending: Option<Ending>) -> Duration {
-    if let Some(ending) = ending {
-        return (ending.since + ending.grace).saturating_duration_since(Instant::now());
-    }
-    let own = question.and_then(|question| question.of(container)?.termination_grace_period_seconds);
-    let seconds = own.or(spec.termination_grace_period_seconds).and_then(|seconds| u64::try_from(seconds).ok());
-    // A sidecar that is no longer needed gets what the pod gets.
-    Duration::from_secs(seconds.unwrap_or(30)).max(if is_sidecar(container) { MIN_GRACE } else { Duration::ZERO })
+/// Whether the API knows of a container of the pod that was started.
+fn has_run(pod: &Pod) -> bool {
+    let statuses = pod.status.iter();
+    let mut all =
+        statuses.flat_map(|status| status.container_statuses.iter().chain(&status.init_container_statuses).flatten());
+    all.any(|status| status.container_id.is_some())
 }
 
 async fn changed(records: &mut Option<watch::Receiver<Records>>) {

@@ -30,7 +30,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use super::GATEWAY;
+use super::{GATEWAY, NODE};
 use crate::runtime::child;
 
 /// The socket in the holder's folder.
@@ -182,8 +182,10 @@ impl Holder {
         };
         let loopback = index(&holder.links, "lo").await?;
         holder.links.link().set(LinkUnspec::new_with_index(loopback).up().build()).execute().await.map_err(told)?;
-        // An address and not only a route, so that the engine's own connections have a source.
-        holder.links.address().add(loopback, GATEWAY.into(), 32).execute().await.map_err(told)?;
+        // Addresses and not only routes, so that the engine's own connections have a source.
+        for address in [GATEWAY, NODE] {
+            holder.links.address().add(loopback, address.into(), 32).execute().await.map_err(told)?;
+        }
         Ok(holder)
     }
 

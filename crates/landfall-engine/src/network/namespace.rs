@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
+use super::NODE;
 use super::dialer::Dial;
 use super::holder::{self, Answer, Attachment, Request};
 use crate::runtime::child::{self, ChildError};
@@ -107,9 +108,15 @@ impl Network {
 
     /// Replaces rules of the packet filter, all or nothing.
     pub(crate) async fn filter(&self, rules: &str) -> Result<(), NetworkError> {
-        let file = self.shared.folder.join("rules.nft");
-        fs::write(&file, rules).map_err(|source| NetworkError::Folder { path: file.clone(), source })?;
-        self.ask("apply the rules of the packet filter", Request::Filter(file)).await.map(drop)
+        let folder = &self.shared.folder;
+        // A file of its own, as several sets of rules may be on their way.
+        let written =
+            tempfile::Builder::new().prefix("rules-").suffix(".nft").tempfile_in(folder).and_then(|mut file| {
+                file.write_all(rules.as_bytes())?;
+                Ok(file)
+            });
+        let file = written.map_err(|source| NetworkError::Folder { path: folder.clone(), source })?;
+        self.ask("apply the rules of the packet filter", Request::Filter(file.path().to_owned())).await.map(drop)
     }
 
     /// Takes the addresses of services, so that one that leads nowhere refuses at once.
@@ -167,6 +174,21 @@ impl Dial for Network {
     fn dial(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
         Box::pin(async move {
             let socket = self.connector().await.map_err(io::Error::other)?;
+            let stream = socket.connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        })
+    }
+}
+
+/// The same network, entered as a node agent does.
+pub(crate) struct FromNode(pub(super) Network);
+
+impl Dial for FromNode {
+    fn dial(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
+        Box::pin(async move {
+            let socket = self.0.connector().await.map_err(io::Error::other)?;
+            socket.bind(SocketAddr::from((NODE, 0)))?;
             let stream = socket.connect(address).await?;
             stream.set_nodelay(true)?;
             Ok(stream)

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 
-use super::{ClusterNetwork, Dialer, NetworkError};
+use super::{ClusterNetwork, Dialer, Level, NetworkError};
 use crate::runtime::NetworkNamespace;
 
 /// A pod's place on the network.
@@ -94,9 +94,28 @@ impl PodNetwork {
         })
     }
 
+    /// The address of a pod that has its place.
+    pub(crate) fn address(&self, uid: &str) -> Option<Ipv4Addr> {
+        self.lock().by_uid.get(uid).copied()
+    }
+
+    /// Cuts the pods of each of these nodes off from everybody else, and nobody but these.
+    pub(crate) async fn isolate(&self, nodes: Vec<BTreeSet<Ipv4Addr>>) -> Result<(), NetworkError> {
+        self.network.isolate(&nodes).await
+    }
+
+    pub(crate) fn level(&self) -> Level {
+        self.network.level()
+    }
+
     /// How the engine reaches a pod.
     pub(crate) fn dialer(&self) -> Dialer {
         self.network.dialer()
+    }
+
+    /// How the node agent reaches a pod of its node.
+    pub(crate) fn node_dialer(&self) -> Dialer {
+        self.network.node_dialer()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Given> {

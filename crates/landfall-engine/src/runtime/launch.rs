@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl::set_no_new_privs;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,8 @@ pub(super) struct Launch {
     /// Written when the container has a mount namespace of its own: its name, by which the processes of the container are
     /// known even when they have left their parents and groups.
     pub(super) namespace: Option<PathBuf>,
+    /// The program, and what it starts, gets no rights from the owner or the capabilities of a file.
+    pub(super) no_new_privileges: bool,
 }
 
 /// Where a process runs.
@@ -133,6 +136,9 @@ fn prepare(launch: &Launch) -> io::Result<()> {
         dup2_stdin(&terminal)?;
         dup2_stdout(&terminal)?;
         dup2_stderr(&terminal)?;
+    }
+    if launch.no_new_privileges {
+        set_no_new_privs()?;
     }
     Ok(())
 }

@@ -1,6 +1,10 @@
 //! Control groups: what a container may use, where this system lets us say so.
 //!
-//! Version 1: a group below our own in the memory and the cpu hierarchy. Version 2: our own group must be delegated to us
+//! All containers are in groups below one group, which has the weight of the whole machine, as Kubernetes' nodes have it
+//! (`kubepods`): what a container asked for is its share of that. Beside the processes of everybody else, the two of 1024
+//! that a container gets which asked for nothing would be next to no time at all on a busy machine.
+//!
+//! Version 1: this group is below our own in the memory and the cpu hierarchy. Version 2: our own group must be delegated to us
 //! with these controllers (a service or scope with `Delegate=yes`); as a group with groups below it may hold no process
 //! (cgroups(7), "no internal processes"), the engine first moves into one of its own.
 //! Not handled: limits without control groups. `RLIMIT_AS` counts address space, which many runtimes reserve by the
@@ -16,6 +20,9 @@ use super::{LimitIsolation, Limits};
 
 /// A period of the processor quota in microseconds: the default of the kubelet and the kernel.
 const PERIOD: u64 = 100_000;
+
+/// The group of all containers, of whichever engine.
+const PODS: &str = "landfall-pods";
 
 /// Where groups can be made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,11 +45,13 @@ impl Cgroups {
             Some(if controller.is_empty() { root.join(group) } else { root.join(controller).join(group) })
         };
         if let (Some(memory), Some(cpu)) = (path("memory"), path("cpu")) {
-            let writable = [&memory, &cpu].into_iter().all(|base| works(base).is_ok());
-            return if writable { Self::V1 { memory, cpu } } else { Self::None };
+            let (memory, cpu) = (memory.join(PODS), cpu.join(PODS));
+            let made = works(&memory).and_then(|()| works(&cpu));
+            let made = made.and_then(|()| fs::write(cpu.join("cpu.shares"), machine().to_string()));
+            return if made.is_ok() { Self::V1 { memory, cpu } } else { Self::None };
         }
-        match path("") {
-            Some(base) if delegate(&base).is_ok() => Self::V2 { base },
+        match path("").map(|own| delegate(&own)) {
+            Some(Ok(base)) => Self::V2 { base },
             _ => Self::None,
         }
     }
@@ -83,8 +92,7 @@ impl Cgroups {
                 if let Some(millis) = limits.cpu_millis {
                     fs::write(both.join("cpu.max"), format!("{} {PERIOD}", quota(millis)))?;
                 }
-                // From 2..262144 to 1..10000 (KEP-2254).
-                fs::write(both.join("cpu.weight"), (1 + (shares(limits) - 2) * 9999 / 262_142).to_string())?;
+                fs::write(both.join("cpu.weight"), weight(shares(limits)).to_string())?;
             }
             _ => {}
         }
@@ -150,15 +158,34 @@ fn shares(limits: &Limits) -> u64 {
     (millis * 1024 / 1000).clamp(2, 262_144)
 }
 
+/// What all processors of this machine weigh.
+fn machine() -> u64 {
+    let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (count as u64 * 1024).clamp(2, 262_144)
+}
+
+/// Shares of version 1 as the weight of version 2: from 2..262144 to 1..10000 (KEP-2254).
+fn weight(shares: u64) -> u64 {
+    1 + (shares - 2) * 9999 / 262_142
+}
+
+/// Makes the group of all containers, if groups can be made in it.
 fn works(base: &Path) -> io::Result<()> {
-    let trial = base.join(format!("landfall-trial-{}", std::process::id()));
+    fs::create_dir_all(base)?;
+    let trial = base.join(format!("trial-{}", std::process::id()));
     fs::create_dir(&trial)?;
     fs::remove_dir(&trial)
 }
 
-fn delegate(base: &Path) -> io::Result<()> {
-    let own = base.join("landfall-engine");
-    fs::create_dir_all(&own)?;
-    fs::write(own.join("cgroup.procs"), std::process::id().to_string())?;
-    fs::write(base.join("cgroup.subtree_control"), "+cpu +memory")
+/// Makes the group of all containers below `own`, which nobody is in afterwards.
+fn delegate(own: &Path) -> io::Result<PathBuf> {
+    let engine = own.join("landfall-engine");
+    fs::create_dir_all(&engine)?;
+    fs::write(engine.join("cgroup.procs"), std::process::id().to_string())?;
+    fs::write(own.join("cgroup.subtree_control"), "+cpu +memory")?;
+    let base = own.join(PODS);
+    fs::create_dir_all(&base)?;
+    fs::write(base.join("cpu.weight"), weight(machine()).to_string())?;
+    fs::write(base.join("cgroup.subtree_control"), "+cpu +memory")?;
+    Ok(base)
 }

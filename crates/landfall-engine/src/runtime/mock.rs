@@ -1,8 +1,13 @@
 //! Containers that are only said to run: for ten thousand pods in one process, and for faults that real programs do not
-//! have at the right moment.
+//! have at the right moment (`faulty`, in tests).
 
-use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+#[cfg(test)]
+pub(crate) mod faulty;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,50 +22,40 @@ use super::{
 };
 use crate::api::node_agent::{Command, Output, Session};
 
-/// What a container does instead of what it should.
-#[expect(dead_code, reason = "drills plan faults, and are not there yet")]
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// It cannot be started.
-    Fail(String),
-    /// Starting it takes for ever.
-    Block,
-    /// It ends right after its start with this code.
-    Exit(i32),
-    /// It does not heed the signal to end.
-    Leak,
-}
-
 /// Remembers nothing after the engine has gone.
-#[derive(Debug, Default)]
 pub(crate) struct MockRuntime {
-    pods: Mutex<HashMap<String, Arc<MockSandbox>>>,
-    script: Arc<Script>,
+    /// The volumes of pods are made, whoever reads them.
+    folder: PathBuf,
+    pods: Arc<Pods>,
 }
 
-/// The faults to come, by pod (`namespace/name`) and container.
-#[derive(Debug, Default)]
-struct Script(Mutex<HashMap<(String, String), VecDeque<Fault>>>);
+/// By uid.
+type Pods = Mutex<HashMap<String, Arc<MockSandbox>>>;
 
-impl Script {
-    fn next(&self, pod: &str, container: &str) -> Option<Fault> {
-        let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        faults.get_mut(&(pod.to_owned(), container.to_owned()))?.pop_front()
-    }
-}
-
-#[expect(dead_code, reason = "drills plan faults, and are not there yet")]
 impl MockRuntime {
-    /// The next start of this container, of those that no earlier call spoke of, has this fault.
-    pub(crate) fn plan(&self, pod: &str, container: &str, fault: Fault) {
-        let mut faults = self.script.0.lock().unwrap_or_else(PoisonError::into_inner);
-        faults.entry((pod.to_owned(), container.to_owned())).or_default().push_back(fault);
+    /// A runtime whose pods have their files in `folder`. What an earlier one has left there is deleted.
+    pub(crate) fn start(folder: &Path) -> Result<Self, RuntimeError> {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(RuntimeError::file("remove the folder", folder)(error));
+            }
+            _ => fs::create_dir_all(folder).map_err(RuntimeError::file("create the folder", folder))?,
+        }
+        Ok(Self { folder: folder.to_path_buf(), pods: Arc::default() })
     }
 
-    /// A running container ends by itself. False when there is none.
-    pub(crate) fn end(&self, uid: &str, container: &str, code: i32) -> bool {
-        let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        pods.get(uid).is_some_and(|sandbox| sandbox.end(|record| record.name == container, code))
+    fn sandbox(&self, sandbox: PodSandbox) -> Arc<MockSandbox> {
+        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = pods.entry(sandbox.uid).or_insert_with_key(|uid| {
+            let records = watch::Sender::new(Arc::from([]));
+            Arc::new(MockSandbox {
+                uid: uid.clone(),
+                folder: self.directory(uid),
+                records,
+                pods: Arc::clone(&self.pods),
+            })
+        });
+        Arc::clone(opened)
     }
 }
 
@@ -74,31 +69,21 @@ impl Runtime for MockRuntime {
     }
 
     fn open(&self, sandbox: PodSandbox) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, RuntimeError>> {
-        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        let opened = pods.entry(sandbox.uid).or_insert_with(|| {
-            Arc::new(MockSandbox {
-                pod: format!("{}/{}", sandbox.namespace, sandbox.name),
-                records: watch::Sender::new(Arc::from([])),
-                leaking: Mutex::default(),
-                script: Arc::clone(&self.script),
-            })
-        });
-        let opened: Arc<dyn Sandbox> = Arc::clone(opened) as Arc<dyn Sandbox>;
+        let opened: Arc<dyn Sandbox> = self.sandbox(sandbox);
         std::future::ready(Ok(opened)).boxed()
     }
 
     fn directory(&self, uid: &str) -> PathBuf {
-        std::env::temp_dir().join("landfall-mock").join(uid)
+        self.folder.join(uid)
     }
 }
 
-#[derive(Debug)]
 struct MockSandbox {
-    pod: String,
+    uid: String,
+    folder: PathBuf,
     records: watch::Sender<Records>,
-    /// Ids of containers that heed no signal.
-    leaking: Mutex<Vec<String>>,
-    script: Arc<Script>,
+    /// It is one of these until it is removed.
+    pods: Arc<Pods>,
 }
 
 impl MockSandbox {
@@ -130,17 +115,7 @@ impl MockSandbox {
         found
     }
 
-    async fn run(&self, spec: ContainerSpec) -> Result<(), RuntimeError> {
-        let fault = self.script.next(&self.pod, &spec.name);
-        match &fault {
-            Some(Fault::Fail(why)) => return Err(RuntimeError::Refused(why.clone())),
-            Some(Fault::Block) => std::future::pending().await,
-            Some(Fault::Leak) => {
-                self.leaking.lock().unwrap_or_else(PoisonError::into_inner).push(spec.id.clone());
-            }
-            Some(Fault::Exit(_)) | None => {}
-        }
-        let id = spec.id.clone();
+    fn run(&self, spec: ContainerSpec) {
         self.change(|records| {
             records.retain(|record| record.name != spec.name || record.attempt + 1 == spec.attempt);
             let state = ContainerState::Running { pid: 0, ticks: 0, started_at: Timestamp::now() };
@@ -152,28 +127,18 @@ impl MockSandbox {
                 state,
             });
         });
-        if let Some(Fault::Exit(code)) = fault {
-            self.end(|record| record.id == id, code);
-        }
-        Ok(())
     }
 }
 
 impl Sandbox for MockSandbox {
     fn start(&self, container: ContainerSpec) -> BoxFuture<'_, Result<(), RuntimeError>> {
-        self.run(container).boxed()
+        self.run(container);
+        std::future::ready(Ok(())).boxed()
     }
 
-    fn stop<'a>(&'a self, id: &'a str, _signal: &'a str, grace: Duration) -> BoxFuture<'a, Result<(), RuntimeError>> {
-        async move {
-            let leaks = self.leaking.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|leaking| leaking == id);
-            if leaks {
-                tokio::time::sleep(grace).await;
-            }
-            self.end(|record| record.id == id, if leaks { 137 } else { 143 });
-            Ok(())
-        }
-        .boxed()
+    fn stop<'a>(&'a self, id: &'a str, _signal: &'a str, _grace: Duration) -> BoxFuture<'a, Result<(), RuntimeError>> {
+        self.end(|record| record.id == id, 143);
+        std::future::ready(Ok(())).boxed()
     }
 
     fn records(&self) -> watch::Receiver<Records> {
@@ -204,6 +169,15 @@ impl Sandbox for MockSandbox {
     }
 
     fn remove(&self) -> BoxFuture<'_, Result<(), RuntimeError>> {
-        std::future::ready(Ok(())).boxed()
+        async {
+            self.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.uid);
+            match tokio::fs::remove_dir_all(&self.folder).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(RuntimeError::file("remove the folder", &self.folder)(error))
+                }
+                _ => Ok(()),
+            }
+        }
+        .boxed()
     }
 }

@@ -7,6 +7,7 @@
 mod container;
 mod exec;
 pub(super) mod protocol;
+mod terminal;
 
 use std::cell::RefCell;
 use std::collections::HashMap;

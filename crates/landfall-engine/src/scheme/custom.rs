@@ -58,6 +58,7 @@ pub(super) fn resources(definition: &Value) -> Vec<Resource> {
                 .flatten()
                 .map(|field| text(field, "jsonPath").trim_start_matches('.').to_owned())
                 .collect(),
+            deprecation: deprecation(spec, version),
             schema,
             types: Arc::new(types),
             root,
@@ -66,6 +67,24 @@ pub(super) fn resources(definition: &Value) -> Vec<Resource> {
         }
     };
     versions().filter(|version| version["served"] == json!(true)).map(resource).collect()
+}
+
+/// What is said of a deprecated version: its own words, or which version to use.
+fn deprecation(spec: &Value, version: &Value) -> Option<String> {
+    if version["deprecated"] != json!(true) {
+        return None;
+    }
+    if let Some(warning) = version["deprecationWarning"].as_str() {
+        return Some(warning.to_owned());
+    }
+    let (group, kind) = (spec["group"].as_str()?, spec["names"]["kind"].as_str()?);
+    let name = version["name"].as_str()?;
+    let fit = |other: &&Value| other["served"] == json!(true) && other["deprecated"] != json!(true);
+    let better = spec["versions"].as_array()?.iter().filter(fit).filter_map(|other| other["name"].as_str());
+    let best =
+        better.filter(|other| version_order(other) < version_order(name)).min_by_key(|other| version_order(other));
+    let advice = best.map(|best| format!("; use {group}/{best} {kind}")).unwrap_or_default();
+    Some(format!("{group}/{name} {kind} is deprecated{advice}"))
 }
 
 fn subresources(version: &Value, group: &str, kind: &str) -> Vec<Subresource> {

@@ -6,10 +6,13 @@ use super::quantity::Quantity;
 use super::types::{Field, Shape, Types, Zero};
 use super::{Resource, Type};
 
-/// Fields that the kind does not have, in the order of the object.
+/// Fields that the kind does not have, in the order of the object; of custom resources in the order of their paths.
 pub(super) fn unknown_fields(resource: &Resource, object: &Value) -> Vec<String> {
     let mut found = Vec::new();
     unknown_in(&resource.types, &Shape::Struct(resource.root), object, "", false, &mut found);
+    if resource.custom {
+        found.sort_unstable();
+    }
     found
 }
 
@@ -229,6 +232,13 @@ pub(super) fn normalize_in(types: &Types, shape: &Shape, value: &mut Value) {
             }
             for field in of.fields.iter().filter(|field| field.zero == Zero::Kept) {
                 let zero = match field.shape {
+                    // Kubernetes stores no difference between an empty list and none.
+                    Shape::List(_) | Shape::Map(_) => {
+                        if object.get(&field.name).is_none_or(is_zero) {
+                            object.insert(field.name.clone(), Value::Null);
+                        }
+                        continue;
+                    }
                     Shape::String => Value::from(""),
                     Shape::Int32 | Shape::Int64 => Value::from(0),
                     Shape::Boolean => Value::from(false),

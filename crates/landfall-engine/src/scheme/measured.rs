@@ -32,6 +32,7 @@ fn resource(plural: &str, kind: &str, namespaced: bool) -> Arc<Resource> {
         custom: false,
         printer_columns: Vec::new(),
         selectable_fields: Vec::new(),
+        deprecation: None,
         schema: None,
         types: Arc::new(Types { list: vec![root] }),
         root: 0,

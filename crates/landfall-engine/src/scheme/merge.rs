@@ -94,12 +94,14 @@ fn merge_map(
         });
         match (value, target.get_mut(name)) {
             (Value::Object(patch), Some(Value::Object(target))) => merge_map(types, inner, target, patch)?,
+            // With nothing there to direct, Kubernetes drops all that stands beside a directive, also beside `replace`.
+            (Value::Object(patch), _) if patch.contains_key(DIRECTIVE) => {
+                target.shift_remove(name);
+            }
             (Value::Object(patch), _) => {
                 let mut fresh = Map::new();
                 merge_map(types, inner, &mut fresh, patch)?;
-                if patch.get(DIRECTIVE).and_then(Value::as_str) != Some("delete") {
-                    target.insert(name.clone(), Value::Object(fresh));
-                }
+                target.insert(name.clone(), Value::Object(fresh));
             }
             (Value::Array(patch), existing) => {
                 let existing = match existing {
@@ -245,4 +247,24 @@ fn sort(target: &mut Vec<Value>, order: &[Value], original: &[Value], field: Opt
         target.push(item);
     }
     target.extend(others);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::scheme::Scheme;
+
+    #[test]
+    fn a_directive_with_nothing_to_direct_drops_what_stands_beside_it() {
+        let scheme = Scheme::builtin();
+        let deployments = scheme.resource("apps", "v1", "deployments").expect("it is served");
+        let before = json!({"spec": {"template": {"spec": {"dnsPolicy": "Default"}}}});
+        let mut target = before.clone();
+        let selector = json!({"$patch": "replace", "zone": "a"});
+        let patch = json!({"spec": {"template": {"spec": {"nodeSelector": selector}}}});
+        strategic(deployments, &mut target, &patch).expect("it is a patch");
+        assert_eq!(target, before);
+    }
 }

@@ -90,12 +90,7 @@ pub(super) fn prepare_create(resource: &Resource, object: &mut Value) {
         metadata.remove("deletionGracePeriodSeconds");
         if counts_generation(resource) {
             metadata.insert("generation".to_owned(), json!(1));
-        } else {
-            metadata.remove("generation");
         }
-    }
-    if resource.group.is_empty() && resource.kind == "Service" {
-        families(fields);
     }
     if resource.group.is_empty() && resource.kind == "Namespace" {
         hold_namespace(fields);
@@ -160,6 +155,7 @@ fn reset_status(resource: &Resource, fields: &mut Map<String, Value>) {
                 .flatten()
                 .filter(|version| version.get("storage") == Some(&json!(true)))
                 .filter_map(|version| version.get("name").cloned())
+                .take(1)
                 .collect();
             fields.insert("status".to_owned(), json!({ "storedVersions": stored }));
         }
@@ -187,16 +183,6 @@ fn empty_status(resource: &Resource) -> Value {
         }
     }
     Value::Object(status)
-}
-
-/// A service has one address family here: every network of the engine is IPv4.
-fn families(fields: &mut Map<String, Value>) {
-    if let Some(spec) = fields.get_mut("spec").and_then(Value::as_object_mut)
-        && spec.get("type") != Some(&json!("ExternalName"))
-    {
-        spec.entry("ipFamilies").or_insert_with(|| json!(["IPv4"]));
-        spec.entry("ipFamilyPolicy").or_insert_with(|| json!("SingleStack"));
-    }
 }
 
 /// `Guaranteed`, `Burstable` or `BestEffort`, by the requests and limits for processor and memory.
@@ -249,6 +235,7 @@ pub(super) fn prepare_update(resource: &Resource, new: &mut Value, old: &Value, 
         replace(fields, old, "spec");
     }
     if part == Part::Main && resource.kind == "Service" && resource.group.is_empty() {
+        drop_unfit(fields, old);
         keep_service_addresses(fields, old);
     }
     if part == Part::Main && resource.group == "apps" && resource.kind == "DaemonSet" {
@@ -298,6 +285,24 @@ fn keep_metadata(resource: &Resource, fields: &mut Map<String, Value>, old: &Val
             if let Some(value) = value {
                 metadata.insert(name.to_owned(), value);
             }
+        }
+    }
+}
+
+/// What only services of the old type have goes with the type, unless the client has changed it.
+fn drop_unfit(fields: &mut Map<String, Value>, old: &Value) {
+    let Some(spec) = fields.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let is = |kind: &str| spec.get("type").and_then(Value::as_str) == Some(kind);
+    let mut unfit = Vec::new();
+    if !is("LoadBalancer") {
+        unfit.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
+    }
+    if !is("LoadBalancer") && !is("NodePort") && spec.get("externalIPs").is_none() {
+        unfit.push("externalTrafficPolicy");
+    }
+    for name in unfit {
+        if spec.get(name) == old.get("spec").and_then(|old| old.get(name)) {
+            spec.shift_remove(name);
         }
     }
 }

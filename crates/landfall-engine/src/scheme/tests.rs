@@ -33,9 +33,9 @@ fn masked(mut object: Value) -> Value {
         metadata.remove("finalizers");
     }
     if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
-        spec.remove("clusterIP");
-        spec.remove("clusterIPs");
-        spec.remove("taints");
+        for name in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "taints"] {
+            spec.remove(name);
+        }
     }
     if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
         status.remove("lastPhaseTransitionTime");
@@ -69,7 +69,7 @@ fn new_objects_get_the_defaults_that_kubernetes_gives_them() {
 fn a_refusal_names_what_kubernetes_names() {
     let scheme = Scheme::builtin();
     let mut wrong = Vec::new();
-    for one in recorded("refused.json") {
+    for one in recorded("refused.json").into_iter().chain(recorded("refused-by-field.json")) {
         let mut object = one["sent"].clone();
         let resource = resource_of(&scheme, &object);
         let causes = match scheme.check_types(resource, &object) {
@@ -328,6 +328,10 @@ fn a_custom_resource_is_pruned_and_defaulted_by_its_schema() {
     assert_eq!(table::cells(resource, &object, jiff::Timestamp::UNIX_EPOCH), [json!("g"), json!(3)]);
 }
 
+/// Said when rules were not asked about values that their expressions could not read.
+const UNCHECKED: &str = "<nil>: Invalid value: null: some validation rules were not checked because the object was \
+                         invalid; correct the existing errors to complete validation";
+
 #[test]
 fn a_custom_resource_is_refused_by_its_schema_and_its_rules() {
     let scheme = gadgets();
@@ -336,7 +340,7 @@ fn a_custom_resource_is_refused_by_its_schema_and_its_rules() {
         let causes = scheme.validate(resource, &gadget(&spec), None, Part::Main);
         assert_eq!(causes.iter().map(Cause::text).collect::<Vec<_>>(), expected, "{spec}");
     };
-    check(json!({ "size": 3 }), &["spec.colour: Required value"]);
+    check(json!({ "size": 3 }), &["spec.colour: Required value", UNCHECKED]);
     check(
         json!({ "colour": "Red", "size": 3 }),
         &[r#"spec.colour: Invalid value: "Red": spec.colour in body should match '^[a-z]+$'"#],
@@ -417,4 +421,85 @@ fn a_stateful_set_mounts_what_its_claims_become() {
     scheme.default(sets, &mut object);
     scheme.prepare_create(sets, &mut object);
     assert_eq!(scheme.validate(sets, &object, None, Part::Main), Vec::new());
+}
+
+#[test]
+fn a_deprecated_version_says_which_one_to_use() {
+    let version = |name: &str, deprecated: bool| json!({ "name": name, "served": true, "deprecated": deprecated });
+    let definition = |versions: Value| json!({ "spec": { "group": "example.com", "names": { "kind": "Widget", "plural": "widgets" }, "versions": versions } });
+    let warning = |versions: Value, of: &str| {
+        let definition = definition(versions);
+        let scheme = Scheme::builtin().with_custom(std::iter::once(&definition));
+        scheme.resource("example.com", of, "widgets").expect("it is served").deprecation.clone()
+    };
+    let both = json!([version("v1beta1", true), version("v1", false), version("v1alpha1", false)]);
+    assert_eq!(
+        warning(both.clone(), "v1beta1").as_deref(),
+        Some("example.com/v1beta1 Widget is deprecated; use example.com/v1 Widget")
+    );
+    assert_eq!(warning(both, "v1"), None);
+    let newest = json!([version("v1beta1", false), version("v1", true)]);
+    assert_eq!(warning(newest, "v1").as_deref(), Some("example.com/v1 Widget is deprecated"));
+    let mut own = json!([version("v1", true)]);
+    own[0]["deprecationWarning"] = json!("gone soon");
+    assert_eq!(warning(own, "v1").as_deref(), Some("gone soon"));
+}
+
+#[test]
+fn rules_are_asked_only_about_values_of_the_right_types() {
+    let schema = json!({ "type": "object", "properties": { "spec": {
+        "type": "object",
+        "required": ["engine"],
+        "x-kubernetes-validations": [{ "rule": "self.members <= 5", "message": "too many" }],
+        "properties": {
+            "engine": { "type": "string", "enum": ["a", "b"] },
+            "members": { "type": "integer", "maximum": 9 },
+        },
+    } } });
+    let definition = json!({ "spec": { "group": "example.com", "scope": "Namespaced",
+        "names": { "kind": "Widget", "plural": "widgets" },
+        "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": schema },
+            "subresources": { "scale": { "specReplicasPath": ".spec.members", "statusReplicasPath": ".status.n" } } }],
+    } });
+    let scheme = Scheme::builtin().with_custom(std::iter::once(&definition));
+    let resource = scheme.resource("example.com", "v1", "widgets").expect("it is served");
+    let check = |spec: Value, expected: &[&str]| {
+        let object = json!({ "apiVersion": "example.com/v1", "kind": "Widget",
+            "metadata": { "name": "w", "namespace": "default" }, "spec": spec });
+        let causes = scheme.validate(resource, &object, None, Part::Main);
+        assert_eq!(causes.iter().map(Cause::text).collect::<Vec<_>>(), expected);
+    };
+    check(
+        json!({ "engine": "a", "members": 10 }),
+        &[
+            "spec.members: Invalid value: 10: spec.members in body should be less than or equal to 9",
+            "spec: Invalid value: too many",
+        ],
+    );
+    check(json!({ "members": 1 }), &["spec.engine: Required value", UNCHECKED]);
+    check(
+        json!({ "engine": 1, "members": "3" }),
+        &[
+            r#"spec.engine: Invalid value: "integer": spec.engine in body must be of type string: "integer""#,
+            r#"spec.engine: Unsupported value: 1: supported values: "a", "b""#,
+            r#"spec.members: Invalid value: "string": spec.members in body must be of type integer: "string""#,
+            ".spec.members: Invalid value: 0: .spec.members accessor error: 3 is of the type string, expected int64",
+            UNCHECKED,
+        ],
+    );
+}
+
+#[test]
+fn what_only_a_load_balancer_has_goes_when_a_service_is_none_any_more() {
+    let scheme = Scheme::builtin();
+    let services = scheme.by_kind("", "v1", "Service").expect("services are built in");
+    let of = |kind: &str| {
+        json!({
+            "metadata": { "name": "web", "namespace": "default" },
+            "spec": { "type": kind, "externalTrafficPolicy": "Cluster", "allocateLoadBalancerNodePorts": true },
+        })
+    };
+    let mut new = of("ClusterIP");
+    scheme.prepare_update(services, &mut new, &of("LoadBalancer"), Part::Main);
+    assert_eq!(new["spec"], json!({ "type": "ClusterIP" }));
 }

@@ -1,12 +1,18 @@
 //! What objects must be: same reason, same field, same words as Kubernetes.
 
+mod admission;
+mod autoscaler;
 mod custom;
+mod format;
 mod immutable;
 mod metadata;
 pub(crate) mod names;
+mod network;
 mod pod;
 mod policy;
+mod quota;
 mod service;
+mod storage;
 mod structure;
 mod workload;
 
@@ -126,6 +132,37 @@ impl Findings {
         self.with_value(Reason::Duplicate, field, value, "");
     }
 
+    pub(super) fn not_found(&mut self, field: &str, value: &Value) {
+        self.with_value(Reason::NotFound, field, value, "");
+    }
+
+    /// A value that is there must be one of these.
+    pub(super) fn choice(&mut self, field: &str, value: &Value, choices: &[&str]) {
+        if value.as_str().is_some_and(|text| !text.is_empty() && !choices.contains(&text)) {
+            self.not_supported(field, value, choices);
+        }
+    }
+
+    pub(super) fn not_negative(&mut self, field: &str, value: &Value) {
+        if value.as_i64().is_some_and(|number| number < 0) {
+            self.invalid(field, value, "must be greater than or equal to 0");
+        }
+    }
+
+    /// The number of a port.
+    pub(super) fn port(&mut self, field: &str, value: &Value) {
+        if !value.as_i64().is_some_and(|number| (1..=65535).contains(&number)) {
+            self.invalid(field, value, "must be between 1 and 65535, inclusive");
+        }
+    }
+
+    pub(super) fn address(&mut self, field: &str, text: &str) {
+        if text.parse::<std::net::IpAddr>().is_err() {
+            let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            self.invalid(field, &Value::from(text), detail);
+        }
+    }
+
     pub(super) fn not_supported(&mut self, field: &str, value: &Value, choices: &[&str]) {
         let choices: Vec<_> = choices.iter().map(|one| format!("{one:?}")).collect();
         self.with_value(Reason::NotSupported, field, value, &format!("supported values: {}", choices.join(", ")));
@@ -181,17 +218,22 @@ pub(super) fn validate(resource: &Resource, new: &Value, old: Option<&Value>, pa
         return findings.causes;
     }
     match (resource.group.as_str(), resource.kind.as_str()) {
-        ("", "Pod") => pod::check_pod(new, old, &mut findings),
+        ("", "Pod") => pod::check_pod(new, &mut findings),
         ("", "PodTemplate") => pod::check_template(new.at("template"), "template", &mut findings),
         ("", "Event") => policy::event(new, &mut findings),
-        ("apps" | "batch", _) => workload::check(resource, new, old, &mut findings),
-        ("" | "networking.k8s.io", _) => service::check(resource, new, old, &mut findings),
+        ("apps" | "batch", _) => workload::check(resource, new, &mut findings),
+        ("" | "networking.k8s.io", _) => service::check(resource, new, &mut findings),
         ("apiextensions.k8s.io", _) => custom::check_definition(new, &mut findings),
         _ => policy::check(resource, new, &mut findings),
     }
-    if let Some(old) = old {
-        immutable::check(resource, new, old, &mut findings);
+    match old {
+        Some(old) => immutable::check(resource, new, old, &mut findings),
+        None if resource.kind == "Ingress" => network::ingress_class(new, &mut findings),
+        None => {}
     }
-    structure::check(resource, new, &mut findings);
+    // What is in the schemas of a definition is told by where Kubernetes keeps them.
+    if resource.group != "apiextensions.k8s.io" {
+        structure::check(resource, new, &mut findings);
+    }
     findings.causes
 }

@@ -138,10 +138,14 @@ impl<'a> Masks<'a> {
             let symbol = format!("{prefix}{}", self.symbol("generated", &name));
             text = text.replace(&name, &symbol);
         }
-        let hashes: Vec<_> = self.hashes.iter().filter(|hash| text.contains(hash.as_str())).cloned().collect();
+        // Shortest first: some labels hold a hash behind the name of its owner, which is to be seen.
+        let mut hashes: Vec<_> = self.hashes.iter().filter(|hash| text.contains(hash.as_str())).cloned().collect();
+        hashes.sort_by_key(String::len);
         for hash in hashes {
-            let symbol = self.symbol("hash", &hash);
-            text = text.replace(&hash, &symbol);
+            if text.contains(&hash) {
+                let symbol = self.symbol("hash", &hash);
+                text = text.replace(&hash, &symbol);
+            }
         }
         let mut masked = String::new();
         let mut rest = text.as_str();
@@ -297,6 +301,20 @@ mod tests {
             &json!([
                 {"generateName": "web-<hash-1>-", "labels": {"pod-template-hash": "<hash-1>"}, "name": "web-<hash-1>-<generated-1>"},
                 "created pod: web-<hash-1>-<generated-1> in <namespace>",
+            ]),
+        );
+    }
+
+    #[test]
+    fn a_hash_behind_the_name_of_its_owner_leaves_the_name_to_be_seen() {
+        check(
+            &json!([
+                {"labels": {"controller-revision-hash": "db-x7d9"}},
+                {"labels": {"controller.kubernetes.io/hash": "x7d9"}},
+            ]),
+            &json!([
+                {"labels": {"controller-revision-hash": "db-<hash-1>"}},
+                {"labels": {"controller.kubernetes.io/hash": "<hash-1>"}},
             ]),
         );
     }

@@ -47,6 +47,16 @@ pub(crate) struct Step {
     pub(crate) keep: BTreeMap<String, Path>,
 }
 
+impl Step {
+    /// Whether it ends only when something holds.
+    pub(crate) fn waits(&self) -> bool {
+        match &self.action {
+            Action::Request { until, .. } => !until.is_empty(),
+            Action::Watch { .. } => true,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum Action {
     Request { method: http::Method, address: String, body: Body, until: BTreeMap<Path, Value> },

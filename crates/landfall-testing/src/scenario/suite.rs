@@ -53,6 +53,16 @@ impl Outcome {
     pub fn holds(&self) -> bool {
         self.new == 0 && self.gone == 0
     }
+
+    /// Adds what another run found.
+    pub fn add(&mut self, other: Self) {
+        self.scenarios += other.scenarios;
+        self.identical += other.identical;
+        self.known += other.known;
+        self.new += other.new;
+        self.gone += other.gone;
+        self.report += &other.report;
+    }
 }
 
 impl fmt::Display for Outcome {
@@ -225,7 +235,7 @@ fn recording(scenario: &Scenario) -> Result<Transcript, String> {
 
 /// Random letters: names of different runs must not meet on one server. The hasher of the standard library has a
 /// random seed, which is all that is needed here.
-fn letters(count: usize) -> String {
+pub(crate) fn letters(count: usize) -> String {
     use std::hash::{BuildHasher as _, RandomState};
     let mut number = RandomState::new().hash_one(std::time::Instant::now());
     let mut letter = || {

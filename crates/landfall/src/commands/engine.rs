@@ -1,15 +1,24 @@
-//! `landfall engine`: a Kubernetes on this machine.
+//! `landfall engine`: a Kubernetes on this machine, and what is done to one that runs.
+
+mod clock;
+mod endpoint;
+mod images;
+mod node;
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
-use landfall_engine::{Catalogue, Config, Engine, GatewayConfig, Handle, Level, NodeSpec, PodRuntime, Pods, Shim};
+use landfall_engine::{
+    ApiServer, ApiServerConfig, Catalogue, Config, Engine, GatewayConfig, Handle, Level, NODE_MONITOR_GRACE_PERIOD,
+    NodeSpec, PodRuntime, Pods, Shim,
+};
 use serde::Deserialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::endpoint::RequestError;
 use crate::Outcome;
-use crate::cli::{EngineArguments, NetworkLevel, RuntimeKind};
+use crate::cli::{EngineArguments, EngineCommand, NetworkLevel, RuntimeKind};
 use crate::terminal::Terminal;
 
 /// The first argument with which this program becomes the shim of a pod.
@@ -25,8 +34,40 @@ struct Nodes {
     nodes: Vec<NodeSpec>,
 }
 
-/// Runs an engine until it is told to stop.
+/// Runs an engine until it is told to stop, or does something to one that runs.
 pub(crate) fn run(arguments: EngineArguments, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
+    match &arguments.command {
+        Some(command) => ask(command, terminal),
+        None => serve(arguments, terminal),
+    }
+}
+
+fn ask(command: &EngineCommand, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to prepare for speaking to the engine")?;
+    let asked = runtime.block_on(async {
+        match command {
+            EngineCommand::Node { command } => node::run(command, terminal).await,
+            EngineCommand::Clock { command, engine } => clock::run(command.as_ref(), engine, terminal).await,
+            EngineCommand::Images(arguments) => images::run(arguments, terminal).await,
+        }
+    });
+    let Err(error) = asked else { return Ok(Outcome::Done) };
+    let outcome = match error.downcast_ref::<RequestError>() {
+        Some(RequestError::Refused(_)) => Outcome::NotUnderstood,
+        Some(RequestError::Denied(_)) => Outcome::No,
+        _ => return Err(error),
+    };
+    terminal.error(&error);
+    Ok(outcome)
+}
+
+fn serve(arguments: EngineArguments, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
+    if arguments.api_only {
+        return serve_api(arguments, terminal);
+    }
     let nodes = match &arguments.nodes {
         Some(file) => match serde_saphyr::from_str::<Nodes>(&read(file)?) {
             Ok(nodes) => nodes.nodes,
@@ -58,22 +99,11 @@ pub(crate) fn run(arguments: EngineArguments, terminal: &mut Terminal) -> anyhow
         },
         network: (arguments.network != NetworkLevel::Loopback).then(|| again(NETWORK)),
         gateway: GatewayConfig::default(),
+        node_monitor_grace_period: arguments.node_monitor_grace_period.unwrap_or(NODE_MONITOR_GRACE_PERIOD),
     };
     let pods = if arguments.keep_pods { Pods::Keep } else { Pods::Stop };
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("LANDFALL_LOG")
-                .unwrap_or_else(|_| "landfall_engine=warn".into()),
-        )
-        .with_writer(std::io::stderr)
-        .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("failed to start the threads of the engine")?;
-    runtime.block_on(async {
-        let mut interrupts = signal(SignalKind::interrupt()).context("failed to listen for Ctrl-C")?;
-        let mut terminations = signal(SignalKind::terminate()).context("failed to listen for a signal to stop")?;
+    runtime()?.block_on(async {
+        let told = Told::listen()?;
         let mut engine = Engine::start(config).await?;
         let level = engine.report().network;
         if arguments.network == NetworkLevel::Namespace && level != Level::Namespace {
@@ -82,14 +112,70 @@ pub(crate) fn run(arguments: EngineArguments, terminal: &mut Terminal) -> anyhow
         }
         greet(&engine, pods, terminal)?;
         tokio::select! {
-            _ = interrupts.recv() => {}
-            _ = terminations.recv() => {}
+            () = told.wait() => {}
             () = engine.failed() => {}
         }
         terminal.say("stopping")?;
         engine.stop(pods).await;
         Ok(Outcome::Done)
     })
+}
+
+/// Runs an API server until it is told to stop.
+fn serve_api(arguments: EngineArguments, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
+    let config = ApiServerConfig { data: arguments.data, listen: arguments.listen, kubeconfig: arguments.kubeconfig };
+    runtime()?.block_on(async {
+        let told = Told::listen()?;
+        let mut server = ApiServer::start(config).await?;
+        let (address, serving) = (server.address(), server.serving().as_millis());
+        terminal.say(&format!("ready at https://{address} after {serving} ms"))?;
+        terminal.say("the API alone: nothing acts on its objects until controllers and nodes join")?;
+        terminal.say(&format!("try: kubectl --kubeconfig {} get namespaces", server.kubeconfig().display()))?;
+        tokio::select! {
+            () = told.wait() => {}
+            () = server.failed() => {}
+        }
+        terminal.say("stopping")?;
+        server.stop().await;
+        Ok(Outcome::Done)
+    })
+}
+
+/// The threads of an engine, which log from now on.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("LANDFALL_LOG")
+                .unwrap_or_else(|_| "landfall_engine=warn".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the threads of the engine")
+}
+
+/// The signals by which an engine is told to stop.
+struct Told {
+    interrupts: Signal,
+    terminations: Signal,
+}
+
+impl Told {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupts: signal(SignalKind::interrupt()).context("failed to listen for Ctrl-C")?,
+            terminations: signal(SignalKind::terminate()).context("failed to listen for a signal to stop")?,
+        })
+    }
+
+    async fn wait(mut self) {
+        tokio::select! {
+            _ = self.interrupts.recv() => {}
+            _ = self.terminations.recv() => {}
+        }
+    }
 }
 
 fn greet(engine: &Handle, pods: Pods, terminal: &mut Terminal) -> std::io::Result<()> {

@@ -21,6 +21,7 @@ pub(crate) fn run(arguments: &RenderArguments, terminal: &mut Terminal) -> anyho
     let project = Project::read(&arguments.input.file)?;
     let environments = project.environments(arguments.input.environment.as_deref());
     let mut files = BTreeMap::new();
+    let mut order = Vec::new();
     for environment in &environments {
         let architecture = match project.file.architecture(environment.as_deref()) {
             Ok(architecture) => architecture,
@@ -35,13 +36,14 @@ pub(crate) fn run(arguments: &RenderArguments, terminal: &mut Terminal) -> anyho
             return Ok(Outcome::NotUnderstood);
         }
         let folder = environment.as_ref().filter(|_| environments.len() > 1);
-        for (path, text) in rendered.files(project.file.sources()) {
-            files.insert(folder.map_or(path.clone(), |folder| format!("{folder}/{path}")), text);
-        }
+        let place = |path: String| folder.map_or(path.clone(), |folder| format!("{folder}/{path}"));
+        order.extend(rendered.apply_order().into_iter().map(place));
+        files.extend(rendered.files(project.file.sources()).into_iter().map(|(path, text)| (place(path), text)));
     }
     if arguments.stdout {
-        for (path, text) in &files {
-            writeln!(terminal.data(), "---\n# Source: {path}\n{text}")?;
+        // The reader may be `kubectl apply -f -`, which takes one object after the other.
+        for path in &order {
+            writeln!(terminal.data(), "---\n# Source: {path}\n{}", files[path])?;
         }
         return Ok(Outcome::Done);
     }

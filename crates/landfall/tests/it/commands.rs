@@ -309,6 +309,16 @@ fn a_stream_of_documents_goes_to_stdout() {
 }
 
 #[test]
+fn the_stream_begins_with_what_the_rest_stands_on() {
+    let text = Folder::with(SHOP).run(&["render", "kubernetes", "--env", "staging", "--stdout"]);
+    let kinds: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("kind: ")).collect();
+    let place = |kind: &str| kinds.iter().position(|found| *found == kind).expect("the shop has one");
+    assert_eq!(kinds[0], "Namespace");
+    assert!(place("ServiceAccount") < place("Deployment"), "{kinds:?}");
+    assert!(place("NetworkPolicy") < place("Deployment"), "{kinds:?}");
+}
+
+#[test]
 fn colours_are_used_only_where_they_are_wanted() {
     let folder = Folder::with(&SHOP.replace("replicas: 2", "replica: 2"));
     assert!(!folder.run(&["check"]).contains('\u{1b}'));
@@ -344,4 +354,27 @@ fn every_command_has_help_with_examples() {
         let text = run_in(&example(""), &[command, "--help"]);
         assert!(text.starts_with("exit: 0\n") && text.contains("Examples:"), "{text}");
     }
+}
+
+#[test]
+fn without_an_engine_a_command_for_one_says_where_it_has_looked() {
+    let folder = Folder::with(SHOP);
+    assert_snapshot!(folder.run(&["engine", "node", "list", "--data", "nowhere"]), @r"
+    exit: 3
+    --- stderr
+    error: failed to read `nowhere/kubeconfig`: No such file or directory (os error 2)
+    hint: `--data` or `--kubeconfig` names the engine
+    ");
+    // A free port that is let go again: nobody listens there.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+    let kubeconfig = format!(
+        "{{apiVersion: v1, kind: Config, current-context: c, clusters: [{{name: c, cluster: {{server: 'https://{address}'}}}}], contexts: [{{name: c, context: {{cluster: c}}}}]}}"
+    );
+    std::fs::write(folder.path().join("kubeconfig"), kubeconfig).expect("a file can be written");
+    let said = folder.run(&["engine", "clock", "--kubeconfig", "kubeconfig"]).replace(&address.to_string(), "ADDRESS");
+    assert_snapshot!(said, @r"
+    exit: 3
+    --- stderr
+    error: no engine answers at https://ADDRESS: Connection refused (os error 111)
+    ");
 }

@@ -7,7 +7,7 @@ mod hostile;
 mod load;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -113,13 +113,27 @@ async fn controllers_converge(client: &Client) {
 }
 
 #[test]
-fn the_port_of_a_killed_engine_is_taken_again() {
+fn the_ports_of_a_killed_engine_are_taken_again() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let start = || RunningEngine::start(folder.path(), "images: []", &["--network", "loopback"]);
     let kubeconfig = |engine: &RunningEngine| std::fs::read_to_string(engine.kubeconfig()).expect("it is written");
+    let gateway = || {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = std::fs::read_to_string(folder.path().join("engine.log")).expect("the engine has a log");
+            if let Some(line) = log.lines().find(|line| line.contains("gateway:")) {
+                return line.to_owned();
+            }
+            assert!(Instant::now() < deadline, "it does not say where the gateway is:\n{log}");
+            std::thread::sleep(POLL);
+        }
+    };
     let engine = start();
     let before = kubeconfig(&engine);
+    let gateway_before = gateway();
     engine.kill();
     let server = |text: &str| text.lines().find(|line| line.contains("server:")).map(str::to_owned);
-    assert_eq!(server(&kubeconfig(&start())), server(&before), "{}", json!(before));
+    let engine = start();
+    assert_eq!(server(&kubeconfig(&engine)), server(&before), "{}", json!(before));
+    assert_eq!(gateway(), gateway_before);
 }

@@ -1,5 +1,7 @@
 //! The network of the engine, seen from inside the pods: names, service addresses and policies, with the real `kubectl`.
 
+mod away;
+
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};

@@ -1,9 +1,14 @@
 //! Pods of a running engine, from outside: what they say, what is said to them, and how they live, restart and end.
 
+mod hooks;
 mod lifecycle;
+mod ordered;
+mod restarts;
 mod streams;
+mod survival;
 mod user;
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +16,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use landfall_testing::{Tool, require_or_skip};
+use serde_json::Value;
 
 use crate::running_engine::{POLL, RunningEngine};
 
@@ -24,7 +30,7 @@ const IMAGES: &str = "images: [{ image: busybox }]";
 struct World {
     engine: RunningEngine,
     kubectl: PathBuf,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -33,7 +39,21 @@ impl World {
         let kubectl = require_or_skip("kubectl", Tool::Kubectl.locate())?;
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let engine = RunningEngine::start(folder.path(), IMAGES, &[]);
-        Some(Self { engine, kubectl, _folder: folder })
+        Some(Self { engine, kubectl, folder })
+    }
+
+    /// Kills the engine, without a word, and starts it again.
+    fn restart_killed(self) -> Self {
+        self.restart_killed_after(|| {})
+    }
+
+    /// The same; `meanwhile` happens while there is no engine.
+    fn restart_killed_after(self, meanwhile: impl FnOnce()) -> Self {
+        let Self { engine, kubectl, folder } = self;
+        engine.kill();
+        meanwhile();
+        let engine = RunningEngine::start(folder.path(), IMAGES, &[]);
+        Self { engine, kubectl, folder }
     }
 
     /// A command of kubectl; words are separated by spaces.
@@ -98,6 +118,61 @@ impl World {
         }
     }
 
+    /// An object as it is now; `what` is a kind and a name.
+    #[track_caller]
+    fn get(&self, what: &str) -> Value {
+        serde_json::from_str(&self.say(&format!("get {what} -o json"))).expect("kubectl writes JSON")
+    }
+
+    /// Waits until an object is as it should be, and says how it is.
+    #[track_caller]
+    fn until_object(&self, what: &str, fits: impl Fn(&Value) -> bool, expected: &str) -> Value {
+        let found = RefCell::new(Value::Null);
+        let fits = |said: &str| {
+            // What is not yet there is no object.
+            found.replace(serde_json::from_str(said).unwrap_or_default());
+            fits(&found.borrow())
+        };
+        self.until_it(&format!("get {what} -o json"), fits, expected);
+        found.into_inner()
+    }
+
+    /// Waits until the only container of a pod is as it should be, and gives its status.
+    #[track_caller]
+    fn until_container(&self, pod: &str, fits: impl Fn(&Value) -> bool, expected: &str) -> Value {
+        let status = |pod: &Value| pod["status"]["containerStatuses"][0].clone();
+        status(&self.until_object(&format!("pod {pod}"), |pod| fits(&status(pod)), expected))
+    }
+
+    /// What happened to an object so far, in no order: `3x Warning Unhealthy Liveness probe failed: `.
+    #[track_caller]
+    fn events(&self, about: &str) -> Vec<String> {
+        let events = self.get(&format!("events --field-selector involvedObject.name={about}"));
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let events = events["items"].as_array().into_iter().flatten();
+        let told = events.map(|event| {
+            let [type_, reason, message] = [&event["type"], &event["reason"], &event["message"]].map(text);
+            format!("{}x {type_} {reason} {message}", event["count"])
+        });
+        let mut told: Vec<_> = told.collect();
+        told.sort();
+        told
+    }
+
+    /// Waits until all of these events have been recorded.
+    #[track_caller]
+    fn until_events(&self, about: &str, expected: &[&str]) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let events = self.events(about);
+            if expected.iter().all(|one| events.iter().any(|event| event == one)) {
+                return;
+            }
+            assert!(Instant::now() <= deadline, "{expected:#?} is not in {events:#?}");
+            std::thread::sleep(POLL);
+        }
+    }
+
     #[track_caller]
     fn until_ready(&self, pod: &str) {
         self.until(&format!("get pod {pod} -o jsonpath={{.status.conditions[?(@.type==\"Ready\")].status}}"), "True");
@@ -151,3 +226,6 @@ spec:
 
 /// Runs until it is told to end.
 const FOREVER: &str = "trap 'exit 0' TERM; while true; do sleep 0.1; done";
+
+/// Tells the number of the process. Kubernetes makes one `$` of two.
+const TELL_PID: &str = "echo $$$$";

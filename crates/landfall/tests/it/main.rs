@@ -2,14 +2,18 @@
 
 mod commands;
 mod engine_clients;
+mod engine_controllers;
 mod engine_crash;
+mod engine_disk;
 mod engine_examples;
 mod engine_network;
+mod engine_nodes;
 mod engine_pods;
 mod examples;
 mod kubernetes;
 mod readme;
 mod running_engine;
+mod up;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -25,14 +25,22 @@ impl RunningEngine {
     pub(crate) fn start(folder: &Path, images: &str, options: &[&str]) -> Self {
         let catalogue = folder.join("images.yaml");
         fs::write(&catalogue, images).expect("a file can be written");
+        let mut command = command(&folder.join("data"));
+        command.arg("--images").arg(&catalogue).args(options);
+        Self::spawn(folder, command)
+    }
+
+    /// Starts an engine that is an API server and nothing else, and waits until it serves.
+    pub(crate) fn api_only(folder: &Path) -> Self {
+        let mut command = command(&folder.join("data"));
+        command.arg("--api-only");
+        Self::spawn(folder, command)
+    }
+
+    fn spawn(folder: &Path, mut command: Command) -> Self {
         let data = folder.join("data");
-        let process = command(&data)
-            .arg("--images")
-            .arg(&catalogue)
-            .args(options)
-            .stderr(File::create(folder.join("engine.log")).expect("a file can be made"))
-            .spawn()
-            .expect("the program can be started");
+        let log = File::create(folder.join("engine.log")).expect("a file can be made");
+        let process = command.stderr(log).spawn().expect("the program can be started");
         let mut engine = Self { process, data };
         let deadline = Instant::now() + PATIENCE;
         loop {

@@ -18,16 +18,30 @@ const TOKEN_SECONDS: u32 = 3607;
 /// How long a pod stays on a node that is lost, if it does not say so itself.
 const LOST_NODE_SECONDS: u32 = 300;
 
+/// The labels of a node that its pods get when they are bound to it.
+const PLACES: [&str; 2] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
+
 /// A pod that a kubelet runs from a file of its own.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 pub(crate) fn complete(call: &Call<'_>, pod: &mut Value) -> Result<(), Failure> {
     set_priority(call, pod)?;
     bear_lost_nodes(pod);
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default().to_owned();
+    for (label, value) in place(call, &node) {
+        pod["metadata"]["labels"][label] = value;
+    }
     if pod["metadata"]["annotations"].get(MIRROR).is_none() {
         set_account(call, pod)?;
     }
     Ok(())
+}
+
+/// Where a node is, as labels that its pods get too.
+pub(crate) fn place(call: &Call<'_>, node: &str) -> Vec<(&'static str, Value)> {
+    let node = call.state.store.get(&Key::new(&Collection::new("", "nodes"), "", node)).map(|record| record.value());
+    let labels = node.as_ref().map(|node| &node["metadata"]["labels"]);
+    PLACES.into_iter().filter_map(|label| Some((label, labels?.get(label)?.clone()))).collect()
 }
 
 fn refuse(pod: &Value, why: &str) -> Failure {

@@ -3,12 +3,15 @@
 //! Not handled: `authorizer` variables, audit annotations, and Kubernetes' own extensions of the language beyond those
 //! of the `cel` crate; an expression that needs them fails, and its policy's failure policy says what follows.
 
+use std::sync::Arc;
+
 use cel::{Context, Program, Value as CelValue};
 use serde_json::{Value, json};
 
 use super::Operation;
 use crate::api::failure::{Failure, Subject};
 use crate::api::{Call, Warnings};
+use crate::scheme::Resource;
 use crate::scheme::selector::LabelSelector;
 use crate::store::{Collection, Key};
 
@@ -69,8 +72,9 @@ impl Request<'_> {
 
     fn matches(&self, constraints: &Value) -> bool {
         let rules = |key: &str| constraints[key].as_array().cloned().unwrap_or_default();
-        rules("resourceRules").iter().any(|rule| self.matches_rule(rule))
-            && !rules("excludeResourceRules").iter().any(|rule| self.matches_rule(rule))
+        let exact = constraints["matchPolicy"] == "Exact";
+        rules("resourceRules").iter().any(|rule| self.matches_rule(rule, exact))
+            && !rules("excludeResourceRules").iter().any(|rule| self.matches_rule(rule, exact))
             && self.selects(constraints)
     }
 
@@ -83,9 +87,10 @@ impl Request<'_> {
                     .is_some_and(|selector| selector.is_empty() || selector.matches(object))
         };
         let rules = constraints["resourceRules"].as_array();
+        let exact = constraints["matchPolicy"] == "Exact";
         // A namespace is selected by its own labels.
         let namespace = if self.call.resource.plural == "namespaces" { self.object() } else { self.namespace };
-        rules.is_none_or(|rules| rules.is_empty() || rules.iter().any(|rule| self.matches_rule(rule)))
+        rules.is_none_or(|rules| rules.is_empty() || rules.iter().any(|rule| self.matches_rule(rule, exact)))
             && (namespace.is_null() || selected("namespaceSelector", namespace))
             && (selected("objectSelector", self.object())
                 || self.old.is_some_and(|old| selected("objectSelector", old)))
@@ -95,7 +100,10 @@ impl Request<'_> {
         self.new.or(self.old).unwrap_or(&Value::Null)
     }
 
-    fn matches_rule(&self, rule: &Value) -> bool {
+    /// Whether a rule speaks of the request; unless `exact`, also by another version of the same objects.
+    ///
+    /// Not handled: expressions see the object in the version of the request and not in that of the rule.
+    fn matches_rule(&self, rule: &Value, exact: bool) -> bool {
         let has = |key: &str, wanted: &str| {
             let list = rule[key].as_array().into_iter().flatten();
             list.filter_map(Value::as_str).any(|item| item == "*" || item == wanted)
@@ -117,14 +125,16 @@ impl Request<'_> {
         let names = rule["resourceNames"].as_array().is_none_or(|names| {
             names.is_empty() || names.iter().any(|name| *name == self.object()["metadata"]["name"])
         });
+        let same =
+            |one: &&Arc<Resource>| one.collection == resource.collection && (!exact || Arc::ptr_eq(one, resource));
+        let mut versions = self.call.scheme.resources().filter(same);
         let scope = match rule["scope"].as_str() {
             Some("Cluster") => !resource.namespaced,
             Some("Namespaced") => resource.namespaced,
             _ => true,
         };
         has("operations", self.operation())
-            && has("apiGroups", &resource.group)
-            && has("apiVersions", &resource.version)
+            && versions.any(|one| has("apiGroups", &one.group) && has("apiVersions", &one.version))
             && resources
             && names
             && scope
@@ -250,8 +260,7 @@ impl Request<'_> {
             "RequestEntityTooLarge" => (http::StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
             _ => (http::StatusCode::UNPROCESSABLE_ENTITY, "Invalid"),
         };
-        let problem = failure.message.clone();
-        Failure { code, reason, ..failure }.because("", problem, "")
+        Failure { code, reason, ..failure }.because("", why, "")
     }
 }
 

@@ -143,6 +143,10 @@ pub(crate) fn assign(call: &Call<'_>, new: &mut Value, old: Option<&Value>) -> R
     }
     let state = call.state;
     let kind = new["spec"]["type"].as_str().unwrap_or("ClusterIP").to_owned();
+    if old.is_some_and(|old| moves(new, old)) {
+        // Validation refuses it: nothing is taken for it.
+        return Ok(None);
+    }
     let had = old.map(|old| (addresses(old), node_ports(old))).unwrap_or_default();
     inherit(new, old, &kind);
     let mut reservation = Reservation {
@@ -160,6 +164,7 @@ pub(crate) fn assign(call: &Call<'_>, new: &mut Value, old: Option<&Value>) -> R
             }
         }
     } else {
+        assign_families(call, new, old)?;
         let asked = asked_address(new);
         let address = match asked.as_deref() {
             Some("None") => None,
@@ -169,13 +174,6 @@ pub(crate) fn assign(call: &Call<'_>, new: &mut Value, old: Option<&Value>) -> R
         let text = address.map_or_else(|| "None".to_owned(), |address| address.to_string());
         new["spec"]["clusterIP"] = text.as_str().into();
         new["spec"]["clusterIPs"] = json!([text]);
-        let spec = &mut new["spec"];
-        if spec["ipFamilies"].as_array().is_none_or(Vec::is_empty) {
-            spec["ipFamilies"] = json!(["IPv4"]);
-        }
-        if !spec["ipFamilyPolicy"].is_string() {
-            spec["ipFamilyPolicy"] = "SingleStack".into();
-        }
     }
     assign_ports(call, new, &kind, &had.1, &mut taken, &mut reservation)?;
     drop(taken);
@@ -183,6 +181,63 @@ pub(crate) fn assign(call: &Call<'_>, new: &mut Value, old: Option<&Value>) -> R
     reservation.dropped_addresses = had.0.into_iter().filter(|address| !addresses.contains(address)).collect();
     reservation.dropped_node_ports = had.1.into_iter().filter(|port| !ports.contains(port)).collect();
     Ok(Some(reservation))
+}
+
+/// Whether an update gives a service another address than the one that it has. Who changes only one of the two fields
+/// for it means both.
+fn moves(new: &mut Value, old: &Value) -> bool {
+    let external = |service: &Value| service["spec"]["type"] == "ExternalName";
+    if external(new) || external(old) {
+        return false;
+    }
+    let first = |service: &Value| service["spec"]["clusterIPs"].get(0).cloned().unwrap_or(Value::Null);
+    let one = |service: &Value| service["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned();
+    if new["spec"]["clusterIPs"] == old["spec"]["clusterIPs"] && one(new) != one(old) {
+        let text = one(new);
+        new["spec"]["clusterIPs"] = if text.is_empty() { Value::Null } else { json!([text]) };
+    }
+    let (was, is) = (one(old), one(new));
+    !was.is_empty() && (!is.is_empty() && is != was || first(new).as_str().is_some_and(|first| first != was))
+}
+
+/// Which kinds of addresses a service has; those of pods and nodes are all of one kind here. Nobody looks after the
+/// endpoints of a headless service without a selector, which may be of both.
+fn assign_families(call: &Call<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), Failure> {
+    let spec = &mut new["spec"];
+    let free = spec["clusterIP"] == "None" && spec["selector"].as_object().is_none_or(serde_json::Map::is_empty);
+    if !spec["ipFamilyPolicy"].is_string() {
+        let known = old.map(|old| &old["spec"]["ipFamilyPolicy"]).filter(|known| known.is_string());
+        let usual = if free { "RequireDualStack" } else { "SingleStack" };
+        spec["ipFamilyPolicy"] = known.cloned().unwrap_or_else(|| usual.into());
+    }
+    if spec["ipFamilies"].as_array().is_none_or(Vec::is_empty) {
+        spec["ipFamilies"] = json!(["IPv4"]);
+    }
+    let single = spec["ipFamilyPolicy"] == "SingleStack";
+    let families: Vec<Value> = spec["ipFamilies"].as_array().cloned().unwrap_or_default();
+    if single && families.len() > 1 {
+        let why = "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified";
+        let cause = cause::invalid("spec.ipFamilyPolicy", &spec["ipFamilyPolicy"], why);
+        return Err(invalid(call, new, cause));
+    }
+    if free {
+        if !single && families.len() == 1 {
+            let other = if families[0] == "IPv4" { "IPv6" } else { "IPv4" };
+            spec["ipFamilies"] = json!([families[0], other]);
+        }
+        return Ok(());
+    }
+    if spec["ipFamilyPolicy"] == "RequireDualStack" {
+        let why = "this cluster is not configured for dual-stack services";
+        let cause = cause::invalid("spec.ipFamilyPolicy", &spec["ipFamilyPolicy"], why);
+        return Err(invalid(call, new, cause));
+    }
+    if let Some(index) = families.iter().position(|family| family != "IPv4") {
+        let field = format!("spec.ipFamilies[{index}]");
+        let cause = cause::invalid(&field, &families[index], "not configured on this cluster");
+        return Err(invalid(call, new, cause));
+    }
+    Ok(())
 }
 
 /// A client that updates a service without naming its address and ports means the ones that it has.
@@ -233,8 +288,10 @@ fn claim_address(
     text: &str,
 ) -> Result<Ipv4Addr, Failure> {
     let refuse = |why: String| invalid(call, service, cause::invalid("spec.clusterIPs", &json!([text]), &why));
-    let address: Ipv4Addr =
-        text.parse().map_err(|_| refuse("must be empty, \"None\", or a valid IP address".to_owned()))?;
+    let address: Ipv4Addr = text.parse().map_err(|_| {
+        let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+        invalid(call, service, cause::invalid("spec.clusterIPs[0]", &json!(text), why))
+    })?;
     if had.contains(&address) {
         return Ok(address);
     }

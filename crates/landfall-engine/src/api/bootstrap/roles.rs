@@ -1,7 +1,4 @@
 //! The roles that a new cluster has, and who has them from the start.
-//!
-//! Not handled: the roles of the controllers one by one. The engine's own are masters; a real controller manager that
-//! joins must be one too, or use a single identity.
 
 use serde_json::{Value, json};
 
@@ -12,7 +9,10 @@ const ROLES: &str = include_str!("roles.txt");
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-/// Who has which role from the start: `(role, kind, name)`.
+/// Those who show who they are, and those who do not.
+const EVERYBODY: &str = "system:authenticated system:unauthenticated";
+
+/// Who has which role from the start: `(role, kind, names)`.
 const BINDINGS: [(&str, &str, &str); 11] = [
     ("cluster-admin", "Group", "system:masters"),
     ("system:basic-user", "Group", "system:authenticated"),
@@ -22,7 +22,7 @@ const BINDINGS: [(&str, &str, &str); 11] = [
     ("system:monitoring", "Group", "system:monitoring"),
     ("system:node", "Group", "system:nodes"),
     ("system:node-proxier", "User", "system:kube-proxy"),
-    ("system:public-info-viewer", "Group", "system:authenticated"),
+    ("system:public-info-viewer", "Group", EVERYBODY),
     ("system:service-account-issuer-discovery", "Group", "system:serviceaccounts"),
     ("system:volume-scheduler", "User", "system:kube-scheduler"),
 ];
@@ -30,7 +30,9 @@ const BINDINGS: [(&str, &str, &str); 11] = [
 /// The objects, each with the plural of its resource.
 pub(super) fn objects() -> Vec<(&'static str, Value)> {
     let mut objects: Vec<(&str, Value)> = roles().into_iter().map(|role| ("clusterroles", role)).collect();
-    objects.extend(BINDINGS.map(|(role, kind, name)| ("clusterrolebindings", binding(role, kind, name))));
+    let controllers: Vec<Value> = objects.iter().filter_map(|(_, role)| controller_binding(role)).collect();
+    objects.extend(BINDINGS.map(|(role, kind, names)| ("clusterrolebindings", binding(role, kind, names))));
+    objects.extend(controllers.into_iter().map(|binding| ("clusterrolebindings", binding)));
     objects
 }
 
@@ -89,7 +91,19 @@ fn rule(line: &str) -> Rule {
     }
 }
 
-fn binding(role: &str, kind: &str, name: &str) -> Value {
+fn binding(role: &str, kind: &str, names: &str) -> Value {
+    let subject = |name: &str| json!({"apiGroup": GROUP, "kind": kind, "name": name});
+    binding_to(role, &names.split(' ').map(subject).collect::<Vec<_>>())
+}
+
+/// Each controller of Kubernetes has a service account and a role that has its name.
+fn controller_binding(role: &Value) -> Option<Value> {
+    let role = role["metadata"]["name"].as_str()?;
+    let name = role.strip_prefix("system:controller:")?;
+    Some(binding_to(role, &[json!({"kind": "ServiceAccount", "name": name, "namespace": "kube-system"})]))
+}
+
+fn binding_to(role: &str, subjects: &[Value]) -> Value {
     json!({
         "apiVersion": format!("{GROUP}/v1"), "kind": "ClusterRoleBinding",
         "metadata": {
@@ -97,6 +111,6 @@ fn binding(role: &str, kind: &str, name: &str) -> Value {
             "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"},
         },
         "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": role},
-        "subjects": [{"apiGroup": GROUP, "kind": kind, "name": name}],
+        "subjects": subjects,
     })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Node, ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{
     Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
@@ -12,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 
-use super::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_LABEL, is_headless, labels};
+use super::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_LABEL, is_headless, labels, trigger};
 use crate::controller::claim::owner_reference;
 use crate::controller::pod;
 
@@ -32,6 +33,18 @@ pub(super) enum Change {
     Create(EndpointSlice),
     Update { old: Arc<EndpointSlice>, new: EndpointSlice },
     Delete(Arc<EndpointSlice>),
+}
+
+impl Change {
+    /// Writes down when that happened which the change follows.
+    pub(super) fn caused_at(&mut self, trigger: Option<Timestamp>) {
+        match self {
+            Self::Create(slice) | Self::Update { new: slice, .. } => {
+                trigger::marked(slice, trigger);
+            }
+            Self::Delete(_) => {}
+        }
+    }
 }
 
 /// Slices are grouped by what they have in common: the kind of address, and the ports, which differ between pods when a
@@ -108,7 +121,8 @@ fn fill(
         is_first = false;
         let new = EndpointSlice {
             metadata: ObjectMeta { labels: Some(slice_labels(service)), ..slice.metadata.clone() },
-            endpoints: (!endpoints.is_empty() || slice.endpoints.is_some()).then_some(endpoints),
+            // The API tells no empty list from none.
+            endpoints: (!endpoints.is_empty()).then_some(endpoints),
             ..(*slice).clone()
         };
         if new != *slice {
@@ -132,8 +146,8 @@ fn slice(service: &Service, family: &str, ports: &[EndpointPort], endpoints: Vec
             ..ObjectMeta::default()
         },
         address_type: family.to_owned(),
-        endpoints: Some(endpoints),
-        ports: Some(ports.to_vec()),
+        endpoints: (!endpoints.is_empty()).then_some(endpoints),
+        ports: (!ports.is_empty()).then(|| ports.to_vec()),
     }
 }
 

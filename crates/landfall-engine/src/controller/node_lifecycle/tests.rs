@@ -37,7 +37,7 @@ fn told(steps: &[Step]) -> Vec<String> {
 /// Nodes of a zone `silent`, of which the others go on; what happens `after` so many seconds.
 fn check(silent: &[(&str, &str)], alive: &[(&str, &str)], after: &[(u64, &[&str])]) {
     let start = Instant::now();
-    let mut monitor = Monitor::new(Timing::default());
+    let mut monitor = Monitor::new(Timing::DEFAULT);
     let look = |monitor: &mut Monitor, seconds: u64| {
         let beat = i64::try_from(seconds).expect("a small number");
         let silent = silent.iter().map(|(name, zone)| node(name, zone, 0, false));
@@ -82,7 +82,7 @@ fn a_zone_that_is_gone_is_given_up_when_another_answers() {
 
 #[test]
 fn a_node_that_is_back_keeps_its_pods() {
-    let mut monitor = Monitor::new(Timing::default());
+    let mut monitor = Monitor::new(Timing::DEFAULT);
     let nodes = [node("a", "x", 0, true), node("b", "x", 0, false)];
     assert_eq!(told(&monitor.look(Instant::now(), &nodes, |_| None)), ["a stay"]);
 }
@@ -90,7 +90,7 @@ fn a_node_that_is_back_keeps_its_pods() {
 #[test]
 fn a_renewed_lease_is_a_sign_of_life() {
     let start = Instant::now();
-    let mut monitor = Monitor::new(Timing::default());
+    let mut monitor = Monitor::new(Timing::DEFAULT);
     let nodes = [node("a", "x", 0, false)];
     let renewed = |second| move |_: &str| jiff::Timestamp::from_second(second).ok();
     monitor.look(start, &nodes, renewed(0));

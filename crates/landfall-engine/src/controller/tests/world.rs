@@ -69,7 +69,7 @@ impl World {
             let context =
                 Context { client: client.clone(), caches: Caches::new(), clock: clock.clone(), authority: "".into() };
             context.caches.fill(&client, &cancel, &mut tasks).await;
-            tasks.spawn(crate::controller::run_all(context, cancel.clone()));
+            tasks.spawn(crate::controller::run_all(context, crate::controller::NodeTiming::DEFAULT, cancel.clone()));
         }
         kubelet::register(&client).await;
         tasks.spawn(kubelet::beat(client.clone()));

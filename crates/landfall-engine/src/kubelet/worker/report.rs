@@ -24,6 +24,9 @@ impl Worker {
         if self.gone {
             return true;
         }
+        if self.away {
+            return false;
+        }
         let records = self.sandbox.as_ref().map(|sandbox| sandbox.records().borrow().clone()).unwrap_or_default();
         let known = |name: &str| self.slots.get(name).map(|slot| slot.known.clone()).unwrap_or_default();
         let mut status = status(&Facts {

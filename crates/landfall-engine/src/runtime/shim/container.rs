@@ -27,6 +27,7 @@ use super::super::processes;
 use super::super::{ContainerRecord, ContainerSpec, ContainerState, Exit, Mount, Stdin, log_file};
 use super::Shim;
 use super::protocol::{Answer, Frame};
+use super::terminal::{Terminal, Typed};
 
 /// How long the log of a container that has ended may take to be read to its end. All its processes are dead by then; only
 /// a process that left the container could hold it open.
@@ -49,7 +50,7 @@ pub(super) struct Live {
     /// What it writes, for those who are attached.
     pub(super) output: broadcast::Sender<Frame>,
     /// Where it reads from, until it is closed.
-    pub(super) input: RefCell<Option<pipe::Sender>>,
+    pub(super) input: RefCell<Option<Typed>>,
     pub(super) ended: watch::Sender<bool>,
 }
 
@@ -66,23 +67,32 @@ impl Shim {
         fs::create_dir_all(&folder)?;
         let group = self.setup.cgroups.create(&spec.id, &spec.limits)?;
         let log = LogWriter::create(&log_file(&self.folder, &spec.name, spec.attempt))?;
-        let launch = self.launch(&spec, &folder, &group)?;
+        let terminal = spec.tty.then(Terminal::open).transpose()?;
+        let tty = terminal.as_ref().map(Terminal::name).transpose()?;
+        let launch = self.launch(&spec, &folder, &group, tty)?;
         let file = folder.join("launch.json");
         launch::write(&file, &launch)?;
 
         let started_at = Timestamp::now();
+        let stdio = |piped: bool| match &terminal {
+            Some(terminal) => terminal.stdio(),
+            None => Ok(if piped { Stdio::piped() } else { Stdio::null() }),
+        };
         let mut child = Command::new("/proc/self/exe")
             .args(&self.setup.arguments)
             .arg("--launch")
             .arg(&file)
-            .stdin(if spec.stdin == Stdin::Closed { Stdio::null() } else { Stdio::piped() })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdin(stdio(spec.stdin != Stdin::Closed)?)
+            .stdout(stdio(true)?)
+            .stderr(stdio(true)?)
             .spawn()?;
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
         let waiting = self.adopt(pid);
         let ticks = processes::stat(pid).map(|stat| stat.start).unwrap_or_default();
-        let input = child.stdin.take().map(|stdin| pipe::Sender::from_owned_fd(OwnedFd::from(stdin))).transpose()?;
+        let (output, input) = match terminal.map(Terminal::split).transpose()? {
+            Some((output, input)) => (Some(output), Some(input).filter(|_| spec.stdin != Stdin::Closed)),
+            None => (None, child.stdin.take().map(Typed::pipe).transpose()?),
+        };
         let outputs =
             [("stdout", child.stdout.take().map(OwnedFd::from)), ("stderr", child.stderr.take().map(OwnedFd::from))];
         let live = Rc::new(Live {
@@ -101,6 +111,9 @@ impl Shim {
             let output = pipe::Receiver::from_owned_fd(output)?;
             pumps.spawn_local(pump(stream, output, Rc::clone(&log), live.output.clone()));
         }
+        if let Some(output) = output {
+            pumps.spawn_local(pump("stdout", output, Rc::clone(&log), live.output.clone()));
+        }
         let shim = Rc::clone(self);
         self.tasks.borrow_mut().spawn_local(async move { shim.attend(live, waiting, pumps, started_at).await });
         let record = ContainerRecord {
@@ -113,7 +126,7 @@ impl Shim {
         self.change(|records| records.push(record))
     }
 
-    fn launch(&self, spec: &ContainerSpec, folder: &Path, group: &Group) -> io::Result<Launch> {
+    fn launch(&self, spec: &ContainerSpec, folder: &Path, group: &Group, tty: Option<PathBuf>) -> io::Result<Launch> {
         let sandbox = &self.setup.sandbox;
         let mut mounts = spec.mounts.clone();
         let mut file = |name: &str, text: &str, target: &Path| -> io::Result<()> {
@@ -148,11 +161,17 @@ impl Shim {
                 root,
                 mounts,
             },
-            tty: None,
+            tty,
             cgroups: group.procs(),
             failure: folder.join("failure"),
-            namespace: self.setup.namespaces.is_some().then(|| folder.join("namespace")),
+            namespace: self.namespace_file(&spec.id),
+            no_new_privileges: spec.no_new_privileges,
         })
+    }
+
+    /// Where the process of a container writes the name of its mount namespace once it is in it. None: it gets none.
+    pub(super) fn namespace_file(&self, id: &str) -> Option<PathBuf> {
+        self.setup.namespaces.is_some().then(|| container_folder(&self.folder, id).join("namespace"))
     }
 
     /// Waits for the end of a container and writes down how it was.

@@ -6,11 +6,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
+use std::time::Duration;
 
-use nix::pty::openpty;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, ttyname};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::unix::pipe;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -21,15 +21,19 @@ use super::super::launch::{self, Launch, Place};
 use super::Shim;
 use super::container::Live;
 use super::protocol::{self, Answer, ExecCommand, Frame};
+use super::terminal::{Terminal, Typed};
 
 /// How many pieces of output may wait for a slow client before the command does.
 const OUTPUT_BACKLOG: usize = 16;
+
+/// How often a container that was just started is looked at.
+const SETTLE: Duration = Duration::from_millis(2);
 
 /// A command that runs.
 struct Running {
     pid: i32,
     ended: oneshot::Receiver<i32>,
-    input: Option<Box<dyn AsyncWrite + Unpin>>,
+    input: Option<Typed>,
     outputs: JoinSet<()>,
 }
 
@@ -53,6 +57,7 @@ impl Shim {
                 attach(&live, output, reading, writing).await
             }
             Some(argv) => {
+                self.settled(&live).await;
                 let (output, outputs) = mpsc::channel(OUTPUT_BACKLOG);
                 let failure = self.folder.join("containers").join(id).join(format!("failure-{}", uuid::Uuid::new_v4()));
                 match self.spawn(&live, argv, command.stdin, command.tty, failure.clone(), &output) {
@@ -72,6 +77,15 @@ impl Shim {
         }
     }
 
+    /// Waits until a container that was just started is in its namespaces, or has ended: a command would otherwise run
+    /// where the container comes from, with the files of the machine.
+    async fn settled(&self, live: &Live) {
+        let Some(file) = self.namespace_file(&live.spec.id) else { return };
+        while fs::metadata(&file).map_or(0, |file| file.len()) == 0 && !*live.ended.borrow() {
+            tokio::time::sleep(SETTLE).await;
+        }
+    }
+
     fn spawn(
         &self,
         live: &Live,
@@ -81,52 +95,49 @@ impl Shim {
         failure: std::path::PathBuf,
         output: &mpsc::Sender<Frame>,
     ) -> io::Result<Running> {
-        let terminal = tty.then(|| openpty(None, None)).transpose()?;
+        let terminal = tty.then(Terminal::open).transpose()?;
         let launch = Launch {
             argv,
             env: live.spec.env.clone(),
             working_dir: live.spec.working_dir.clone(),
             place: Place::Beside { pid: live.pid, netns: self.setup.sandbox.netns.clone() },
-            tty: terminal.as_ref().map(|terminal| ttyname(&terminal.slave)).transpose()?,
+            tty: terminal.as_ref().map(Terminal::name).transpose()?,
             cgroups: live.group.procs(),
             failure: failure.clone(),
             namespace: None,
+            no_new_privileges: live.spec.no_new_privileges,
         };
         let file = failure.with_extension("launch");
         launch::write(&file, &launch)?;
-        let piped = |wanted: bool| if wanted && !tty { Stdio::piped() } else { Stdio::null() };
+        let stdio = |piped: bool| match &terminal {
+            Some(terminal) => terminal.stdio(),
+            None => Ok(if piped { Stdio::piped() } else { Stdio::null() }),
+        };
         let mut child = Command::new("/proc/self/exe")
             .args(&self.setup.arguments)
             .arg("--launch")
             .arg(&file)
-            .stdin(piped(stdin))
-            .stdout(piped(true))
-            .stderr(piped(true))
+            .stdin(stdio(stdin)?)
+            .stdout(stdio(true)?)
+            .stderr(stdio(true)?)
             .spawn()?;
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
         let ended = self.adopt(pid);
         let mut outputs = JoinSet::new();
-        let input: Option<Box<dyn AsyncWrite + Unpin>> = if let Some(terminal) = terminal {
-            let master = std::fs::File::from(terminal.master);
-            let reading = tokio::fs::File::from_std(master.try_clone()?);
-            let output = output.clone();
-            // The slave stays open until the child has opened it, so that the master does not see its end too early.
-            let slave = terminal.slave;
-            outputs.spawn_local(copy(reading, output, Frame::Stdout, Some(slave)));
-            Some(Box::new(tokio::fs::File::from_std(master)))
+        let input = if let Some(terminal) = terminal {
+            let (reading, input) = terminal.split()?;
+            outputs.spawn_local(copy(reading, output.clone(), Frame::Stdout));
+            Some(input)
         } else {
             if let Some(stdout) = child.stdout.take() {
                 let from = pipe::Receiver::from_owned_fd(OwnedFd::from(stdout))?;
-                outputs.spawn_local(copy(from, output.clone(), Frame::Stdout, None));
+                outputs.spawn_local(copy(from, output.clone(), Frame::Stdout));
             }
             if let Some(stderr) = child.stderr.take() {
                 let from = pipe::Receiver::from_owned_fd(OwnedFd::from(stderr))?;
-                outputs.spawn_local(copy(from, output.clone(), Frame::Stderr, None));
+                outputs.spawn_local(copy(from, output.clone(), Frame::Stderr));
             }
-            match child.stdin.take() {
-                Some(stdin) => Some(Box::new(pipe::Sender::from_owned_fd(OwnedFd::from(stdin))?)),
-                None => None,
-            }
+            child.stdin.take().map(Typed::pipe).transpose()?
         };
         Ok(Running { pid, ended, input, outputs })
     }
@@ -142,18 +153,11 @@ async fn converse(
 ) -> io::Result<()> {
     let input = RefCell::new(running.input.take());
     let feed = async {
-        // Not handled: `Resize`; the size of a terminal can only be set by an ioctl that has no safe wrapper here.
         while let Some(frame) = Frame::read(&mut reading).await? {
-            let taken = input.borrow_mut().take();
-            match (frame, taken) {
-                (Frame::Stdin(bytes), Some(mut to)) => {
-                    // A command that does not read on has its reasons.
-                    if to.write_all(&bytes).await.is_ok() && to.flush().await.is_ok() {
-                        input.replace(Some(to));
-                    }
-                }
-                (Frame::CloseStdin, _) => {}
-                (_, kept) => drop(input.replace(kept)),
+            if matches!(frame, Frame::CloseStdin) {
+                input.take();
+            } else {
+                take_in(&input, frame).await;
             }
         }
         io::Result::Ok(())
@@ -207,15 +211,12 @@ async fn attach(
 ) -> io::Result<()> {
     let feed = async {
         while let Some(frame) = Frame::read(&mut reading).await? {
-            if let Frame::Stdin(bytes) = frame {
-                let taken = live.input.borrow_mut().take();
-                if let Some(mut to) = taken
-                    && to.write_all(&bytes).await.is_ok()
-                {
-                    live.input.replace(Some(to));
+            if matches!(frame, Frame::CloseStdin) {
+                if live.spec.stdin == Stdin::Once {
+                    live.input.take();
                 }
-            } else if matches!(frame, Frame::CloseStdin) && live.spec.stdin == Stdin::Once {
-                live.input.take();
+            } else {
+                take_in(&live.input, frame).await;
             }
         }
         io::Result::Ok(())
@@ -246,17 +247,25 @@ async fn attach(
     }
 }
 
-/// Copies one stream of a command into frames. `held` is let go once something came.
-async fn copy(
-    mut from: impl AsyncRead + Unpin,
-    to: mpsc::Sender<Frame>,
-    frame: fn(bytes::Bytes) -> Frame,
-    mut held: Option<OwnedFd>,
-) {
+/// Gives a process what its client has typed, or the size of the client's window.
+async fn take_in(input: &RefCell<Option<Typed>>, frame: Frame) {
+    let Some(mut to) = input.take() else { return };
+    let taken = match frame {
+        Frame::Stdin(bytes) => to.write(&bytes).await,
+        Frame::Resize { columns, rows } => to.resize(columns, rows),
+        _ => Ok(()),
+    };
+    // A process that does not read on has its reasons.
+    if taken.is_ok() {
+        input.replace(Some(to));
+    }
+}
+
+/// Copies one stream of a command into frames.
+async fn copy(mut from: impl AsyncRead + Unpin, to: mpsc::Sender<Frame>, frame: fn(bytes::Bytes) -> Frame) {
     let mut chunk = vec![0; 16 * 1024];
     // A terminal whose last user has gone answers with an error: that is its end.
     while let Ok(length @ 1..) = from.read(&mut chunk).await {
-        held.take();
         if to.send(frame(bytes::Bytes::copy_from_slice(&chunk[..length]))).await.is_err() {
             return;
         }

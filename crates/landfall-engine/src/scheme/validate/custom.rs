@@ -1,9 +1,14 @@
 //! Custom resources against their schema, and definitions themselves.
 
+mod definition;
+mod rules;
+mod schema;
+
 use serde_json::{Value, json};
 
-use super::{Fields as _, Findings, Reason, names};
-use crate::scheme::{Part, Resource};
+pub(super) use self::definition::check as check_definition;
+use super::{Cause, Fields as _, Findings, Reason, format};
+use crate::scheme::{Part, Resource, ScalePaths};
 
 pub(super) fn check(resource: &Resource, new: &Value, old: Option<&Value>, part: Part, findings: &mut Findings) {
     let Some(schema) = &resource.schema else { return };
@@ -28,9 +33,74 @@ pub(super) fn check(resource: &Resource, new: &Value, old: Option<&Value>, part:
             check_value(inner, value, name, findings);
         }
     }
-    if findings.causes.is_empty() {
-        rules(schema, new, old, "", findings);
+    if let Some(paths) = resource.subresource("scale").and_then(|scale| scale.scale.as_ref()) {
+        scale(paths, new, findings);
     }
+    if !rules::exist(schema) {
+        return;
+    }
+    // Rules are not asked about values that their expressions cannot read.
+    let blocks = |cause: &Cause| !matches!(cause.reason, Reason::Invalid | Reason::Forbidden | Reason::Duplicate);
+    if findings.causes.iter().any(blocks) {
+        let detail = "some validation rules were not checked because the object was invalid; correct the existing \
+                      errors to complete validation";
+        findings.invalid("<nil>", &Value::Null, detail);
+    } else {
+        rules::check(schema, new, old, "", findings);
+    }
+}
+
+/// The fields that the subresource `scale` reads.
+fn scale(paths: &ScalePaths, object: &Value, findings: &mut Findings) {
+    for path in [&paths.spec_replicas, &paths.status_replicas] {
+        let field = format!(".{}", path.join("."));
+        match reached(object, path, "int64", Value::is_i64) {
+            Err(why) => findings.invalid(&field, &json!(0), &why),
+            Ok(count) => {
+                let count = count.and_then(Value::as_i64).unwrap_or(0);
+                if count < 0 {
+                    findings.invalid(&field, &json!(count), "should be a non-negative integer");
+                } else if count > i64::from(i32::MAX) {
+                    findings.invalid(&field, &json!(count), "should be less than or equal to 2147483647");
+                }
+            }
+        }
+    }
+    if let Some(path) = &paths.selector
+        && let Err(why) = reached(object, path, "string", Value::is_string)
+    {
+        findings.invalid(&format!(".{}", path.join(".")), &json!(""), &why);
+    }
+}
+
+/// The value at a path, which must be of a type.
+fn reached<'a>(
+    object: &'a Value,
+    path: &[String],
+    wanted: &str,
+    fits: fn(&Value) -> bool,
+) -> Result<Option<&'a Value>, String> {
+    let wrong = |value: &Value, wanted: &str| {
+        let found = match value {
+            Value::Null => "<nil>",
+            Value::Bool(_) => "bool",
+            Value::Number(number) if number.is_f64() => "float64",
+            Value::Number(_) => "int64",
+            Value::String(_) => "string",
+            Value::Array(_) => "[]interface {}",
+            Value::Object(_) => "map[string]interface {}",
+        };
+        let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let path = path.join(".");
+        format!(".{path} accessor error: {shown} is of the type {found}, expected {wanted}")
+    };
+    let mut value = object;
+    for step in path {
+        let Some(fields) = value.as_object() else { return Err(wrong(value, "map[string]interface{}")) };
+        let Some(inner) = fields.get(step) else { return Ok(None) };
+        value = inner;
+    }
+    if fits(value) { Ok(Some(value)) } else { Err(wrong(value, wanted)) }
 }
 
 fn go_type(value: &Value) -> &'static str {
@@ -70,13 +140,16 @@ fn check_value(schema: &Value, value: &Value, path: &str, findings: &mut Finding
     };
     if !fits {
         type_error(wanted, value, path, findings);
-        return;
     }
     let choices = schema.items("enum");
     if !choices.is_empty() && !choices.contains(value) {
-        let texts: Vec<_> = choices.iter().map(ToString::to_string).collect();
+        let text = |choice: &Value| choice.as_str().map_or_else(|| choice.to_string(), str::to_owned);
+        let texts: Vec<_> = choices.iter().map(|choice| format!("{:?}", text(choice))).collect();
         let detail = format!("supported values: {}", texts.join(", "));
         findings.with_value(Reason::NotSupported, path, value, &detail);
+    }
+    if !fits {
+        return;
     }
     match value {
         Value::String(text) => check_text(schema, text, path, findings),
@@ -165,18 +238,26 @@ fn type_error(wanted: &str, value: &Value, path: &str, findings: &mut Findings) 
     findings.add(Reason::TypeInvalid, path, format!("Invalid value: {found:?}: {detail}"));
 }
 
+/// The first thing that is wrong with a text; Kubernetes looks no further.
 fn check_text(schema: &Value, text: &str, path: &str, findings: &mut Findings) {
     let length = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
     let value = json!(text);
     if let Some(bound) = schema.integer("maxLength").filter(|bound| length > *bound) {
         findings.add(Reason::TooLong, path, format!("Too long: may not be more than {bound} bytes"));
+        return;
     }
     if let Some(bound) = schema.integer("minLength").filter(|bound| length < *bound) {
         findings.invalid(path, &value, &format!("{path} in body should be at least {bound} chars long"));
+        return;
     }
     let pattern = schema.text("pattern");
     if !pattern.is_empty() && !matches_pattern(pattern, text) {
         findings.invalid(path, &value, &format!("{path} in body should match '{pattern}'"));
+    }
+    let wanted = schema.text("format");
+    if !format::fits(wanted, text) {
+        let detail = format!("{path} in body must be of type {wanted}: {text:?}");
+        findings.add(Reason::TypeInvalid, path, format!("Invalid value: {text:?}: {detail}"));
     }
 }
 
@@ -190,6 +271,9 @@ fn matches_pattern(pattern: &str, text: &str) -> bool {
 }
 
 fn check_number(schema: &Value, value: &Value, number: f64, path: &str, findings: &mut Findings) {
+    if let Some(step) = schema.at("multipleOf").as_f64().filter(|step| !is_multiple(number, *step)) {
+        findings.invalid(path, value, &format!("{path} in body should be a multiple of {step}"));
+    }
     if let Some(bound) = schema.at("minimum").as_f64() {
         if schema.at("exclusiveMinimum") == &json!(true) && number <= bound {
             findings.invalid(path, value, &format!("{path} in body should be greater than {bound}"));
@@ -204,6 +288,11 @@ fn check_number(schema: &Value, value: &Value, number: f64, path: &str, findings
             findings.invalid(path, value, &format!("{path} in body should be less than or equal to {bound}"));
         }
     }
+}
+
+/// Whether a number is some whole number of steps; a step that is none says nothing.
+fn is_multiple(number: f64, step: f64) -> bool {
+    step <= 0.0 || (number / step).fract() == 0.0
 }
 
 fn check_list(schema: &Value, list: &[Value], path: &str, findings: &mut Findings) {
@@ -229,139 +318,6 @@ fn check_list(schema: &Value, list: &[Value], path: &str, findings: &mut Finding
         }
         if let Some(inner) = schema.get("items") {
             check_value(inner, item, &field, findings);
-        }
-    }
-}
-
-/// The rules in the expression language, from the leaves up. Rules that speak of the old value hold on creation.
-fn rules(schema: &Value, value: &Value, old: Option<&Value>, path: &str, findings: &mut Findings) {
-    match value {
-        Value::Object(object) => {
-            for (name, value) in object {
-                let inner = schema.at("properties").get(name).unwrap_or(schema.at("additionalProperties"));
-                if inner.is_object() {
-                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                    rules(inner, value, old.and_then(|old| old.get(name)), &path, findings);
-                }
-            }
-        }
-        Value::Array(list) => {
-            for (index, value) in list.iter().enumerate() {
-                rules(schema.at("items"), value, None, &format!("{path}[{index}]"), findings);
-            }
-        }
-        _ => {}
-    }
-    for rule in schema.items("x-kubernetes-validations") {
-        let expression = rule.text("rule");
-        if old.is_none() && expression.contains("oldSelf") {
-            continue;
-        }
-        let failed = |detail: &str| format!("Invalid value: {detail}");
-        match holds(expression, value, old) {
-            Ok(true) => {}
-            Ok(false) => {
-                let message = match rule.text("message") {
-                    "" => format!("failed rule: {}", expression.trim()),
-                    message => message.to_owned(),
-                };
-                let field = match rule.text("fieldPath") {
-                    "" => path.to_owned(),
-                    inner => format!("{path}{inner}"),
-                };
-                findings.add(Reason::Invalid, field.trim_start_matches('.'), failed(&message));
-            }
-            Err(error) => {
-                findings.add(Reason::Invalid, path, failed(&format!("rule evaluation error: {error}")));
-            }
-        }
-    }
-}
-
-fn holds(expression: &str, value: &Value, old: Option<&Value>) -> Result<bool, String> {
-    let program = cel::Program::compile(expression).map_err(|error| error.to_string())?;
-    let mut context = cel::Context::default();
-    context.add_variable("self", value).map_err(|error| error.to_string())?;
-    if let Some(old) = old {
-        context.add_variable("oldSelf", old).map_err(|error| error.to_string())?;
-    }
-    match program.execute(&context) {
-        Ok(cel::Value::Bool(holds)) => Ok(holds),
-        Ok(_) => Err("the rule is no condition".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// A `CustomResourceDefinition` itself.
-pub(super) fn check_definition(definition: &Value, findings: &mut Findings) {
-    let spec = definition.at("spec");
-    let (group, plural) = (spec.text("group"), spec.text("names.plural"));
-    let name = definition.text("metadata.name");
-    if name != format!("{plural}.{group}") {
-        findings.invalid("metadata.name", &json!(name), "must be spec.names.plural+\".\"+spec.group");
-    }
-    if group.is_empty() {
-        findings.required("spec.group", "");
-    } else {
-        findings.names("spec.group", group, names::subdomain(group));
-        if !group.contains('.') {
-            findings.invalid("spec.group", &json!(group), "should be a domain with at least one dot");
-        }
-    }
-    match spec.text("scope") {
-        "" => findings.required("spec.scope", ""),
-        "Cluster" | "Namespaced" => {}
-        _ => findings.not_supported("spec.scope", spec.at("scope"), &["Cluster", "Namespaced"]),
-    }
-    for field in ["plural", "singular", "kind", "listKind"] {
-        let path = format!("spec.names.{field}");
-        let text = spec.at("names").text(field);
-        if text.is_empty() {
-            findings.required(&path, "");
-        } else {
-            findings.names(&path, text, names::label_1035(&text.to_lowercase()));
-        }
-    }
-    let versions = spec.items("versions");
-    if versions.iter().filter(|version| version.at("storage") == &json!(true)).count() != 1 {
-        findings.invalid(
-            "spec.versions",
-            spec.at("versions"),
-            "must have exactly one version marked as storage version",
-        );
-    }
-    for (index, version) in versions.iter().enumerate() {
-        let path = format!("spec.versions[{index}]");
-        findings.names(&format!("{path}.name"), version.text("name"), names::label_1035(version.text("name")));
-        let schema = version.at("schema.openAPIV3Schema");
-        let path = format!("{path}.schema.openAPIV3Schema");
-        if schema.is_null() {
-            findings.required(&path, "schemas are required");
-        } else {
-            if schema.text("type") != "object" {
-                findings.invalid(&format!("{path}.type"), schema.at("type"), "must be object at the root");
-            }
-            structural(schema, &path, findings);
-        }
-    }
-}
-
-/// Each level of a schema says its type.
-fn structural(schema: &Value, path: &str, findings: &mut Findings) {
-    let free = schema.at("x-kubernetes-int-or-string") == &json!(true)
-        || schema.at("x-kubernetes-preserve-unknown-fields") == &json!(true);
-    if schema.text("type").is_empty() && !free {
-        findings.required(&format!("{path}.type"), "must not be empty for specified object fields");
-    }
-    if schema.text("type") == "array" && schema.at("items").is_null() {
-        findings.required(&format!("{path}.items"), "must be specified");
-    }
-    for (name, inner) in schema.at("properties").as_object().into_iter().flatten() {
-        structural(inner, &format!("{path}.properties[{name}]"), findings);
-    }
-    for name in ["items", "additionalProperties"] {
-        if schema.at(name).is_object() {
-            structural(schema.at(name), &format!("{path}.{name}"), findings);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Fields as _, Findings};
+use super::{Fields as _, Findings, pod};
 use crate::scheme::Resource;
 
 const IMMUTABLE: &str = "field is immutable";
@@ -36,7 +36,7 @@ pub(super) fn check(resource: &Resource, new: &Value, old: &Value, findings: &mu
             }
         }
         ("", "PersistentVolumeClaim") => claim(new, old, findings),
-        ("", "Pod") => pod(new, old, findings),
+        ("", "Pod") => pod::check_update(new, old, findings),
         ("storage.k8s.io", "StorageClass") => {
             for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
                 if new.at(field) != old.at(field) {
@@ -57,7 +57,11 @@ pub(super) fn check(resource: &Resource, new: &Value, old: &Value, findings: &mu
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding")
             if new.at("roleRef") != old.at("roleRef") =>
         {
-            findings.invalid("roleRef", new.at("roleRef"), "cannot change roleRef");
+            // Kubernetes shows its own struct, whose fields are written so.
+            let role = new.at("roleRef");
+            let found =
+                json!({"APIGroup": role.text("apiGroup"), "Kind": role.text("kind"), "Name": role.text("name")});
+            findings.invalid("roleRef", &found, "cannot change roleRef");
         }
         ("apiextensions.k8s.io", _) => {
             for field in ["spec.group", "spec.scope", "spec.names.kind", "spec.names.plural"] {
@@ -173,36 +177,5 @@ fn claim(new: &Value, old: &Value, findings: &mut Findings) {
                  claims",
             );
         }
-    }
-}
-
-fn pod(new: &Value, old: &Value, findings: &mut Findings) {
-    let comparable = |object: &Value| {
-        let mut spec = object.at("spec").clone();
-        if let Some(fields) = spec.as_object_mut() {
-            for name in ["activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations", "schedulingGates"] {
-                fields.remove(name);
-            }
-            // Set by binding and admission, which write the pod whole.
-            if old.text("spec.nodeName").is_empty() {
-                fields.remove("nodeName");
-            }
-            for containers in ["containers", "initContainers", "ephemeralContainers"] {
-                for container in fields.get_mut(containers).and_then(Value::as_array_mut).into_iter().flatten() {
-                    container.as_object_mut().map(|container| container.remove("image"));
-                }
-            }
-            fields.remove("ephemeralContainers");
-        }
-        spec
-    };
-    if comparable(new) != comparable(old) {
-        findings.forbidden(
-            "spec",
-            "pod updates may not change fields other than \
-             `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
-             `spec.tolerations` (only additions to existing tolerations),\
-             `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)",
-        );
     }
 }

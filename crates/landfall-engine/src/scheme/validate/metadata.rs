@@ -47,8 +47,11 @@ pub(super) fn check(resource: &Resource, new: &Value, old: Option<&Value>, findi
         late_finalizers(metadata, old.at("metadata"), findings);
         for field in ["name", "namespace", "uid"] {
             let (was, is) = (old.at("metadata").at(field), metadata.at(field));
-            if was != is && !is.is_null() {
-                findings.invalid(&format!("metadata.{field}"), is, "field is immutable");
+            // Kubernetes finds it twice.
+            for _ in 0..2 {
+                if was != is && !is.is_null() {
+                    findings.invalid(&format!("metadata.{field}"), is, "field is immutable");
+                }
             }
         }
     }
@@ -107,13 +110,13 @@ fn owners(metadata: &Value, findings: &mut Findings) {
     for owner in metadata.items("ownerReferences") {
         // Kubernetes does not say which of them.
         let field = "metadata.ownerReferences";
-        for name in ["apiVersion", "kind", "name", "uid"] {
+        let version = owner.text("apiVersion");
+        if version.rsplit('/').next().is_none_or(str::is_empty) || version.matches('/').count() > 1 {
+            findings.invalid(&format!("{field}.apiVersion"), &json!(version), "version must not be empty");
+        }
+        for name in ["kind", "name", "uid"] {
             if owner.text(name).is_empty() {
-                let value = json!("");
-                match name {
-                    "apiVersion" => findings.invalid(&format!("{field}.{name}"), &value, "version must not be empty"),
-                    _ => findings.invalid(&format!("{field}.{name}"), &value, "must not be empty"),
-                }
+                findings.invalid(&format!("{field}.{name}"), &json!(""), "must not be empty");
             }
         }
         if owner.at("controller") == &json!(true) {

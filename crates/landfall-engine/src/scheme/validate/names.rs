@@ -11,9 +11,10 @@ fn example(message: &str, expression: &str, examples: &[&str]) -> String {
     format!("{message} (e.g. {}, regex used for validation is '{expression}')", examples.join(",  or "))
 }
 
+/// Kubernetes counts bytes, and says so of labels only.
 fn too_long(text: &str, limit: usize, found: &mut Vec<String>) {
     if text.len() > limit {
-        found.push(format!("must be no more than {limit} bytes"));
+        found.push(format!("must be no more than {limit} characters"));
     }
 }
 
@@ -25,7 +26,9 @@ fn is_label(text: &str) -> bool {
 pub(crate) fn label(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     too_long(text, 63, &mut found);
-    if !is_label(text) {
+    if !is_label(text) && text.split('.').all(is_label) {
+        found.push("must not contain dots".to_owned());
+    } else if !is_label(text) {
         found.push(example(
             "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and \
              end with an alphanumeric character",
@@ -87,7 +90,11 @@ pub(crate) fn qualified(text: &str) -> Vec<String> {
             if prefix.is_empty() {
                 found.push("prefix part must be non-empty".to_owned());
             } else {
-                found.extend(subdomain(prefix).into_iter().map(|reason| format!("prefix part {reason}")));
+                found.extend(
+                    subdomain(prefix)
+                        .into_iter()
+                        .map(|reason| format!("prefix part {}", reason.replace("253 characters", "253 bytes"))),
+                );
             }
             name
         }
@@ -112,7 +119,9 @@ pub(crate) fn qualified(text: &str) -> Vec<String> {
 
 pub(crate) fn label_value(text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    too_long(text, 63, &mut found);
+    if text.len() > 63 {
+        found.push("must be no more than 63 bytes".to_owned());
+    }
     if !text.is_empty() && !is_part(text) {
         found.push(example(
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must \
@@ -177,6 +186,33 @@ pub(crate) fn environment(text: &str) -> Vec<String> {
     Vec::new()
 }
 
+/// The name of a header of HTTP.
+pub(crate) fn header(text: &str) -> Vec<String> {
+    if text.is_empty() || !text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+        return vec![example(
+            "a valid HTTP header must consist of alphanumeric characters or '-'",
+            "[-A-Za-z0-9]+",
+            &["X-Header-Name"],
+        )];
+    }
+    Vec::new()
+}
+
+/// A subdomain whose first label may be a star.
+pub(crate) fn wildcard(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    too_long(text, 253, &mut found);
+    if !text.strip_prefix("*.").is_some_and(|rest| rest.split('.').all(is_label)) {
+        found.push(example(
+            "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist \
+             of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character",
+            r"\*\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
+            &["*.example.com"],
+        ));
+    }
+    found
+}
+
 /// A name that becomes one segment of a path: roles and bindings.
 pub(crate) fn path_segment(text: &str) -> Vec<String> {
     if text == "." || text == ".." {
@@ -186,10 +222,33 @@ pub(crate) fn path_segment(text: &str) -> Vec<String> {
     bad.take(1).map(|c| format!("may not contain '{c}'")).collect()
 }
 
-/// What a name in `generateName` may be: the letters that are added to it make the end right.
+/// What a name in `generateName` may be: the letters that are added to it make the end right. Of a prefix that ends with
+/// a hyphen, Kubernetes does not look at the letter before that either.
 pub(crate) fn as_prefix(prefix: &str) -> String {
     match prefix.strip_suffix('-') {
-        Some(rest) => format!("{rest}a"),
-        None => prefix.to_owned(),
+        Some(rest) if !rest.is_empty() => format!("{}a", &rest[..rest.floor_char_boundary(rest.len() - 1)]),
+        _ => prefix.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_may_end_with_a_hyphen() {
+        for (prefix, looked_at) in [("web-", "wea"), ("A-", "a"), ("-", "-"), ("web", "web"), ("ü-", "a")] {
+            assert_eq!(as_prefix(prefix), looked_at, "{prefix}");
+        }
+    }
+
+    #[test]
+    fn a_label_has_no_dots_and_a_wildcard_begins_with_a_star() {
+        assert_eq!(label("a.b"), ["must not contain dots"]);
+        assert!(label("a-b").is_empty());
+        assert!(wildcard("*.example.com").is_empty());
+        for bad in ["*", "a.*.b", "*.*.b", "example.com"] {
+            assert_eq!(wildcard(bad).len(), 1, "{bad}");
+        }
     }
 }

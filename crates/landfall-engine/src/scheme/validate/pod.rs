@@ -1,271 +1,190 @@
 //! Pods and pod templates.
+//!
+//! Not handled: resource claims, resources of a whole pod, sysctls, Windows options, profiles of the kernel's security modules;
+//! what the types say of their values is checked for them too.
+
+mod amount;
+mod container;
+mod handler;
+mod scheduling;
+mod update;
+mod volume;
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+pub(super) use self::amount::{container_resource, is_quota_resource, quantity, resource_name};
+pub(super) use self::handler::port;
+pub(super) use self::update::check_update;
 use super::{Fields as _, Findings, metadata, names};
-use crate::scheme::quantity::Quantity;
 
-pub(super) fn check_pod(pod: &Value, _old: Option<&Value>, findings: &mut Findings) {
-    check_spec(pod.at("spec"), "spec", findings);
+/// The largest identity of a user or a group.
+const MAX_IDENTITY: i64 = i32::MAX as i64;
+
+/// Name servers and search paths of a pod.
+const MAX_NAME_SERVERS: usize = 3;
+const MAX_SEARCH_PATHS: usize = 32;
+
+/// What a specification belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Pod,
+    /// A template gets some values only when a pod is made of it.
+    Template,
+}
+
+pub(super) fn check_pod(pod: &Value, findings: &mut Findings) {
+    let spec = pod.at("spec");
+    check_spec(spec, "spec", Owner::Pod, findings);
+    if spec.text("serviceAccountName").is_empty() {
+        for (index, volume) in spec.items("volumes").iter().enumerate() {
+            for (source, projection) in volume.items("projected.sources").iter().enumerate() {
+                if projection.at("serviceAccountToken").is_object() {
+                    findings.forbidden(
+                        &format!("spec.volumes[{index}].projected.sources[{source}].serviceAccountToken"),
+                        "must not be specified when serviceAccountName is not set",
+                    );
+                }
+            }
+        }
+    }
+    for kind in ["containers", "initContainers"] {
+        for (index, container) in spec.items(kind).iter().enumerate() {
+            let image = container.text("image");
+            if image.trim() != image {
+                let field = format!("spec.{kind}[{index}].image");
+                findings.invalid(&field, &json!(image), "must not have leading or trailing whitespace");
+            }
+        }
+    }
 }
 
 /// A template: labels, annotations and the spec.
 pub(super) fn check_template(template: &Value, field: &str, findings: &mut Findings) {
     metadata::labels(template.at("metadata.labels"), &format!("{field}.labels"), findings);
     metadata::annotations(template.at("metadata.annotations"), &format!("{field}.annotations"), findings);
-    check_spec(template.at("spec"), &format!("{field}.spec"), findings);
+    check_spec(template.at("spec"), &format!("{field}.spec"), Owner::Template, findings);
+    if !template.items("spec.ephemeralContainers").is_empty() {
+        let field = format!("{field}.spec.ephemeralContainers");
+        findings.forbidden(&field, "ephemeral containers not allowed in pod template");
+    }
 }
 
-fn check_spec(spec: &Value, field: &str, findings: &mut Findings) {
-    let volumes = volumes(spec, field, findings);
-    let mut seen = BTreeSet::new();
-    let containers = spec.items("containers");
-    if containers.is_empty() {
-        findings.required(&format!("{field}.containers"), "");
+fn check_spec(spec: &Value, field: &str, owner: Owner, findings: &mut Findings) {
+    let volumes = volume::check(spec, field, findings);
+    container::check(spec, field, &volumes, findings);
+    if spec.at("hostNetwork") == &json!(true) {
+        host_ports(spec, field, owner, findings);
     }
-    for kind in ["containers", "initContainers"] {
-        for (index, container) in spec.items(kind).iter().enumerate() {
-            let field = format!("{field}.{kind}[{index}]");
-            check_container(container, &field, &volumes, findings);
-            let name = container.text("name");
-            if !name.is_empty() && !seen.insert(name.to_owned()) {
-                findings.duplicate(&format!("{field}.name"), &json!(name));
-            }
-        }
-    }
-    for (name, least) in [("terminationGracePeriodSeconds", 0), ("activeDeadlineSeconds", 1)] {
-        if let Some(number) = spec.integer(name).filter(|number| *number < least) {
-            let detail = match name {
-                "activeDeadlineSeconds" => "must be between 1 and 2147483647, inclusive",
-                _ => "must be greater than or equal to 0",
-            };
-            findings.invalid(&format!("{field}.{name}"), &json!(number), detail);
-        }
-    }
+    findings.choice(&format!("{field}.restartPolicy"), spec.at("restartPolicy"), &["Always", "OnFailure", "Never"]);
+    let choices = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
+    findings.choice(&format!("{field}.dnsPolicy"), spec.at("dnsPolicy"), &choices);
     metadata::labels(spec.at("nodeSelector"), &format!("{field}.nodeSelector"), findings);
-    let account = spec.text("serviceAccountName");
-    if !account.is_empty() {
-        findings.names(&format!("{field}.serviceAccountName"), account, names::subdomain(account));
+    security(spec.at("securityContext"), &format!("{field}.securityContext"), findings);
+    scheduling::affinity(spec.at("affinity"), &format!("{field}.affinity"), findings);
+    resolver(spec, field, findings);
+    for (index, gate) in spec.items("readinessGates").iter().enumerate() {
+        let kind = gate.text("conditionType");
+        findings.names(&format!("{field}.readinessGates[{index}].conditionType"), kind, names::qualified(kind));
     }
-    for (index, constraint) in spec.items("topologySpreadConstraints").iter().enumerate() {
-        let field = format!("{field}.topologySpreadConstraints[{index}]");
-        if constraint.integer("maxSkew").unwrap_or(0) <= 0 {
-            findings.invalid(&format!("{field}.maxSkew"), constraint.at("maxSkew"), "must be greater than zero");
+    scheduling::gates(spec, field, findings);
+    scheduling::spread(spec, field, findings);
+    for (name, grammar) in
+        [("serviceAccountName", names::subdomain as fn(&str) -> Vec<String>), ("nodeName", names::subdomain)]
+    {
+        optional_name(spec, name, field, grammar, findings);
+    }
+    if let Some(number) = spec.integer("activeDeadlineSeconds").filter(|number| !(1..=MAX_IDENTITY).contains(number)) {
+        let detail = "must be between 1 and 2147483647, inclusive";
+        findings.invalid(&format!("{field}.activeDeadlineSeconds"), &json!(number), detail);
+    }
+    optional_name(spec, "hostname", field, names::label, findings);
+    optional_name(spec, "subdomain", field, names::label, findings);
+    scheduling::tolerations(spec, field, findings);
+    for (index, alias) in spec.items("hostAliases").iter().enumerate() {
+        let field = format!("{field}.hostAliases[{index}]");
+        findings.address(&format!("{field}.ip"), alias.text("ip"));
+        for (index, host) in alias.items("hostnames").iter().filter_map(Value::as_str).enumerate() {
+            findings.names(&format!("{field}.hostnames[{index}]"), host, names::subdomain(host));
         }
-        if constraint.text("topologyKey").is_empty() {
-            findings.required(&format!("{field}.topologyKey"), "can not be empty");
-        }
+    }
+    optional_name(spec, "priorityClassName", field, names::subdomain, findings);
+    optional_name(spec, "runtimeClassName", field, names::subdomain, findings);
+}
+
+fn optional_name(spec: &Value, name: &str, field: &str, grammar: fn(&str) -> Vec<String>, findings: &mut Findings) {
+    let text = spec.text(name);
+    if !text.is_empty() {
+        findings.names(&format!("{field}.{name}"), text, grammar(text));
     }
 }
 
-/// The names of the volumes.
-fn volumes(spec: &Value, field: &str, findings: &mut Findings) -> BTreeSet<String> {
-    let mut seen = BTreeSet::new();
-    for (index, volume) in spec.items("volumes").iter().enumerate() {
-        let field = format!("{field}.volumes[{index}]");
-        let name = volume.text("name");
-        if name.is_empty() {
-            findings.required(&format!("{field}.name"), "");
-        } else {
-            findings.names(&format!("{field}.name"), name, names::label(name));
-        }
-        let sources: Vec<_> =
-            volume.as_object().into_iter().flatten().filter(|(name, _)| name.as_str() != "name").collect();
-        match &sources[..] {
-            [] => findings.required(&field, "must specify a volume type"),
-            [_] => {}
-            [_, rest @ ..] => {
-                for (kind, _) in rest {
-                    findings.forbidden(&format!("{field}.{kind}"), "may not specify more than 1 volume type");
-                }
-            }
-        }
-        for (kind, required) in [
-            ("configMap", "name"),
-            ("secret", "secretName"),
-            ("persistentVolumeClaim", "claimName"),
-            ("hostPath", "path"),
-        ] {
-            let source = volume.at(kind);
-            if source.is_object() && source.text(required).is_empty() {
-                findings.required(&format!("{field}.{kind}.{required}"), "");
-            }
-        }
-        if !seen.insert(name.to_owned()) && !name.is_empty() {
-            findings.duplicate(&format!("{field}.name"), &json!(name));
-        }
-    }
-    seen
-}
-
-fn check_container(container: &Value, field: &str, volumes: &BTreeSet<String>, findings: &mut Findings) {
-    let name = container.text("name");
-    if name.is_empty() {
-        findings.required(&format!("{field}.name"), "");
-    } else {
-        findings.names(&format!("{field}.name"), name, names::label(name));
-    }
-    let image = container.text("image");
-    if image.is_empty() {
-        findings.required(&format!("{field}.image"), "");
-    } else if image.trim() != image {
-        findings.invalid(&format!("{field}.image"), &json!(image), "must not have leading or trailing whitespace");
-    }
-    if !matches!(container.text("imagePullPolicy"), "" | "Always" | "IfNotPresent" | "Never") {
-        let policy = container.at("imagePullPolicy");
-        findings.not_supported(&format!("{field}.imagePullPolicy"), policy, &["Always", "IfNotPresent", "Never"]);
-    }
-    ports(container, field, findings);
-    for (index, variable) in container.items("env").iter().enumerate() {
-        let field = format!("{field}.env[{index}]");
-        let name = variable.text("name");
-        if name.is_empty() {
-            findings.required(&format!("{field}.name"), "");
-        } else {
-            findings.names(&format!("{field}.name"), name, names::environment(name));
-        }
-        let from = variable.at("valueFrom");
-        if from.is_object() {
-            if !variable.text("value").is_empty() {
+/// On the network of its node, a container has its port on the node or none.
+fn host_ports(spec: &Value, field: &str, owner: Owner, findings: &mut Findings) {
+    for (index, container) in spec.items("containers").iter().enumerate() {
+        for (port_index, port) in container.items("ports").iter().enumerate() {
+            let (host, inner) = (port.integer("hostPort").unwrap_or(0), port.integer("containerPort").unwrap_or(0));
+            if (owner == Owner::Pod || host != 0) && host != inner {
                 findings.invalid(
-                    &format!("{field}.valueFrom"),
-                    &json!(""),
-                    "may not be specified when `value` is not empty",
+                    &format!("{field}.containers[{index}].ports[{port_index}].hostPort"),
+                    &json!(host),
+                    "must match `containerPort` when `hostNetwork` is true",
                 );
             }
-            if from.as_object().is_some_and(serde_json::Map::is_empty) {
-                findings.invalid(
-                    &format!("{field}.valueFrom"),
-                    &json!(""),
-                    "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
-                );
-            }
-            for kind in ["configMapKeyRef", "secretKeyRef"] {
-                let source = from.at(kind);
-                if source.is_object() && source.text("key").is_empty() {
-                    findings.required(&format!("{field}.valueFrom.{kind}.key"), "");
-                }
-            }
-        }
-    }
-    let mut paths = BTreeSet::new();
-    for (index, mount) in container.items("volumeMounts").iter().enumerate() {
-        let field = format!("{field}.volumeMounts[{index}]");
-        let name = mount.text("name");
-        if name.is_empty() {
-            findings.required(&format!("{field}.name"), "");
-        }
-        if !volumes.contains(name) {
-            findings.with_value(super::Reason::NotFound, &format!("{field}.name"), &json!(name), "");
-        }
-        let path = mount.text("mountPath");
-        if path.is_empty() {
-            findings.required(&format!("{field}.mountPath"), "");
-        } else if !paths.insert(path.to_owned()) {
-            findings.invalid(&format!("{field}.mountPath"), &json!(path), "must be unique");
-        }
-    }
-    for kind in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        probe(container.at(kind), &format!("{field}.{kind}"), kind, findings);
-    }
-    resources(container.at("resources"), &format!("{field}.resources"), findings);
-}
-
-fn in_range(number: Option<i64>) -> bool {
-    number.is_some_and(|number| (1..=65535).contains(&number))
-}
-
-const PORT_RANGE: &str = "must be between 1 and 65535, inclusive";
-
-fn ports(container: &Value, field: &str, findings: &mut Findings) {
-    let mut seen = BTreeSet::new();
-    for (index, port) in container.items("ports").iter().enumerate() {
-        let field = format!("{field}.ports[{index}]");
-        let name = port.text("name");
-        if !name.is_empty() {
-            findings.names(&format!("{field}.name"), name, names::port_name(name));
-            if !seen.insert(name.to_owned()) {
-                findings.duplicate(&format!("{field}.name"), &json!(name));
-            }
-        }
-        match port.integer("containerPort") {
-            None | Some(0) => findings.required(&format!("{field}.containerPort"), ""),
-            number if !in_range(number) => {
-                findings.invalid(&format!("{field}.containerPort"), port.at("containerPort"), PORT_RANGE);
-            }
-            _ => {}
-        }
-        if port.at("hostPort").is_number() && !in_range(port.integer("hostPort")) {
-            findings.invalid(&format!("{field}.hostPort"), port.at("hostPort"), PORT_RANGE);
         }
     }
 }
 
-fn probe(probe: &Value, field: &str, kind: &str, findings: &mut Findings) {
-    if probe.is_null() {
-        return;
+/// Users and groups, of a pod or of a container.
+fn security(context: &Value, field: &str, findings: &mut Findings) {
+    for name in ["fsGroup", "runAsUser", "runAsGroup"] {
+        identity(context.at(name), &format!("{field}.{name}"), findings);
     }
-    let handlers: Vec<_> =
-        ["exec", "httpGet", "tcpSocket", "grpc"].into_iter().filter(|name| probe.at(name).is_object()).collect();
-    match &handlers[..] {
-        [] => findings.required(field, "must specify a handler type"),
-        [_] => {}
-        [_, rest @ ..] => {
-            for name in rest {
-                findings.forbidden(&format!("{field}.{name}"), "may not specify more than 1 handler type");
-            }
-        }
-    }
-    for name in ["httpGet", "tcpSocket"] {
-        let port = probe.at(name).at("port");
-        let field = format!("{field}.{name}.port");
-        match port {
-            Value::Number(number) if !in_range(number.as_i64()) => findings.invalid(&field, port, PORT_RANGE),
-            Value::String(text) => findings.names(&field, text, names::port_name(text)),
-            _ => {}
-        }
-    }
-    for name in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
-        if let Some(number) = probe.integer(name).filter(|number| *number < 0) {
-            findings.invalid(&format!("{field}.{name}"), &json!(number), "must be greater than or equal to 0");
-        }
-    }
-    if kind != "readinessProbe" && probe.integer("successThreshold").is_some_and(|number| number != 1) {
-        findings.invalid(&format!("{field}.successThreshold"), probe.at("successThreshold"), "must be 1");
+    for (index, group) in context.items("supplementalGroups").iter().enumerate() {
+        identity(group, &format!("{field}.supplementalGroups[{index}]"), findings);
     }
 }
 
-/// Requests and limits.
-pub(super) fn resources(resources: &Value, field: &str, findings: &mut Findings) {
-    let amount = |value: &Value| value.as_str().and_then(Quantity::parse);
-    for kind in ["limits", "requests"] {
-        for (name, value) in resources.at(kind).as_object().into_iter().flatten() {
-            let field = format!("{field}.{kind}[{name}]");
-            let standard = name.contains('/')
-                || matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage" | "storage")
-                || name.starts_with("hugepages-");
-            if !standard {
-                findings.invalid(&field, &json!(name), "must be a standard resource type or fully qualified");
-                findings.invalid(&field, &json!(name), "must be a standard resource for containers");
-            }
-            if amount(value).is_some_and(Quantity::is_negative) {
-                findings.invalid(&field, value, "must be greater than or equal to 0");
-            }
+fn identity(value: &Value, field: &str, findings: &mut Findings) {
+    if value.as_i64().is_some_and(|number| !(0..=MAX_IDENTITY).contains(&number)) {
+        findings.invalid(field, value, "must be between 0 and 2147483647, inclusive");
+    }
+}
+
+/// How the pod looks names up.
+fn resolver(spec: &Value, field: &str, findings: &mut Findings) {
+    let (config, field) = (spec.at("dnsConfig"), format!("{field}.dnsConfig"));
+    let servers: Vec<_> = config.items("nameservers").iter().filter_map(Value::as_str).collect();
+    if spec.text("dnsPolicy") == "None" {
+        if config.is_null() {
+            findings.required(&field, "must provide `dnsConfig` when `dnsPolicy` is None");
+            return;
+        }
+        if servers.is_empty() {
+            let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+            findings.required(&format!("{field}.nameservers"), detail);
+            return;
         }
     }
-    for (name, request) in resources.at("requests").as_object().into_iter().flatten() {
-        if let Some(limit) = resources.at("limits").get(name)
-            && let (Some(most), Some(least)) = (amount(limit), amount(request))
-            && least > most
-        {
-            let text = limit.as_str().unwrap_or_default();
-            findings.invalid(
-                &format!("{field}.requests"),
-                request,
-                &format!("must be less than or equal to {name} limit of {text}"),
-            );
+    if servers.len() > MAX_NAME_SERVERS {
+        let detail = format!("must not have more than {MAX_NAME_SERVERS} nameservers");
+        findings.invalid(&format!("{field}.nameservers"), config.at("nameservers"), &detail);
+    }
+    for (index, server) in servers.iter().enumerate() {
+        findings.address(&format!("{field}.nameservers[{index}]"), server);
+    }
+    let searches: Vec<_> = config.items("searches").iter().filter_map(Value::as_str).collect();
+    if searches.len() > MAX_SEARCH_PATHS {
+        let detail = format!("must not have more than {MAX_SEARCH_PATHS} search paths");
+        findings.invalid(&format!("{field}.searches"), config.at("searches"), &detail);
+    }
+    for (index, option) in config.items("options").iter().enumerate() {
+        if option.text("name").is_empty() {
+            findings.required(&format!("{field}.options[{index}]"), "must not be empty");
         }
     }
 }
+
+/// The names of the containers of all kinds so far.
+type Names = BTreeSet<String>;

@@ -1,13 +1,18 @@
-//! Autoscalers, disruption budgets, roles, storage and priority classes.
+//! Disruption budgets, roles, storage and priority classes.
 
 use serde_json::{Value, json};
 
-use super::{Fields as _, Findings, metadata, workload};
+use super::{Fields as _, Findings, admission, autoscaler, metadata, names, workload};
 use crate::scheme::Resource;
+
+/// The group of roles and of those who have them.
+const RIGHTS: &str = "rbac.authorization.k8s.io";
 
 pub(super) fn check(resource: &Resource, new: &Value, findings: &mut Findings) {
     match resource.kind.as_str() {
-        "HorizontalPodAutoscaler" => autoscaler(new.at("spec"), findings),
+        "HorizontalPodAutoscaler" => autoscaler::check(new.at("spec"), findings),
+        "ValidatingAdmissionPolicy" => admission::policy(new, findings),
+        "ValidatingAdmissionPolicyBinding" => admission::binding(new, findings),
         "PodDisruptionBudget" => budget(new.at("spec"), findings),
         "Role" | "ClusterRole" => rules(new, resource.namespaced, findings),
         "RoleBinding" | "ClusterRoleBinding" => binding(resource, new, findings),
@@ -29,52 +34,6 @@ pub(super) fn check(resource: &Resource, new: &Value, findings: &mut Findings) {
     }
 }
 
-fn autoscaler(spec: &Value, findings: &mut Findings) {
-    let (least, most) = (spec.integer("minReplicas").unwrap_or(1), spec.integer("maxReplicas").unwrap_or(0));
-    if least < 1 {
-        findings.invalid("spec.minReplicas", &json!(least), "must be greater than or equal to 1");
-    }
-    if most < 1 {
-        if most == 0 {
-            findings.required("spec.maxReplicas", "must be set and greater than 0");
-        } else {
-            findings.invalid("spec.maxReplicas", &json!(most), "must be greater than 0");
-        }
-    }
-    if most < least {
-        findings.invalid("spec.maxReplicas", &json!(most), "must be greater than or equal to `minReplicas`");
-    }
-    for name in ["kind", "name"] {
-        if spec.at("scaleTargetRef").text(name).is_empty() {
-            findings.required(&format!("spec.scaleTargetRef.{name}"), "");
-        }
-    }
-    let target = spec.at("scaleTargetRef");
-    if !target.text("apiVersion").contains('/') && target.text("kind") != "ReplicationController" {
-        let version = json!(target.text("apiVersion"));
-        findings.invalid("spec.scaleTargetRef.apiVersion", &version, "apiVersion must specify API group");
-    }
-    for (index, metric) in spec.items("metrics").iter().enumerate() {
-        let field = format!("spec.metrics[{index}]");
-        if metric.text("type").is_empty() {
-            findings.required(&format!("{field}.type"), "must specify a metric source type");
-        }
-        let resource = metric.at("resource");
-        if resource.is_object() {
-            if resource.text("name").is_empty() {
-                findings.required(&format!("{field}.resource.name"), "must specify a resource name");
-            }
-            if let Some(percent) = resource.integer("target.averageUtilization").filter(|percent| *percent < 1) {
-                findings.invalid(
-                    &format!("{field}.resource.target.averageUtilization"),
-                    &json!(percent),
-                    "must be greater than 0",
-                );
-            }
-        }
-    }
-}
-
 fn budget(spec: &Value, findings: &mut Findings) {
     if !spec.at("minAvailable").is_null() && !spec.at("maxUnavailable").is_null() {
         let value = json!({
@@ -86,7 +45,9 @@ fn budget(spec: &Value, findings: &mut Findings) {
         findings.invalid("spec", &value, "minAvailable and maxUnavailable cannot be both set");
     }
     for name in ["minAvailable", "maxUnavailable"] {
-        workload::number_or_percent(spec.at(name), &format!("spec.{name}"), findings);
+        let field = format!("spec.{name}");
+        workload::number_or_percent(spec.at(name), &field, findings);
+        workload::at_most_all(spec.at(name), &field, findings);
     }
     metadata::selector(spec.at("selector"), "spec.selector", findings);
 }
@@ -115,28 +76,44 @@ fn rules(role: &Value, namespaced: bool, findings: &mut Findings) {
 
 fn binding(resource: &Resource, binding: &Value, findings: &mut Findings) {
     let role = binding.at("roleRef");
+    if role.text("apiGroup") != RIGHTS {
+        findings.not_supported("roleRef.apiGroup", role.at("apiGroup"), &[RIGHTS]);
+    }
     let kinds: &[&str] = if resource.namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
     if !kinds.contains(&role.text("kind")) {
         findings.not_supported("roleRef.kind", role.at("kind"), kinds);
     }
     if role.text("name").is_empty() {
         findings.required("roleRef.name", "");
+    } else {
+        findings.names("roleRef.name", role.text("name"), names::path_segment(role.text("name")));
     }
     for (index, subject) in binding.items("subjects").iter().enumerate() {
         let field = format!("subjects[{index}]");
-        if subject.text("name").is_empty() {
+        let (name, group) = (subject.text("name"), subject.text("apiGroup"));
+        if name.is_empty() {
             findings.required(&format!("{field}.name"), "");
         }
-        match subject.text("kind") {
-            "ServiceAccount" if subject.text("namespace").is_empty() => {
-                findings.required(&format!("{field}.namespace"), "");
+        let wanted = match subject.text("kind") {
+            "ServiceAccount" => {
+                if !name.is_empty() {
+                    findings.names(&format!("{field}.name"), name, names::subdomain(name));
+                }
+                // In a namespace, an account without one is of that namespace.
+                if !resource.namespaced && subject.text("namespace").is_empty() {
+                    findings.required(&format!("{field}.namespace"), "");
+                }
+                ""
             }
-            "ServiceAccount" | "User" | "Group" => {}
-            _ => findings.not_supported(
-                &format!("{field}.kind"),
-                subject.at("kind"),
-                &["ServiceAccount", "User", "Group"],
-            ),
+            "User" | "Group" => RIGHTS,
+            _ => {
+                let choices = ["ServiceAccount", "User", "Group"];
+                findings.not_supported(&format!("{field}.kind"), subject.at("kind"), &choices);
+                continue;
+            }
+        };
+        if group != wanted {
+            findings.not_supported(&format!("{field}.apiGroup"), &json!(group), &[wanted]);
         }
     }
 }

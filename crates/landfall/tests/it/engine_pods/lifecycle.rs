@@ -1,11 +1,15 @@
 //! What pods live through by design: probes, hooks, volumes, jobs and ordered sets.
 
-use super::{FOREVER, World, pod};
+use std::time::Instant;
+
+use super::{FOREVER, PATIENCE, World, pod};
+use crate::running_engine::POLL;
 
 #[test]
 fn a_pod_is_an_endpoint_as_long_as_it_is_ready() {
     let Some(world) = World::start() else { return };
-    let probe = "readinessProbe: { exec: { command: [test, -e, /work/ready] }, periodSeconds: 1, failureThreshold: 1 }";
+    let probe = "readinessProbe: { exec: { command: [test, -e, /work/ready] }, \
+                 periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1 }";
     world.apply(&pod("web", FOREVER, probe));
     world.apply(
         "apiVersion: v1\nkind: Service\nmetadata: { name: web }\nspec: { selector: { app: web }, ports: [{ port: 80 }] }",
@@ -41,4 +45,36 @@ fn a_job_runs_its_pods_to_their_end() {
     world.until("get job work -o jsonpath={.status.succeeded}", "3");
     world.until("get job work -o jsonpath={.status.conditions[?(@.type==\"Complete\")].status}", "True");
     assert_eq!(world.say("logs -l job-name=work"), "done\ndone\ndone\n");
+}
+
+#[test]
+fn the_data_of_a_claim_goes_with_it_unless_it_is_to_be_kept() {
+    let Some(world) = World::start() else { return };
+    let claim = |name: &str| {
+        format!(
+            "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {{ name: {name} }}\n\
+             spec: {{ accessModes: [ReadWriteOnce], resources: {{ requests: {{ storage: 1Mi }} }} }}\n"
+        )
+    };
+    let mut folders = Vec::new();
+    for name in ["gone", "kept"] {
+        let writer = pod(name, &format!("echo kept > /work/file; {FOREVER}"), "");
+        let writer = writer.replace("emptyDir: {}", &format!("persistentVolumeClaim: {{ claimName: {name} }}"));
+        world.apply(&format!("{}---\n{writer}", claim(name)));
+        world.until_ready(name);
+        folders.push(world.say(&format!("get pvc {name} -o jsonpath={{.spec.volumeName}}")));
+    }
+    world.say(&format!("patch pv {} -p {{\"spec\":{{\"persistentVolumeReclaimPolicy\":\"Retain\"}}}}", folders[1]));
+    let folders: Vec<_> = folders.iter().map(|volume| world.folder.path().join("data/volumes").join(volume)).collect();
+    assert!(folders.iter().all(|folder| folder.join("file").is_file()), "{folders:?}");
+
+    world.say("delete pod gone kept --timeout=60s");
+    world.say("delete pvc gone kept --timeout=60s");
+    world.until_it("get pv --no-headers", |said| said.lines().count() == 1 && said.contains("Released"), "one volume");
+    let deadline = Instant::now() + PATIENCE;
+    while folders[0].exists() {
+        assert!(Instant::now() < deadline, "{} is there still", folders[0].display());
+        std::thread::sleep(POLL);
+    }
+    assert!(folders[1].join("file").is_file());
 }

@@ -139,3 +139,35 @@ fn top_shows_what_pods_and_nodes_use() {
         "three nodes, one of them busy",
     );
 }
+
+/// Says what it hears, and ends when it hears no more.
+fn listener(name: &str, more: &str) -> String {
+    let script = "echo ready; while read line; do echo heard $line; done; echo over";
+    pod(name, script, &format!("stdin: true\nstdinOnce: true\n{more}")) + "  restartPolicy: Never\n"
+}
+
+#[test]
+fn a_client_is_attached_to_the_process_of_a_container() {
+    let Some(world) = World::start() else { return };
+    let Some(old) = require_or_skip("an old kubectl", Tool::OldKubectl.locate()) else { return };
+    let clients = [("web-socket", &world.kubectl, WEB_SOCKET), ("older", &old, WEB_SOCKET), ("spdy", &old, SPDY)];
+    for (name, kubectl, protocol) in clients {
+        world.apply(&listener(name, ""));
+        world.until(&format!("logs {name}"), "ready\n");
+        let mut command = world.command_of(kubectl, &format!("attach -i {name}"));
+        command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", protocol);
+        let output = spoken_to(command, "one\ntwo\n");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "heard one\nheard two\nover\n", "{}", told(&output));
+        world.until(&format!("get pod {name} -o jsonpath={{.status.phase}}"), "Succeeded");
+        assert_eq!(world.say(&format!("logs {name}")), "ready\nheard one\nheard two\nover\n");
+    }
+}
+
+#[test]
+fn a_container_that_asks_for_a_terminal_has_one() {
+    let Some(world) = World::start() else { return };
+    let script = "test -t 0 && test -t 1 && echo a terminal; stty size; exec sleep 60";
+    world.apply(&pod("screen", script, "stdin: true\ntty: true"));
+    world.until_it("logs screen", |said| said.lines().count() == 2, "two lines");
+    assert_eq!(world.say("logs screen"), "a terminal\r\n0 0\r\n");
+}

@@ -1,0 +1,91 @@
+//! Expressions with the answers that a real API server gave.
+
+use super::*;
+
+fn variables() -> BTreeMap<String, Type> {
+    let item = Type::object([("a", Type::String)]);
+    let object =
+        Type::object([("n", Type::Int), ("l", Type::List(Box::new(item))), ("m", Type::Map(Box::new(Type::String)))]);
+    BTreeMap::from([("self".to_owned(), object)])
+}
+
+fn check(source: &str, expected: Result<&str, &str>) {
+    let found = super::check(source, &variables());
+    let found = found.as_ref().map(Type::name).map_err(String::as_str);
+    assert_eq!(found.as_ref().map(String::as_str).map_err(|wrong| *wrong), expected, "{source}");
+}
+
+#[test]
+fn an_expression_has_the_type_of_what_it_gives() {
+    check("self.n > 1", Ok("bool"));
+    check("self.n > 1.0", Ok("bool"));
+    check("self.n", Ok("int"));
+    check("self.m.any == 'a'", Ok("bool"));
+    check("self.l.exists(x, x.a == 'c')", Ok("bool"));
+    check("self.l.map(x, x.a).size() > 1", Ok("bool"));
+    check("self.n in [1, 2] && 'a' in self.m", Ok("bool"));
+    check("type(self.n) == int", Ok("bool"));
+    check("has(self.m.b) ? 'a' : 'b'", Ok("string"));
+    check("optional.of(1).hasValue()", Ok("bool"));
+    check("'a' + string(self.n)", Ok("string"));
+}
+
+#[test]
+fn a_field_that_is_not_there_is_told_with_its_place() {
+    check(
+        "self.nothing > 1",
+        Err("compilation failed: ERROR: <input>:1:5: undefined field 'nothing'\n | self.nothing > 1\n | ....^"),
+    );
+    check(
+        "self.l.all(x, x.b == 'c')",
+        Err("compilation failed: ERROR: <input>:1:16: undefined field 'b'\n | self.l.all(x, x.b == 'c')\n | \
+             ...............^"),
+    );
+    check(
+        "self.n.foo > 1",
+        Err(
+            "compilation failed: ERROR: <input>:1:7: type 'int' does not support field selection\n | self.n.foo > 1\n \
+             | ......^",
+        ),
+    );
+}
+
+#[test]
+fn a_name_that_nobody_has_declared_is_told_with_its_place() {
+    check(
+        "slf.n > 1",
+        Err(
+            "compilation failed: ERROR: <input>:1:1: undeclared reference to 'slf' (in container '')\n | slf.n > 1\n | ^",
+        ),
+    );
+    check(
+        "foo(self.n)",
+        Err(
+            "compilation failed: ERROR: <input>:1:4: undeclared reference to 'foo' (in container '')\n | foo(self.n)\n \
+             | ...^",
+        ),
+    );
+}
+
+#[test]
+fn values_that_can_never_be_equal_are_not_compared() {
+    check(
+        "self.n == 'a'",
+        Err("compilation failed: ERROR: <input>:1:8: found no matching overload for '_==_' applied to '(int, \
+             string)'\n | self.n == 'a'\n | .......^"),
+    );
+    check(
+        "self.n ? true : false",
+        Err("compilation failed: ERROR: <input>:1:8: found no matching overload for '_?_:_' applied to '(int, bool, \
+             bool)'\n | self.n ? true : false\n | .......^"),
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_a_syntax_error() {
+    for source in ["object.(", "1 +", "self.n > "] {
+        let wrong = super::check(source, &variables()).expect_err("it is no expression");
+        assert!(wrong.starts_with("compilation failed: ERROR: <input>:1:"), "{wrong}");
+        assert!(wrong.contains("Syntax error: "), "{wrong}");
+    }
+}

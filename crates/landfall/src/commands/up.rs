@@ -1,0 +1,377 @@
+//! `landfall up`: the architecture runs on this machine, and what it promises is tried.
+
+mod apply;
+mod cluster;
+mod isolation;
+mod place;
+mod plan;
+mod report;
+mod traffic;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::GroupVersionKind;
+use landfall_engine::{
+    Config, Engine, GatewayConfig, Level, NODE_MONITOR_GRACE_PERIOD, PodRuntime, Pods, Report as Served, Shim,
+};
+use landfall_model::{Architecture, Severity};
+use landfall_standin::{Authority, run_operators};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::place::Place;
+pub(crate) use self::plan::STANDIN;
+
+use self::cluster::Snapshot;
+use self::plan::Plan;
+use self::report::{EdgesReport, PodsReport, Report, SilentEdge, StoreReport};
+use self::traffic::Outsider;
+use crate::Outcome;
+use crate::cli::{Output, UpArguments};
+use crate::commands::engine::{NETWORK, POD};
+use crate::project::{Project, today};
+use crate::terminal::Terminal;
+
+/// How often the cluster is looked at while it comes up.
+const POLL: Duration = Duration::from_millis(250);
+
+/// How often arrivals are counted while messages are still on their way.
+const ARRIVALS: Duration = Duration::from_millis(500);
+
+/// How often each edge is used by itself at least, and once more for a slow machine.
+const IDLE_EDGES: Duration = Duration::from_secs(15);
+
+/// Runs the platform until it is told to stop.
+pub(crate) fn run(arguments: &UpArguments, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
+    let begin = Instant::now();
+    let project = Project::read(&arguments.file)?;
+    let environment = match environment(&project, arguments.environment.as_deref()) {
+        Ok(environment) => environment,
+        Err(hint) => {
+            terminal.say(&hint)?;
+            return Ok(Outcome::NotUnderstood);
+        }
+    };
+    let checked = match project.check(environment.as_deref(), today(None)) {
+        Ok(checked) => checked,
+        Err(findings) => {
+            terminal.findings(&findings, project.file.sources())?;
+            return Ok(Outcome::NotUnderstood);
+        }
+    };
+    let (errors, _): (Vec<_>, Vec<_>) =
+        checked.report.findings.into_iter().partition(|finding| finding.severity == Severity::Error);
+    if !errors.is_empty() {
+        terminal.findings(&errors, project.file.sources())?;
+        terminal.say("the architecture does not keep what it promises; `landfall check` has the whole report")?;
+        return Ok(Outcome::No);
+    }
+    let place = Place::of(&arguments.file, checked.architecture.document.name.as_str(), environment.as_deref());
+    if let Some(process) = place.occupant() {
+        terminal.say(&format!(
+            "error: it is up already, in the process {process}\nhint: `landfall status` says how it is, `landfall down` stops it"
+        ))?;
+        return Ok(Outcome::No);
+    }
+    let _occupied = place.occupy()?;
+    let authority = Authority::open(&place.authority()).context("failed to make the authority")?;
+    let program = std::env::current_exe().context("failed to find this program")?;
+    let now =
+        Timestamp::from_second(Timestamp::now().as_second()).context("the clock of the machine is out of range")?;
+    let plan = plan::plan(&checked.architecture, checked.objects, &program, &place, authority.certificate(), now);
+    if !plan.obstacles.is_empty() {
+        for obstacle in &plan.obstacles {
+            terminal.say(&format!("error: {obstacle}"))?;
+        }
+        terminal.say("it does not run on this machine")?;
+        return Ok(Outcome::No);
+    }
+    write_behaviours(&plan, &place)?;
+    let check_ms = millis(begin.elapsed());
+    terminal.say(&format!("checked and rendered: {} objects, {check_ms} ms", plan.objects.len()))?;
+
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("LANDFALL_LOG").unwrap_or_else(|_| "error".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the threads of the engine")?;
+    let run = Run { arguments, architecture: &checked.architecture, plan: &plan, place: &place, authority, check_ms };
+    runtime.block_on(run.whole(&program, terminal))
+}
+
+/// The environment that is meant: the only one, or the one that is named.
+fn environment(project: &Project, wanted: Option<&str>) -> Result<Option<String>, String> {
+    let declared = project.file.environments();
+    match (wanted, declared.as_slice()) {
+        (Some(wanted), _) => Ok(Some(wanted.to_owned())),
+        (None, []) => Ok(None),
+        (None, [only]) => Ok(Some(only.clone())),
+        (None, several) => Err(format!(
+            "error: which environment?\nhint: add `--env {}`; there are {}",
+            several[0],
+            several.join(", ")
+        )),
+    }
+}
+
+fn write_behaviours(plan: &Plan, place: &Place) -> anyhow::Result<()> {
+    let services = plan.services.iter().map(|service| (service.service.clone(), serde_json::to_vec_pretty(service)));
+    let externals = plan
+        .externals
+        .iter()
+        .map(|external| (format!("external-{}", external.external), serde_json::to_vec_pretty(external)));
+    for (name, text) in services.chain(externals) {
+        let file = place.behaviour(&name);
+        fs::write(&file, text?).with_context(|| format!("failed to write `{}`", file.display()))?;
+    }
+    Ok(())
+}
+
+/// What one `up` works with.
+struct Run<'a> {
+    arguments: &'a UpArguments,
+    architecture: &'a Architecture,
+    plan: &'a Plan,
+    place: &'a Place,
+    authority: Authority,
+    check_ms: u64,
+}
+
+impl Run<'_> {
+    async fn whole(&self, program: &Path, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
+        let mut interrupts = signal(SignalKind::interrupt()).context("failed to listen for Ctrl-C")?;
+        let mut terminations = signal(SignalKind::terminate()).context("failed to listen for a signal to stop")?;
+        let mut engine = Engine::start(self.engine(program)).await?;
+        if engine.report().network == Level::Loopback {
+            engine.stop(Pods::Stop).await;
+            terminal.say("error: not handled yet: `up` where the system allows no network namespaces")?;
+            return Ok(Outcome::No);
+        }
+        terminal.say(&format!("engine serves: {} ms", engine.report().serving.as_millis()))?;
+        terminal.say(&format!("try: kubectl --kubeconfig {} get pods -A", self.place.kubeconfig().display()))?;
+
+        // By the socket, as anybody: `exec` and `port-forward` need one.
+        let (client, served) = (client(self.place).await?, engine.report().clone());
+        let stop = CancellationToken::new();
+        let mut operators = JoinSet::new();
+        let worked = tokio::select! {
+            _ = interrupts.recv() => Ok(None),
+            _ = terminations.recv() => Ok(None),
+            () = engine.failed() => Ok(None),
+            worked = self.work(client, &served, &stop, &mut operators, terminal) => worked.map(Some),
+        };
+        let outcome = match worked {
+            Ok(Some(outcome)) => {
+                if !self.arguments.once {
+                    terminal.say("it stays up; Ctrl-C or `landfall down` stops it, its data stays")?;
+                    tokio::select! {
+                        _ = interrupts.recv() => {}
+                        _ = terminations.recv() => {}
+                        () = engine.failed() => {}
+                    }
+                }
+                Ok(outcome)
+            }
+            Ok(None) => Ok(Outcome::No),
+            Err(error) => Err(error),
+        };
+        terminal.say("stopping")?;
+        stop.cancel();
+        // What they have made is in the API; nothing is lost when they end in the middle.
+        operators.shutdown().await;
+        engine.stop(Pods::Stop).await;
+        outcome
+    }
+
+    fn engine(&self, program: &Path) -> Config {
+        let again = |mode: &str| Shim { program: program.to_owned(), arguments: vec![mode.to_owned()] };
+        Config {
+            data: self.place.engine(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            kubeconfig: Some(self.place.kubeconfig()),
+            nodes: self.plan.nodes.clone(),
+            images: self.plan.images.clone(),
+            runtime: PodRuntime::Processes(again(POD)),
+            network: Some(again(NETWORK)),
+            gateway: GatewayConfig::default(),
+            node_monitor_grace_period: NODE_MONITOR_GRACE_PERIOD,
+        }
+    }
+
+    /// Everything from the first object to the report.
+    async fn work(
+        &self,
+        client: Client,
+        served: &Served,
+        stop: &CancellationToken,
+        operators: &mut JoinSet<()>,
+        terminal: &mut Terminal,
+    ) -> anyhow::Result<Outcome> {
+        let mut report = Report::new(
+            self.architecture.document.name.to_string(),
+            self.architecture.environment.as_ref().map(ToString::to_string),
+            "namespace",
+        );
+        report.left_out.clone_from(&self.plan.left_out);
+        report.times.check_ms = self.check_ms;
+        report.times.engine_ms = millis(served.serving);
+
+        let begin = Instant::now();
+        let (namespaces, others): (Vec<_>, Vec<_>) =
+            self.plan.objects.iter().chain(&self.plan.additions).partition(|object| object["kind"] == "Namespace");
+        let mut kinds = apply::custom_kinds(&others);
+        // The externals have certificates even where the platform has none.
+        let certificate = GroupVersionKind::gvk("cert-manager.io", "v1", "Certificate");
+        if !kinds.contains(&certificate) {
+            kinds.push(certificate);
+        }
+        apply::define(&client, &kinds).await?;
+        operators.spawn(run_operators(client.clone(), self.authority.clone(), kinds, stop.clone()));
+        apply::apply_all(&client, &namespaces).await?;
+        apply::apply_all(&client, &others).await?;
+        report.times.apply_ms = millis(begin.elapsed());
+        terminal.say(&format!("applied: {} ms", report.times.apply_ms))?;
+
+        let begin = Instant::now();
+        let pods = match self.ready(&client, terminal).await? {
+            Ok(pods) => pods,
+            Err(pods) => {
+                for trouble in pods.troubles() {
+                    terminal.say(&format!("error: {trouble}"))?;
+                }
+                terminal.say(&format!(
+                    "not ready after {} s: {}",
+                    self.arguments.timeout.as_secs_f64(),
+                    pods.waiting.join(", ")
+                ))?;
+                return Ok(Outcome::No);
+            }
+        };
+        report.times.ready_ms = millis(begin.elapsed());
+        let (ready, total) = pods.ready();
+        report.pods = PodsReport { ready, total };
+        terminal.say(&format!("ready: {ready} pods, {} ms", report.times.ready_ms))?;
+        report.stores = self.stores(&pods);
+
+        let begin = Instant::now();
+        let outsider = Outsider::new(served.gateway, self.authority.certificate())?;
+        outsider.enter(&self.plan.flows).await?;
+        let seconds = self.arguments.duration.as_secs_f64();
+        terminal.say(&format!("driving {} flows for {seconds} s", self.plan.flows.len()))?;
+        let driven = outsider.drive(&self.plan.flows, Duration::from_secs_f64(seconds)).await;
+        let seen = self.seen(&client, &driven, begin.elapsed()).await?;
+        let flows = self.plan.flows.iter();
+        report.flows = flows.map(|flow| traffic::report(flow, driven.get(&flow.name), &seen)).collect();
+        report.times.flows_ms = millis(begin.elapsed());
+        report.edges = self.edges(&seen);
+        let pods = Snapshot::take(&client, self.plan).await?;
+        let tried = isolation::try_all(&client, self.architecture, self.plan, &pods).await?;
+        report.edges.undeclared = Some(tried.undeclared);
+        report.edges.reachable = tried.reachable;
+        report.judge();
+
+        let text = serde_json::to_string_pretty(&report)?;
+        let file = self.place.report();
+        fs::write(&file, &text).with_context(|| format!("failed to write `{}`", file.display()))?;
+        match self.arguments.output {
+            Output::Json => writeln!(terminal.data(), "{text}")?,
+            Output::Text => report.print(terminal.data())?,
+        }
+        terminal.flush()?;
+        Ok(if report.broken.is_empty() { Outcome::Done } else { Outcome::No })
+    }
+
+    /// Waits until everything is ready; `Err` when it takes too long.
+    async fn ready(&self, client: &Client, terminal: &mut Terminal) -> anyhow::Result<Result<Snapshot, Snapshot>> {
+        let deadline = Instant::now() + Duration::from_secs_f64(self.arguments.timeout.as_secs_f64());
+        let mut told = String::new();
+        loop {
+            let snapshot = Snapshot::take(client, self.plan).await?;
+            if snapshot.waiting.is_empty() {
+                return Ok(Ok(snapshot));
+            }
+            if Instant::now() >= deadline {
+                return Ok(Err(snapshot));
+            }
+            let line = format!("waiting for {}", snapshot.waiting.join(", "));
+            if line != told {
+                terminal.progress(&line)?;
+                told = line;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn stores(&self, pods: &Snapshot) -> Vec<StoreReport> {
+        let stores = self.plan.stores.iter();
+        stores
+            .map(|store| StoreReport {
+                name: store.name.clone(),
+                engine: store.engine.as_str(),
+                server: store.server.clone(),
+                declared: store.declared.clone(),
+                operator: "stand-in",
+                ready: pods.members(store),
+                members: store.members,
+            })
+            .collect()
+    }
+
+    /// Asks the stand-ins until every message has arrived and every edge has carried, or the time for that is over.
+    async fn seen(
+        &self,
+        client: &Client,
+        driven: &BTreeMap<String, traffic::Driven>,
+        already: Duration,
+    ) -> anyhow::Result<BTreeMap<String, Vec<landfall_standin::Seen>>> {
+        let longest = self.plan.flows.iter().map(|flow| flow.within).max().unwrap_or_default();
+        let deadline = Instant::now() + longest.max(IDLE_EDGES.saturating_sub(already));
+        loop {
+            let pods = Snapshot::take(client, self.plan).await?;
+            let seen = cluster::seen(client, self.plan, &pods).await?;
+            let complete =
+                traffic::missing(&self.plan.flows, driven, &seen) == 0 && self.edges(&seen).silent.is_empty();
+            if complete || Instant::now() >= deadline {
+                return Ok(seen);
+            }
+            tokio::time::sleep(ARRIVALS).await;
+        }
+    }
+
+    fn edges(&self, seen: &BTreeMap<String, Vec<landfall_standin::Seen>>) -> EdgesReport {
+        let mut silent = Vec::new();
+        for edge in &self.plan.edges {
+            let counts = seen.get(&edge.service).into_iter().flatten().filter_map(|seen| seen.edges.get(&edge.name));
+            let counts: Vec<_> = counts.collect();
+            if counts.iter().all(|count| count.carried == 0) {
+                let error = counts.iter().find_map(|count| count.error.clone());
+                silent.push(SilentEdge { edge: edge.name.clone(), error });
+            }
+        }
+        let declared = self.plan.edges.len();
+        EdgesReport { declared, carrying: declared - silent.len(), silent, undeclared: None, reachable: Vec::new() }
+    }
+}
+
+/// A client as anybody has one who was given the kubeconfig.
+pub(crate) async fn client(place: &Place) -> anyhow::Result<Client> {
+    let kubeconfig = Kubeconfig::read_from(place.kubeconfig()).context("failed to read the kubeconfig")?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    Client::try_from(config).context("failed to make a client")
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}

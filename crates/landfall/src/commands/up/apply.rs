@@ -1,0 +1,138 @@
+//! Brings objects to an API server, and defines the kinds that it does not know.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::ApiResource;
+use kube::runtime::wait::{await_condition, conditions};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+/// As whom objects are applied.
+const MANAGER: &str = "landfall";
+
+/// How many objects are applied at a time.
+const AT_ONCE: usize = 16;
+
+/// How long a new kind may take until it is served.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The kinds of these objects that are no part of Kubernetes.
+pub(super) fn custom_kinds(objects: &[&Value]) -> Vec<GroupVersionKind> {
+    let kinds: BTreeSet<(String, String, String)> = objects
+        .iter()
+        .map(|object| kind_of(object))
+        .filter(|kind| {
+            kind.group.contains('.') && !kind.group.ends_with(".k8s.io") || kind.group == "gateway.networking.k8s.io"
+        })
+        .map(|kind| (kind.group, kind.version, kind.kind))
+        .collect();
+    kinds.into_iter().map(|(group, version, kind)| GroupVersionKind::gvk(&group, &version, &kind)).collect()
+}
+
+/// Defines kinds with schemas that take anything: what the real definitions say was checked when the objects were
+/// rendered.
+pub(super) async fn define(client: &Client, kinds: &[GroupVersionKind]) -> anyhow::Result<()> {
+    let definitions = Api::<CustomResourceDefinition>::all(client.clone());
+    let parameters = PatchParams::apply(MANAGER).force();
+    let names: Vec<String> =
+        kinds.iter().map(|kind| format!("{}.{}", ApiResource::from_gvk(kind).plural, kind.group)).collect();
+    let defining = kinds.iter().zip(&names).map(|(kind, name)| {
+        let (definitions, parameters) = (&definitions, &parameters);
+        async move {
+            let patch = Patch::Apply(definition(kind, name));
+            definitions.patch(name, parameters, &patch).await.with_context(|| format!("failed to define {name}"))
+        }
+    });
+    futures::future::try_join_all(defining).await?;
+    for name in &names {
+        let established = await_condition(definitions.clone(), name, conditions::is_crd_established());
+        tokio::time::timeout(PATIENCE, established)
+            .await
+            .with_context(|| format!("{name} is not served"))?
+            .with_context(|| format!("failed to watch {name}"))?;
+    }
+    Ok(())
+}
+
+fn definition(kind: &GroupVersionKind, name: &str) -> Value {
+    let resource = ApiResource::from_gvk(kind);
+    // By the name, as objects do not say it: `ClusterIssuer` and `GatewayClass` are of the cluster, CloudNativePG's `Cluster`
+    // is not.
+    let of_cluster = kind.kind == "GatewayClass" || (kind.kind.starts_with("Cluster") && kind.kind != "Cluster");
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": name,
+            // Asked of definitions in the groups that belong to Kubernetes.
+            "annotations": { "api-approved.kubernetes.io": "unapproved, for one machine" },
+        },
+        "spec": {
+            "group": kind.group,
+            "names": {
+                "kind": kind.kind,
+                "listKind": format!("{}List", kind.kind),
+                "singular": kind.kind.to_lowercase(),
+                "plural": resource.plural,
+            },
+            "scope": if of_cluster { "Cluster" } else { "Namespaced" },
+            "versions": [{
+                "name": kind.version, "served": true, "storage": true,
+                "schema": { "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } },
+                "subresources": { "status": {} },
+            }],
+        },
+    })
+}
+
+/// Applies objects, many at a time: nothing says in which order a cluster gets them.
+pub(super) async fn apply_all(client: &Client, objects: &[&Value]) -> anyhow::Result<()> {
+    stream::iter(objects).map(|object| apply(client, object)).buffer_unordered(AT_ONCE).try_collect().await
+}
+
+/// Applies an object; what others have changed about its fields is taken back.
+async fn apply(client: &Client, object: &Value) -> anyhow::Result<()> {
+    let kind = kind_of(object);
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let resource = ApiResource::from_gvk(&kind);
+    let api = match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::<DynamicObject>::all_with(client.clone(), &resource),
+    };
+    let parameters = PatchParams::apply(MANAGER).force();
+    let applied = api.patch(name, &parameters, &Patch::Apply(object)).await;
+    applied.map(drop).with_context(|| format!("failed to apply {} `{name}`", kind.kind))
+}
+
+fn kind_of(object: &Value) -> GroupVersionKind {
+    let text = |field: &str| object[field].as_str().unwrap_or_default();
+    let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+    GroupVersionKind::gvk(group, version, text("kind"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_kubernetes_are_not_defined() {
+        let object = |api: &str, kind: &str| json!({ "apiVersion": api, "kind": kind });
+        let objects = [
+            object("v1", "Secret"),
+            object("apps/v1", "Deployment"),
+            object("networking.k8s.io/v1", "NetworkPolicy"),
+            object("gateway.networking.k8s.io/v1", "HTTPRoute"),
+            object("cert-manager.io/v1", "Certificate"),
+            object("cert-manager.io/v1", "Certificate"),
+        ];
+        let kinds = custom_kinds(&objects.iter().collect::<Vec<_>>());
+        let names: Vec<_> = kinds.iter().map(|kind| kind.kind.as_str()).collect();
+        assert_eq!(names, ["Certificate", "HTTPRoute"]);
+    }
+}
