@@ -2,7 +2,7 @@
 //!
 //! * a *service* without code performs its declared edges with the real protocols ([`ServiceBehaviour`]);
 //! * an *external* answers as its profile says ([`ExternalBehaviour`]);
-//! * a *server* is the real program of this machine behind the entry point that its image would have ([`find_servers`]);
+//! * a *server* is the real program of this machine behind the entry point that its image would have ([`find_server`]);
 //! * small *operators* make from custom resources what the real ones make, through the Kubernetes API alone
 //!   ([`run_operators`]).
 //!
