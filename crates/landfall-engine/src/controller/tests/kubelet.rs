@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
@@ -55,8 +55,9 @@ async fn step(pods: &Api<Pod>, pod: Pod) -> Result<(), watcher::Error> {
     let name = pod.name_any();
     let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
     if pod.metadata.deletion_timestamp.is_some() {
-        // Somebody else may have been quicker.
-        let _ = pods.delete(&name, &DeleteParams::default().grace_period(0)).await;
+        // Somebody else may have been quicker, and another pod may have the name by now.
+        let this = Preconditions { uid: pod.uid(), resource_version: None };
+        let _ = pods.delete(&name, &DeleteParams::default().grace_period(0).preconditions(this)).await;
         return Ok(());
     }
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());

@@ -153,6 +153,7 @@ async fn a_stateful_set_starts_and_updates_in_order_with_its_claims() {
     world.wait("StatefulSet", "db", updated(3)).await;
     world.wait_event("SuccessfulDelete", 3).await;
     world.wait_event("SuccessfulCreate", 9).await;
+    world.wait("StatefulSet", "db", updated(3)).await;
     insta::assert_snapshot!(world.seen(SETS).await);
     world.end().await;
 }
@@ -172,6 +173,7 @@ async fn a_partition_keeps_the_pods_below_it_as_they_are() {
     world.wait("StatefulSet", "db", partly).await;
     world.wait_event("SuccessfulDelete", 2).await;
     world.wait_event("SuccessfulCreate", 5).await;
+    world.wait("StatefulSet", "db", partly).await;
     insta::assert_snapshot!(world.seen(SETS).await);
     world.end().await;
 }
