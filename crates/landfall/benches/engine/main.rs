@@ -5,11 +5,15 @@
 //! where pods only have to be said to run, the same fake kubelet says so. Without a control plane on the machine
 //! (`make tools`) its column is empty.
 //!
-//! Run it with `make bench`; `cargo bench -p landfall --bench engine -- --rounds 1` is shorter.
+//! A second table is about requests on their way to pods, beside nginx ([`gateway`]).
+//!
+//! Run it with `make bench`; `cargo bench -p landfall --bench engine -- --rounds 1` is shorter, and with `--rounds 0` only the
+//! second table is left.
 
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 #![expect(clippy::print_stderr, reason = "a run takes minutes, and says how far it is")]
 
+mod gateway;
 mod measure;
 mod side;
 
@@ -126,6 +130,7 @@ fn main() {
         }
     }
     print(&engine, &kubernetes, rounds);
+    runtime.block_on(gateway::run());
 }
 
 /// A pod's program: takes connections, and says nothing.

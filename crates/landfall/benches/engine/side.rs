@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -35,17 +36,24 @@ pub(crate) struct EngineOptions {
     /// Name by name, with room for this many pods; the engine's own choice when `None`.
     nodes: Option<(usize, u32)>,
     mock: bool,
+    /// More entries of the image catalogue, as YAML.
+    images: String,
 }
 
 impl EngineOptions {
     /// Its pods are somebody else's business.
     pub(crate) fn without_nodes() -> Self {
-        Self { nodes: Some((0, 0)), mock: false }
+        Self { nodes: Some((0, 0)), ..Self::default() }
+    }
+
+    /// With programs of this machine.
+    pub(crate) fn with_images(images: String) -> Self {
+        Self { images, ..Self::default() }
     }
 
     /// Nodes with room for so many pods each, which do not run.
     pub(crate) fn mock(nodes: usize, pods: u32) -> Self {
-        Self { nodes: Some((nodes, pods)), mock: true }
+        Self { nodes: Some((nodes, pods)), mock: true, ..Self::default() }
     }
 }
 
@@ -59,9 +67,10 @@ impl Side {
         };
         let this = std::env::current_exe().expect("a process knows its program");
         let images = format!(
-            "images:\n- {{ image: served, program: {}, args: [{}, \"{{{{pod_ip}}}}:8080\"] }}\n",
+            "images:\n- {{ image: served, program: {}, args: [{}, \"{{{{pod_ip}}}}:8080\"] }}\n{}",
             this.display(),
-            crate::SERVE
+            crate::SERVE,
+            options.images
         );
         let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
         command.arg("engine").arg("--data").arg(folder.path().join("data"));
@@ -108,6 +117,14 @@ impl Side {
     /// A client with a connection of its own.
     pub(crate) async fn client(&self) -> Client {
         client(&self.kubeconfig).await.expect("the kubeconfig has led to a client before")
+    }
+
+    /// Where the engine's gateway takes what is declared on port 80.
+    pub(crate) fn gateway(&self) -> SocketAddr {
+        let Server::Engine { folder, .. } = &self.server else { panic!("only the engine has a gateway") };
+        let ports = fs::read_to_string(folder.path().join("data/gateway-ports")).expect("the engine keeps its ports");
+        let port = ports.split_whitespace().next().and_then(|port| port.parse().ok()).expect("it begins with a port");
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
     }
 
     pub(crate) async fn clients(&self, count: usize) -> Vec<Client> {
