@@ -1,6 +1,6 @@
 //! What a service or external stand-in is told to do: made from the declared edges and flows, read from a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,12 @@ pub struct ServiceBehaviour {
     pub ports: Vec<u16>,
     /// The paths that answer only when it is ready.
     pub ready: Vec<String>,
+    /// The paths of all its probes, which errors that are asked for leave alone.
+    pub probes: Vec<String>,
+    /// Whether it does its work once and ends, as a scheduled job does.
+    pub runs_once: bool,
+    /// What the business counts here.
+    pub business: Vec<BusinessCount>,
     /// Its edges, in the order of the file.
     pub edges: Vec<EdgeBehaviour>,
     /// Its part in each flow that passes through it.
@@ -28,6 +34,31 @@ pub struct EdgeBehaviour {
     pub name: String,
     /// What is done.
     pub action: Action,
+    /// How often it is done by itself, in milliseconds; every few seconds when left out.
+    pub every_ms: Option<u64>,
+    /// Whether messages go on when it fails.
+    pub optional: bool,
+}
+
+/// Something that the business counts: by what passes through the service, as a stand-in has nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusinessCount {
+    /// The name of the metric in the file.
+    pub name: String,
+    /// How it is counted.
+    pub kind: CountKind,
+}
+
+/// How something is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CountKind {
+    /// The messages of flows that were passed on.
+    Counter,
+    /// Those that are being worked on.
+    Gauge,
+    /// The share of them that succeeded.
+    Ratio,
 }
 
 /// What an edge does.
@@ -55,6 +86,9 @@ pub enum Action {
         table: String,
         /// Whether a row is written; otherwise it is looked for.
         writes: bool,
+        /// The host of the replicas, when they and not the primary are asked.
+        #[serde(default)]
+        replicas: Option<String>,
     },
     /// A key in Redis.
     Redis {
@@ -85,13 +119,36 @@ pub enum Action {
     },
 }
 
-/// What a service does for the messages of a flow.
+impl Action {
+    /// Whether it is not done for a message, but brings messages.
+    pub(crate) fn comes_by_itself(&self) -> bool {
+        matches!(self, Self::Consume { .. })
+    }
+}
+
+/// What a service or external does for the messages of a flow: by the step that brings them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowPart {
-    /// The edges that a message takes here, as places in [`ServiceBehaviour::edges`].
-    pub edges: Vec<usize>,
+    /// By [`Message::hop`]. What another step brings is only received.
+    pub stages: BTreeMap<u32, Stage>,
+}
+
+/// What is done with a message that one step of a flow has brought.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// What it does, one after the other.
+    pub steps: Vec<StageStep>,
     /// Whether the flow ends here, so that arrivals are written down.
     pub ends: bool,
+}
+
+/// An edge that a message takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageStep {
+    /// The edge, as its place in the behaviour.
+    pub edge: usize,
+    /// The step of the flow, as the one who gets the message is told.
+    pub hop: u32,
 }
 
 /// How an external behaves.
@@ -105,10 +162,52 @@ pub struct ExternalBehaviour {
     pub errors: f64,
     /// The most requests a second that it takes.
     pub limit: Option<f64>,
+    /// The exposed services that it calls.
+    pub callbacks: Vec<Callback>,
+    /// Its part in each flow that passes through it; the edges are `callbacks`.
+    pub flows: BTreeMap<String, FlowPart>,
+}
+
+/// A call that an external makes: a webhook, a receipt. It goes out by [`OUTBOX_PATH`], for an external stands outside
+/// of the cluster and its stand-in does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Callback {
+    /// How reports name it: `glific call glific-webhook`.
+    pub name: String,
+    /// The host that is called.
+    pub host: String,
+    /// The path.
+    pub path: String,
+    /// Whether with TLS.
+    pub tls: bool,
+    /// After how long it has failed, in milliseconds.
+    pub timeout_ms: u64,
+    /// How often it is tried again.
+    pub retries: u32,
+}
+
+/// A call that waits to be carried outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parcel {
+    /// Names it in its [`Outcome`].
+    pub number: u64,
+    /// What is called.
+    pub callback: Callback,
+    /// What it says.
+    pub message: Message,
+}
+
+/// What became of a [`Parcel`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The parcel.
+    pub number: u64,
+    /// Why it could not be delivered.
+    pub error: Option<String>,
 }
 
 /// A message on its way through a flow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// The flow; none for a message that only shows that an edge carries.
     pub flow: Option<String>,
@@ -116,6 +215,12 @@ pub struct Message {
     pub id: u64,
     /// When the client sent it, in microseconds since 1970.
     pub sent_us: u64,
+    /// The step of the flow that brings it, counted from 1; 0 where the flow begins by itself.
+    #[serde(default)]
+    pub hop: u32,
+    /// Its place in its trace, as the header `traceparent` of W3C's Trace Context says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
 }
 
 /// What a service stand-in has seen, since it started.
@@ -123,8 +228,11 @@ pub struct Message {
 pub struct Seen {
     /// By the name of the edge.
     pub edges: BTreeMap<String, EdgeSeen>,
-    /// By flow: every arrival at its end, repeated ones too.
-    pub arrivals: BTreeMap<String, Vec<Arrival>>,
+    /// By flow: every arrival at an end of it, the latest ones; each message once.
+    pub arrivals: BTreeMap<String, VecDeque<Arrival>>,
+    /// By flow: how often a message came again that had been dealt with, and was not dealt with again.
+    #[serde(default)]
+    pub suppressed: BTreeMap<String, u64>,
 }
 
 /// What an edge has carried.
@@ -143,6 +251,9 @@ pub struct EdgeSeen {
 pub struct Arrival {
     /// The message.
     pub id: u64,
+    /// The step that brought it.
+    #[serde(default)]
+    pub hop: u32,
     /// After how long, in microseconds.
     pub after_us: u64,
 }
@@ -169,3 +280,24 @@ pub const SEEN_PATH: &str = "/.landfall/seen";
 
 /// Where a service stand-in takes a [`Probe`].
 pub const PROBE_PATH: &str = "/.landfall/probe";
+
+/// Where a stand-in is told what to get wrong: a [`Fault`](crate::Fault).
+pub const FAULT_PATH: &str = "/.landfall/fault";
+
+/// Where the stand-in of an external hands out what it wants to send: a list of [`Parcel`]s, as soon as there is one.
+pub const OUTBOX_PATH: &str = "/.landfall/outbox";
+
+/// Where the stand-in of an external is told the [`Outcome`] of a parcel.
+pub const OUTCOME_PATH: &str = "/.landfall/outcome";
+
+/// The port on which the stand-in of an external answers all that is not its declared behaviour.
+pub const CONTROL_PORT: u16 = 8080;
+
+/// The environment variable with the [`Message`]s that begin at a job: a JSON list. Without it the job makes its own.
+pub const BEGIN_VARIABLE: &str = "LANDFALL_BEGIN";
+
+/// The environment variable with a [`Fault`](crate::Fault) that a service begins with, as a bad release would.
+pub const FAULT_VARIABLE: &str = "LANDFALL_FAULT";
+
+/// The field of a line in the log of a job that says what it has [`Seen`], as JSON.
+pub const SEEN_FIELD: &str = "seen";

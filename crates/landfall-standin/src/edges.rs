@@ -6,7 +6,7 @@ mod sql;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Request;
 use http_body_util::Full;
@@ -18,26 +18,83 @@ pub(crate) use self::broker::{Subscription, consume};
 use self::broker::Broker;
 use self::cache::Cache;
 use self::sql::Database;
+use crate::Failure;
 use crate::behaviour::{Action, EdgeSeen, MESSAGE_HEADER, Message, ServiceBehaviour};
-use crate::{Failure, connect};
+use crate::connect::{self, HttpClient};
+use crate::metrics::{Durations, label};
+use crate::trace::TRACE_HEADER;
 
 /// How long one attempt to do something at a store may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long nothing is tried after a connection could not be made: the first time, and at most.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
 /// A connection that is made when it is first needed, and again after it broke.
-pub(crate) struct Slot<C>(Mutex<Option<C>>);
+pub(crate) struct Slot<C> {
+    connection: Mutex<Option<C>>,
+    connecting: tokio::sync::Mutex<BackOff>,
+}
+
+/// When a connection may be tried again, and how long the wait is after that.
+#[derive(Default)]
+struct BackOff {
+    until: Option<tokio::time::Instant>,
+    last: Duration,
+}
+
+impl BackOff {
+    fn fail(&mut self, now: tokio::time::Instant) {
+        let (first, most) = BACK_OFF;
+        self.last = (self.last * 2).clamp(first, most);
+        self.until = Some(now + self.last);
+    }
+}
 
 impl<C: Clone> Slot<C> {
     pub(crate) fn empty() -> Self {
-        Self(Mutex::new(None))
+        Self { connection: Mutex::new(None), connecting: tokio::sync::Mutex::default() }
     }
 
     pub(crate) fn get(&self) -> Option<C> {
-        self.0.lock().expect("nothing panics with a connection").clone()
+        self.connection.lock().expect("nothing panics with a connection").clone()
     }
 
     pub(crate) fn put(&self, connection: Option<C>) {
-        *self.0.lock().expect("nothing panics with a connection") = connection;
+        *self.connection.lock().expect("nothing panics with a connection") = connection;
+    }
+
+    /// The connection that is there and open, or a new one. Of many that need it one connects, and after a failure later
+    /// and later.
+    pub(crate) async fn connected<F>(
+        &self,
+        is_open: impl Fn(&C) -> bool,
+        connect: impl FnOnce() -> F,
+    ) -> Result<C, Failure>
+    where
+        F: Future<Output = Result<C, Failure>>,
+    {
+        if let Some(connection) = self.get().filter(&is_open) {
+            return Ok(connection);
+        }
+        let mut back_off = self.connecting.lock().await;
+        if let Some(connection) = self.get().filter(&is_open) {
+            return Ok(connection);
+        }
+        if let Some(until) = back_off.until {
+            tokio::time::sleep_until(until).await;
+        }
+        match connect().await {
+            Ok(connection) => {
+                *back_off = BackOff::default();
+                self.put(Some(connection.clone()));
+                Ok(connection)
+            }
+            Err(error) => {
+                back_off.fail(tokio::time::Instant::now());
+                Err(error)
+            }
+        }
     }
 }
 
@@ -45,10 +102,14 @@ impl<C: Clone> Slot<C> {
 pub(crate) struct Edges {
     behaviour: Arc<ServiceBehaviour>,
     tls: Arc<ClientConfig>,
-    databases: BTreeMap<String, Database>,
+    /// By the place of the edge.
+    clients: BTreeMap<usize, HttpClient>,
+    /// By the variable with the URL, and the replicas' host where they are asked.
+    databases: BTreeMap<(String, Option<String>), Database>,
     caches: BTreeMap<String, Cache>,
     brokers: BTreeMap<String, Broker>,
     seen: Vec<Mutex<EdgeSeen>>,
+    durations: Durations,
 }
 
 impl Edges {
@@ -57,17 +118,24 @@ impl Edges {
         let tls = Arc::new(connect::tls(&behaviour.authority)?);
         let mut edges = Self {
             tls,
+            clients: BTreeMap::new(),
             databases: BTreeMap::new(),
             caches: BTreeMap::new(),
             brokers: BTreeMap::new(),
             seen: behaviour.edges.iter().map(|_| Mutex::default()).collect(),
+            durations: Durations::default(),
             behaviour: Arc::clone(&behaviour),
         };
-        for edge in &behaviour.edges {
+        for (place, edge) in behaviour.edges.iter().enumerate() {
             match &edge.action {
-                Action::Http { .. } => {}
-                Action::Sql { url, .. } => {
-                    edges.databases.insert(url.clone(), Database::new(&value_of(url)?, (*edges.tls).clone()));
+                Action::Http { address, server_name, .. } => {
+                    let client = HttpClient::to(address, server_name.as_deref(), &edges.tls)?;
+                    edges.clients.insert(place, client);
+                }
+                Action::Sql { url, replicas, .. } => {
+                    let value = value_of(url)?;
+                    let database = Database::new(&value, replicas.as_deref(), (*edges.tls).clone())?;
+                    edges.databases.insert((url.clone(), replicas.clone()), database);
                 }
                 Action::Redis { url, cluster, .. } => {
                     edges.caches.insert(url.clone(), Cache::new(value_of(url)?, *cluster, &behaviour.authority));
@@ -88,14 +156,16 @@ impl Edges {
     /// Does what the edge does for `message`, and counts it. Consuming is not done here, it happens.
     pub(crate) async fn perform(&self, place: usize, message: &Message) -> Result<(), Failure> {
         let edge = &self.behaviour.edges[place];
+        let begin = Instant::now();
         let done = async {
             match &edge.action {
-                Action::Http { address, server_name, path, timeout_ms, retries } => {
-                    let timeout = Duration::from_millis(*timeout_ms);
-                    self.call(address, server_name.as_deref(), path, timeout, *retries, message).await
+                Action::Http { path, timeout_ms, retries, .. } => {
+                    let client = self.clients.get(&place).expect("every client of an edge was prepared");
+                    call(client, path, Duration::from_millis(*timeout_ms), *retries, message).await
                 }
-                Action::Sql { url, table, writes } => {
-                    let database = self.databases.get(url).expect("every URL of an edge was prepared");
+                Action::Sql { url, table, writes, replicas } => {
+                    let place = (url.clone(), replicas.clone());
+                    let database = self.databases.get(&place).expect("every URL of an edge was prepared");
                     let key = key(message);
                     within(PATIENCE, database.row(table, &key, *writes)).await
                 }
@@ -110,14 +180,15 @@ impl Edges {
             }
         };
         let result = done.await;
-        if !matches!(edge.action, Action::Consume { .. }) {
-            self.count(place, &result);
+        if !edge.action.comes_by_itself() {
+            self.count(place, &result, begin.elapsed());
         }
         result
     }
 
-    /// Writes down that an edge was used.
-    pub(crate) fn count(&self, place: usize, result: &Result<(), Failure>) {
+    /// Writes down that an edge was used, and how long it took.
+    pub(crate) fn count(&self, place: usize, result: &Result<(), Failure>, duration: Duration) {
+        self.durations.observe(label("edge", &self.behaviour.edges[place].name), duration);
         let mut seen = self.seen[place].lock().expect("nothing panics while it counts");
         match result {
             Ok(()) => seen.carried += 1,
@@ -134,34 +205,41 @@ impl Edges {
         self.behaviour.edges.iter().map(|edge| edge.name.clone()).zip(counts).collect()
     }
 
-    async fn call(
-        &self,
-        address: &str,
-        server_name: Option<&str>,
-        path: &str,
-        timeout: Duration,
-        retries: u32,
-        message: &Message,
-    ) -> Result<(), Failure> {
-        let body = serde_json::to_vec(message)?;
-        let host = server_name.unwrap_or(address);
-        let mut attempt = 0;
-        loop {
-            let request = Request::post(path)
-                .header(MESSAGE_HEADER, body.as_slice())
-                .header(http::header::HOST, host)
-                .header(http::header::CONTENT_TYPE, "application/json")
-                .body(Full::from(Bytes::from(body.clone())))?;
-            let failure: Failure = match connect::request(address, server_name, &self.tls, request, timeout).await {
-                Ok((status, _)) if status.is_success() => return Ok(()),
-                Ok((status, _)) => format!("{host}{path} answers {status}").into(),
-                Err(error) => error,
-            };
-            if attempt == retries {
-                return Err(failure);
-            }
-            attempt += 1;
+    /// How long it took to use them, by their names.
+    pub(crate) fn durations(&self) -> &Durations {
+        &self.durations
+    }
+}
+
+/// Calls another service or an external, and tries again as often as declared.
+async fn call(
+    client: &HttpClient,
+    path: &str,
+    timeout: Duration,
+    retries: u32,
+    message: &Message,
+) -> Result<(), Failure> {
+    let body = serde_json::to_vec(message)?;
+    let mut attempt = 0;
+    loop {
+        let mut request = Request::post(path)
+            .header(MESSAGE_HEADER, body.as_slice())
+            .header(http::header::CONTENT_TYPE, "application/json");
+        if let Some(trace) = &message.trace {
+            request = request.header(TRACE_HEADER, trace);
         }
+        let failure: Failure = match client.send(request.body(Full::from(Bytes::from(body.clone())))?, timeout).await {
+            Ok((status, _)) if status.is_success() => return Ok(()),
+            Ok((status, body)) => {
+                let body: String = String::from_utf8_lossy(&body).trim().chars().take(200).collect();
+                format!("{path} answers {status}: {body}").into()
+            }
+            Err(error) => error,
+        };
+        if attempt == retries {
+            return Err(failure);
+        }
+        attempt += 1;
     }
 }
 
@@ -177,4 +255,38 @@ async fn within<T>(patience: Duration, work: impl Future<Output = Result<T, Fail
 /// The value of an environment variable, which the pod must have.
 fn value_of(variable: &str) -> Result<String, Failure> {
     std::env::var(variable).map_err(|_| format!("the environment variable {variable} is missing").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_fails_is_tried_later_and_later() {
+        let (mut back_off, now) = (BackOff::default(), tokio::time::Instant::now());
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            back_off.fail(now);
+            waits.push((back_off.until.expect("it failed") - now).as_millis());
+        }
+        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    }
+
+    #[tokio::test]
+    async fn of_many_that_need_a_connection_one_makes_it() {
+        let (slot, made) = (Slot::<u32>::empty(), AtomicU32::new(0));
+        let need = || {
+            slot.connected(
+                |_| true,
+                || async {
+                    tokio::task::yield_now().await;
+                    Ok(made.fetch_add(1, Ordering::Relaxed))
+                },
+            )
+        };
+        let all = futures::future::join_all((0..20).map(|_| need())).await;
+        assert!(all.into_iter().all(|connection| connection.ok() == Some(0)));
+    }
 }

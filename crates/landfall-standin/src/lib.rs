@@ -13,18 +13,24 @@ mod behaviour;
 mod connect;
 mod edges;
 mod external;
+mod fault;
+mod metrics;
 mod operators;
+mod record;
 mod servers;
 mod service;
+mod trace;
 
 use std::process::ExitCode;
 
 pub use authority::{Authority, AuthorityError};
 pub use behaviour::{
-    Action, Arrival, EdgeBehaviour, EdgeSeen, ExternalBehaviour, FlowPart, MESSAGE_HEADER, Message, PROBE_PATH, Probe,
-    Probed, SEEN_PATH, Seen, ServiceBehaviour,
+    Action, Arrival, BEGIN_VARIABLE, BusinessCount, CONTROL_PORT, Callback, CountKind, EdgeBehaviour, EdgeSeen,
+    ExternalBehaviour, FAULT_PATH, FAULT_VARIABLE, FlowPart, MESSAGE_HEADER, Message, OUTBOX_PATH, OUTCOME_PATH,
+    Outcome, PROBE_PATH, Parcel, Probe, Probed, SEEN_FIELD, SEEN_PATH, Seen, ServiceBehaviour, Stage, StageStep,
 };
-pub use connect::{TlsConfig, request as send, tls as trust};
+pub use connect::{HttpClient, Pipe, TlsConfig, tls as trust};
+pub use fault::Fault;
 pub use operators::{OperatorError, run_operators};
 pub use servers::{Found, Server, find as find_server};
 
@@ -32,10 +38,12 @@ pub use servers::{Found, Server, find as find_server};
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Becomes a stand-in: `service FILE`, `external FILE` or `server NAME`. Returns when it has been asked to end, or failed.
+/// Where several services have one image, `service-of POD FILE…` takes the file of the service that the pod is named after.
 pub fn main(arguments: &[String]) -> ExitCode {
     use_ring();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["service", file] => on_threads(service::run(file)),
+        ["service-of", pod, ref files @ ..] => on_threads(service::run_one_of(pod, files)),
         ["external", file] => on_threads(external::run(file)),
         ["server", name] => servers::become_server(name),
         _ => Err(format!("no stand-in is called so: {}", arguments.join(" ")).into()),

@@ -1,69 +1,106 @@
 //! A service stand-in: serves its ports and probes, performs its edges, passes messages of flows on, and tells what it saw.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod answer;
+mod job;
 
-use axum::Json;
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
-use tokio::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::Failure;
-use crate::behaviour::{
-    Action, Arrival, MESSAGE_HEADER, Message, PROBE_PATH, Probe, Probed, SEEN_PATH, Seen, ServiceBehaviour,
-};
+use crate::behaviour::{Action, Arrival, FAULT_VARIABLE, Message, Seen, ServiceBehaviour, Stage};
 use crate::edges::{Edges, Subscription, consume};
+use crate::fault::{Fault, Faults};
+use crate::metrics::{Durations, Passed};
+use crate::record::Record;
+use crate::trace::Span;
 
-/// How often each edge is used when no flow uses it, so that an edge without traffic shows within seconds.
+/// How often each edge is used when nothing is declared and no flow uses it, so that one without traffic shows within
+/// seconds.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// How long a probed address may take to accept: what a policy closes answers nothing at all.
-const PROBE: Duration = Duration::from_millis(1500);
+/// How long requests that are under way may take when it is asked to end.
+const FINISH: Duration = Duration::from_secs(20);
 
 struct Service {
     behaviour: Arc<ServiceBehaviour>,
     edges: Edges,
-    arrivals: Mutex<BTreeMap<String, Vec<Arrival>>>,
+    faults: Faults,
+    record: Record,
+    passed: Passed,
+    /// How long answers took, by the method and the status.
+    answers: Durations,
     /// For each edge: whether it consumes and has not reached its queue yet.
     detached: Vec<AtomicBool>,
     idle: AtomicU64,
 }
 
-/// Serves until it is asked to end.
+/// Serves until it is asked to end; a job does its work and ends.
 pub(crate) async fn run(file: &str) -> Result<(), Failure> {
+    let behaviour = read(file)?;
+    let once = behaviour.runs_once;
+    let service = Arc::new(Service::new(behaviour)?);
+    if once { job::run(&service).await } else { serve(service).await }
+}
+
+/// Runs the service that the pod is named after.
+pub(crate) async fn run_one_of(pod: &str, files: &[&str]) -> Result<(), Failure> {
+    let mut own: Option<(usize, &str)> = None;
+    for file in files {
+        let service = read(file)?.service;
+        let fits = pod.strip_prefix(service.as_str()).is_some_and(|rest| rest.starts_with('-'));
+        // `web-admin-1` is of `web-admin` and not of `web`.
+        if fits && own.is_none_or(|(length, _)| service.len() > length) {
+            own = Some((service.len(), *file));
+        }
+    }
+    let (_, file) = own.ok_or_else(|| format!("no service of this image is called as the pod `{pod}` is"))?;
+    run(file).await
+}
+
+fn read(file: &str) -> Result<ServiceBehaviour, Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("failed to read `{file}`: {error}"))?;
-    let behaviour: Arc<ServiceBehaviour> = Arc::new(serde_json::from_str(&text)?);
-    let detached = behaviour.edges.iter().map(|edge| AtomicBool::new(matches!(edge.action, Action::Consume { .. })));
-    let service = Arc::new(Service {
-        edges: Edges::new(Arc::clone(&behaviour))?,
-        arrivals: Mutex::default(),
-        detached: detached.collect(),
-        idle: AtomicU64::new(0),
-        behaviour,
-    });
-    let mut parts: JoinSet<Result<(), Failure>> = JoinSet::new();
+    Ok(serde_json::from_str(&text).map_err(|error| format!("failed to understand `{file}`: {error}"))?)
+}
+
+async fn serve(service: Arc<Service>) -> Result<(), Failure> {
+    let ending = CancellationToken::new();
+    let mut servers: JoinSet<Result<(), Failure>> = JoinSet::new();
     for port in &service.behaviour.ports {
         let listener = TcpListener::bind(("0.0.0.0", *port)).await?;
-        let router = router(Arc::clone(&service));
-        parts.spawn(async move { Ok(axum::serve(listener, router).await?) });
+        let router = answer::router(Arc::clone(&service));
+        let ended = ending.clone().cancelled_owned();
+        servers.spawn(async move { Ok(axum::serve(listener, router).with_graceful_shutdown(ended).await?) });
     }
+    let mut works = JoinSet::new();
     for place in 0..service.behaviour.edges.len() {
-        parts.spawn(work(Arc::clone(&service), place));
+        works.spawn(work(Arc::clone(&service), place));
     }
+    works.spawn({
+        let service = Arc::clone(&service);
+        async move { service.faults.leak().await }
+    });
     info!(service = service.behaviour.service, ports = ?service.behaviour.ports, "serving");
     let mut stop = asked_to_end()?;
     tokio::select! {
-        _ = stop.recv() => Ok(()),
-        Some(ended) = parts.join_next() => ended?,
+        _ = stop.recv() => {}
+        crash = service.faults.crash() => return Err(crash),
+        Some(ended) = servers.join_next() => return ended?,
+        Some(ended) = works.join_next() => return Ok(ended?),
     }
+    // What a queue has brought and is not acknowledged comes again, to another copy; answers are given to the end.
+    ending.cancel();
+    let finished = async { while servers.join_next().await.is_some() {} };
+    if tokio::time::timeout(FINISH, finished).await.is_err() {
+        warn!("requests were still under way");
+    }
+    Ok(())
 }
 
 /// The signal with which a pod is asked to end.
@@ -72,22 +109,22 @@ pub(crate) fn asked_to_end() -> Result<Signal, Failure> {
 }
 
 /// What an edge does by itself, all the time.
-async fn work(service: Arc<Service>, place: usize) -> Result<(), Failure> {
+async fn work(service: Arc<Service>, place: usize) {
     let edge = &service.behaviour.edges[place];
     if let Action::Consume { url, exchange, queue } = &edge.action {
         let attached = || service.detached[place].store(false, Ordering::Relaxed);
         let subscription = Subscription { url, exchange, queue };
         consume(&service.edges, subscription, attached, |message| take(&service, place, message)).await;
-        return Ok(());
+        return;
     }
-    let mut tick = tokio::time::interval(IDLE);
+    let mut tick =
+        tokio::time::interval(edge.every_ms.map_or(IDLE, Duration::from_millis).max(Duration::from_millis(1)));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut failing = false;
     loop {
         tick.tick().await;
-        let id = service.idle.fetch_add(1, Ordering::Relaxed);
-        let message = Message { flow: None, id, sent_us: now_us() };
-        let result = service.edges.perform(place, &message).await;
+        service.faults.hold().await;
+        let result = service.edges.perform(place, &service.of_no_flow()).await;
         if let Err(error) = &result
             && !failing
         {
@@ -99,91 +136,92 @@ async fn work(service: Arc<Service>, place: usize) -> Result<(), Failure> {
 
 /// A message that a queue has brought.
 async fn take(service: &Service, place: usize, message: Message) -> Result<(), Failure> {
-    let result = service.pass(&message).await;
-    service.edges.count(place, &result);
+    let begin = Instant::now();
+    service.faults.hold().await;
+    let result =
+        if service.faults.strikes() { Err("it was told to fail".into()) } else { service.pass(&message).await };
+    service.edges.count(place, &result, begin.elapsed());
     result
 }
 
 impl Service {
+    fn new(behaviour: ServiceBehaviour) -> Result<Self, Failure> {
+        let behaviour = Arc::new(behaviour);
+        let detached = behaviour.edges.iter().map(|edge| AtomicBool::new(edge.action.comes_by_itself()));
+        let fault = match std::env::var(FAULT_VARIABLE) {
+            Ok(text) => Fault::parse(text.as_bytes()).map_err(|error| format!("{FAULT_VARIABLE}: {error}"))?,
+            Err(_) => Fault::default(),
+        };
+        Ok(Self {
+            edges: Edges::new(Arc::clone(&behaviour))?,
+            faults: Faults::new(fault),
+            record: Record::default(),
+            passed: Passed::default(),
+            answers: Durations::default(),
+            detached: detached.collect(),
+            idle: AtomicU64::new(0),
+            behaviour,
+        })
+    }
+
     fn is_ready(&self) -> bool {
         self.detached.iter().all(|detached| !detached.load(Ordering::Relaxed))
     }
 
-    /// Does this service's part of the flow, one edge after the other.
+    fn of_no_flow(&self) -> Message {
+        Message { id: self.idle.fetch_add(1, Ordering::Relaxed), sent_us: now_us(), ..Message::default() }
+    }
+
+    fn seen(&self) -> Seen {
+        let (arrivals, suppressed) = self.record.told();
+        Seen { edges: self.edges.seen(), arrivals, suppressed }
+    }
+
+    /// Does this service's part of the flow. What was done before is not done again.
     async fn pass(&self, message: &Message) -> Result<(), Failure> {
         // Of no flow, or of one that goes elsewhere: to receive it is all.
-        let part = message.flow.as_ref().and_then(|flow| Some((flow, self.behaviour.flows.get(flow)?)));
-        let Some((flow, part)) = part else { return Ok(()) };
-        for place in &part.edges {
-            self.edges.perform(*place, message).await?;
+        let Some(flow) = &message.flow else { return Ok(()) };
+        let stage = self.behaviour.flows.get(flow).and_then(|part| part.stages.get(&message.hop));
+        let Some(stage) = stage else { return Ok(()) };
+        if self.record.knows(flow, message) {
+            return Ok(());
         }
-        if part.ends {
-            let arrival = Arrival { id: message.id, after_us: now_us().saturating_sub(message.sent_us) };
-            let mut arrivals = self.arrivals.lock().expect("nothing panics while it writes an arrival");
-            arrivals.entry(flow.clone()).or_default().push(arrival);
+        let (span, begin) = (Span::within(message.trace.as_deref()), Instant::now());
+        self.passed.begin();
+        let result = self.take_steps(stage, message, &span).await;
+        self.passed.end(result.is_ok());
+        let (trace_id, span_id, parent_id) = (span.trace_id(), span.span_id(), span.parent_id());
+        let duration_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (id, hop) = (message.id, message.hop);
+        match &result {
+            Ok(()) => {
+                self.record.deal(flow, message);
+                if stage.ends {
+                    let after_us = now_us().saturating_sub(message.sent_us);
+                    self.record.arrive(flow, Arrival { id, hop, after_us });
+                }
+                info!(flow, id, hop, trace_id, span_id, parent_id, duration_ms, "passed a message on");
+            }
+            Err(error) => {
+                warn!(flow, id, hop, trace_id, span_id, parent_id, duration_ms, %error, "failed to pass a message on");
+            }
+        }
+        result
+    }
+
+    async fn take_steps(&self, stage: &Stage, message: &Message, span: &Span) -> Result<(), Failure> {
+        for step in &stage.steps {
+            let next = Message { hop: step.hop, trace: Some(span.header()), ..message.clone() };
+            let done = self.edges.perform(step.edge, &next).await;
+            if !self.behaviour.edges[step.edge].optional {
+                done?;
+            }
         }
         Ok(())
     }
 }
 
-fn router(service: Arc<Service>) -> Router {
-    Router::new()
-        .route("/metrics", get(metrics))
-        .route(SEEN_PATH, get(seen))
-        .route(PROBE_PATH, post(probe))
-        .fallback(anything)
-        .with_state(service)
-}
-
-async fn seen(State(service): State<Arc<Service>>) -> Json<Seen> {
-    let arrivals = service.arrivals.lock().expect("nothing panics while it writes an arrival").clone();
-    Json(Seen { edges: service.edges.seen(), arrivals })
-}
-
-async fn probe(Json(probe): Json<Probe>) -> Json<Probed> {
-    let attempts = probe.targets.iter().map(|target| async move {
-        let attempt = tokio::time::timeout(PROBE, TcpStream::connect(target)).await;
-        attempt.is_ok_and(|connected| connected.is_ok())
-    });
-    Json(Probed { open: futures::future::join_all(attempts).await })
-}
-
-/// Probes, and requests of flows.
-async fn anything(State(service): State<Arc<Service>>, request: Request) -> Response {
-    let path = request.uri().path();
-    if service.behaviour.ready.iter().any(|ready| ready == path) && !service.is_ready() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "not every queue is reached yet\n").into_response();
-    }
-    let Some(message) = request.headers().get(MESSAGE_HEADER) else {
-        return "this is a stand-in\n".into_response();
-    };
-    let message: Message = match serde_json::from_slice(message.as_bytes()) {
-        Ok(message) => message,
-        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
-    };
-    match service.pass(&message).await {
-        Ok(()) => StatusCode::OK.into_response(),
-        Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
-    }
-}
-
-/// In the text format of Prometheus.
-async fn metrics(State(service): State<Arc<Service>>) -> String {
-    let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
-    let mut text = String::from(
-        "# HELP landfall_edge_operations_total What a declared edge has carried or failed to carry.\n\
-         # TYPE landfall_edge_operations_total counter\n",
-    );
-    for (edge, seen) in service.edges.seen() {
-        for (result, count) in [("carried", seen.carried), ("failed", seen.failed)] {
-            let edge = quoted(&edge);
-            text += &format!("landfall_edge_operations_total{{edge=\"{edge}\",result=\"{result}\"}} {count}\n");
-        }
-    }
-    text
-}
-
-fn now_us() -> u64 {
+pub(crate) fn now_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

@@ -55,6 +55,14 @@ pub(crate) enum Command {
     Down(DownArguments),
     /// Say how what `up` runs is doing.
     Status(StatusArguments),
+    /// Say what each declared edge of a platform that is up has carried.
+    Edges(AskArguments),
+    /// Drive the flows of a platform that is up anew, and say what they came to.
+    Flows(FlowsArguments),
+    /// Print the logs of a service, store or external that is up.
+    Logs(LogsArguments),
+    /// Say how much the pods of a platform that is up use.
+    Top(AskArguments),
     /// Run a Kubernetes on this machine, in one process; pods are processes.
     Engine(Box<EngineArguments>),
     /// Print the JSON Schema of the file, for editors.
@@ -272,6 +280,9 @@ pub(crate) struct UpArguments {
     /// The environment; needed when there are several.
     #[arg(long = "env", short, value_name = "ENVIRONMENT")]
     pub(crate) environment: Option<String>,
+    /// Leave this store out, and what only works with it; everything else runs. May be given several times.
+    #[arg(long, value_name = "STORE")]
+    pub(crate) without: Vec<String>,
     /// How long the flows are driven at their declared rates.
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     pub(crate) duration: Duration,
@@ -299,6 +310,51 @@ pub(crate) struct DownArguments {
 pub(crate) struct StatusArguments {
     #[command(flatten)]
     pub(crate) input: Input,
+}
+
+/// The platform that is up, and how to print.
+#[derive(Debug, Args)]
+pub(crate) struct AskArguments {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "It exits with 1 when a flow does not keep its promise, or cannot run here.")]
+pub(crate) struct FlowsArguments {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    /// How long the flows are driven at their declared rates.
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    pub(crate) duration: Duration,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landfall logs notification --file examples/balance-alerts --env development\n  landfall logs                                  of everything, each line with its pod"
+)]
+pub(crate) struct LogsArguments {
+    /// The service, store or external; all of them when left out.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// The file, or the folder that has a `landfall.yaml`.
+    #[arg(long, default_value = "landfall.yaml", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The environment; needed when there are several.
+    #[arg(long = "env", short, value_name = "ENVIRONMENT")]
+    pub(crate) environment: Option<String>,
+    /// How many lines of each container, from the end.
+    #[arg(long, value_name = "LINES", default_value_t = 100)]
+    pub(crate) tail: u32,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Output,
 }
 
 /// How pods run.

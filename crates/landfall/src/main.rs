@@ -54,6 +54,10 @@ fn main() -> ExitCode {
         Command::Up(arguments) => commands::up::run(&arguments, &mut terminal),
         Command::Down(arguments) => commands::down::run(&arguments, &mut terminal),
         Command::Status(arguments) => commands::status::run(&arguments, &mut terminal),
+        Command::Edges(arguments) => commands::edges::run(&arguments, &mut terminal),
+        Command::Flows(arguments) => commands::flows::run(&arguments, &mut terminal),
+        Command::Logs(arguments) => commands::logs::run(&arguments, &mut terminal),
+        Command::Top(arguments) => commands::top::run(&arguments, &mut terminal),
         Command::Engine(arguments) => commands::engine::run(*arguments, &mut terminal),
         Command::Schema => commands::schema::run(&mut terminal),
         Command::Completions(arguments) => Ok(commands::completions::run(&arguments, &mut terminal)),
@@ -72,7 +76,7 @@ fn main() -> ExitCode {
 
 /// This program as the program of a pod; its log is that of the pod.
 fn standin(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
-    tracing_subscriber::fmt().with_ansi(false).with_env_filter("warn,landfall_standin=info").init();
+    tracing_subscriber::fmt().json().with_env_filter("warn,landfall_standin=info").init();
     let arguments: Vec<String> = arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
     landfall_standin::main(&arguments)
 }

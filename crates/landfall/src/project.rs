@@ -66,6 +66,20 @@ impl Project {
         }
     }
 
+    /// The environment that is meant: the only one, or the one that is named. `Err` is what to tell who named none.
+    pub(crate) fn one_environment(&self, wanted: Option<&str>) -> Result<Option<String>, String> {
+        match (wanted, self.file.environments().as_slice()) {
+            (Some(wanted), _) => Ok(Some(wanted.to_owned())),
+            (None, []) => Ok(None),
+            (None, [only]) => Ok(Some(only.clone())),
+            (None, several) => Err(format!(
+                "error: which environment?\nhint: add `--env {}`; there are {}",
+                several[0],
+                several.join(", ")
+            )),
+        }
+    }
+
     /// The environment that has to keep the promises: the wanted one, or the first that is production.
     pub(crate) fn production(&self, wanted: Option<&str>) -> Option<String> {
         let is_production = |name: &String| {

@@ -1,6 +1,7 @@
 //! Messages through RabbitMQ: published with confirms, consumed with acknowledgements.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
@@ -34,8 +35,20 @@ pub(crate) struct Broker {
 
 struct Publisher {
     channel: Channel,
+    /// The exchanges that are declared: several edges may share the connection.
+    exchanges: Mutex<BTreeSet<String>>,
     /// Dropped, it closes the channel.
     _connection: Connection,
+}
+
+impl Publisher {
+    fn knows(&self, exchange: &str) -> bool {
+        self.exchanges.lock().expect("nothing panics with a name").contains(exchange)
+    }
+
+    fn learn(&self, exchange: &str) {
+        self.exchanges.lock().expect("nothing panics with a name").insert(exchange.to_owned());
+    }
 }
 
 impl Broker {
@@ -53,18 +66,20 @@ impl Broker {
     }
 
     async fn try_publish(&self, exchange: &str, body: &[u8]) -> Result<(), Failure> {
-        let publisher = match self.publisher.get() {
-            Some(publisher) if publisher.channel.status().connected() => publisher,
-            _ => {
+        let is_open = |publisher: &Arc<Publisher>| publisher.channel.status().connected();
+        let publisher = self
+            .publisher
+            .connected(is_open, || async {
                 let connection = self.connect().await?;
                 let channel = connection.create_channel().await?;
                 channel.confirm_select(ConfirmSelectOptions::default()).await?;
-                declare(&channel, exchange).await?;
-                let publisher = Arc::new(Publisher { channel, _connection: connection });
-                self.publisher.put(Some(Arc::clone(&publisher)));
-                publisher
-            }
-        };
+                Ok(Arc::new(Publisher { channel, exchanges: Mutex::default(), _connection: connection }))
+            })
+            .await?;
+        if !publisher.knows(exchange) {
+            declare(&publisher.channel, exchange).await?;
+            publisher.learn(exchange);
+        }
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
         let confirm = publisher.channel.basic_publish(exchange.into(), "".into(), options, body, properties).await?;

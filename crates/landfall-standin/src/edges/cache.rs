@@ -40,14 +40,7 @@ impl Cache {
     }
 
     async fn send(&self, command: &Cmd) -> Result<(), Failure> {
-        let connection = match self.connection.get() {
-            Some(connection) => connection,
-            None => {
-                let connection = self.connect().await?;
-                self.connection.put(Some(connection.clone()));
-                connection
-            }
-        };
+        let connection = self.connection.connected(|_| true, || self.connect()).await?;
         let _value: redis::Value = match connection {
             Connection::Single(mut connection) => command.query_async(&mut connection).await?,
             Connection::Cluster(mut connection) => command.query_async(&mut connection).await?,

@@ -1,35 +1,54 @@
 //! Rows in PostgreSQL.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::task::JoinSet;
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::Slot;
+use super::{PATIENCE, Slot};
 use crate::Failure;
 
 /// The number of the lock under which tables are made: `create table if not exists` fails when two do it at once.
 const TABLES: i64 = 0x6c61_6e64;
 
+/// How long a table that was made on the primary may be on its way to a replica.
+const LAG: Duration = Duration::from_millis(100);
+
 /// One connection to one database, over which requests of many tasks go side by side.
 pub(super) struct Database {
-    url: String,
+    config: Config,
     tls: ClientConfig,
+    /// Where tables are made, when this one is the replicas'.
+    primary: Option<Box<Database>>,
     session: Slot<Arc<Session>>,
 }
 
 struct Session {
     client: Client,
+    /// By their text: to prepare one costs a round trip.
+    statements: Mutex<HashMap<String, Statement>>,
     /// Moves the bytes; it ends with the session.
     _connection: JoinSet<()>,
 }
 
 impl Database {
-    pub(super) fn new(url: &str, tls: ClientConfig) -> Self {
-        Self { url: url.to_owned(), tls, session: Slot::empty() }
+    /// The database at `url`, or its replicas at another host.
+    pub(super) fn new(url: &str, replicas: Option<&str>, tls: ClientConfig) -> Result<Self, Failure> {
+        let read = |url: &str| -> Result<Config, Failure> {
+            let mut config: Config = url.parse().map_err(told)?;
+            config.connect_timeout(PATIENCE);
+            Ok(config)
+        };
+        let primary = Self { config: read(url)?, tls: tls.clone(), primary: None, session: Slot::empty() };
+        let Some(replicas) = replicas else { return Ok(primary) };
+        let mut url: url::Url = url.parse()?;
+        url.set_host(Some(replicas))?;
+        Ok(Self { config: read(url.as_str())?, tls, primary: Some(Box::new(primary)), session: Slot::empty() })
     }
 
     /// Writes a row once, or looks for it.
@@ -40,41 +59,66 @@ impl Database {
         } else {
             format!("select id from {table} where id = $1")
         };
-        let session = self.session().await?;
-        let mut result = session.client.execute(&statement, &[&key]).await;
-        if let Err(error) = &result
-            && error.code() == Some(&SqlState::UNDEFINED_TABLE)
-        {
-            let make = format!(
-                "begin; select pg_advisory_xact_lock({TABLES}); \
-                 create table if not exists {table} (id text primary key, at timestamptz not null default now()); commit"
-            );
-            session.client.batch_execute(&make).await.map_err(told)?;
-            result = session.client.execute(&statement, &[&key]).await;
+        let mut made = false;
+        loop {
+            let session = self.session().await?;
+            match session.execute(&statement, key).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) && !made => {
+                    self.primary.as_deref().unwrap_or(self).make(&table).await?;
+                    made = true;
+                }
+                // The table is on its way from the primary; the caller's patience ends the wait.
+                Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) && self.primary.is_some() => {
+                    tokio::time::sleep(LAG).await;
+                }
+                Err(error) => {
+                    // Whatever it was, the next one begins anew.
+                    self.session.put(None);
+                    return Err(told(error));
+                }
+            }
         }
-        result.map(drop).map_err(|error| {
-            // Whatever it was, the next one begins anew.
-            self.session.put(None);
-            told(error)
-        })
+    }
+
+    async fn make(&self, table: &str) -> Result<(), Failure> {
+        let make = format!(
+            "begin; select pg_advisory_xact_lock({TABLES}); \
+             create table if not exists {table} (id text primary key, at timestamptz not null default now()); commit"
+        );
+        self.session().await?.client.batch_execute(&make).await.map_err(told)
     }
 
     async fn session(&self) -> Result<Arc<Session>, Failure> {
-        if let Some(session) = self.session.get()
-            && !session.client.is_closed()
-        {
-            return Ok(session);
-        }
+        let is_open = |session: &Arc<Session>| !session.client.is_closed();
+        self.session.connected(is_open, || self.connect()).await
+    }
+
+    async fn connect(&self) -> Result<Arc<Session>, Failure> {
         let tls = MakeRustlsConnect::new(self.tls.clone());
-        let (client, connection) = tokio_postgres::connect(&self.url, tls).await.map_err(told)?;
+        let (client, connection) = self.config.connect(tls).await.map_err(told)?;
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             // Its end is seen by the client, which says why.
             let _ = connection.await;
         });
-        let session = Arc::new(Session { client, _connection: tasks });
-        self.session.put(Some(Arc::clone(&session)));
-        Ok(session)
+        Ok(Arc::new(Session { client, statements: Mutex::default(), _connection: tasks }))
+    }
+}
+
+impl Session {
+    async fn execute(&self, text: &str, key: &str) -> Result<(), tokio_postgres::Error> {
+        let known = self.statements.lock().expect("nothing panics with a statement").get(text).cloned();
+        let statement = match known {
+            Some(statement) => statement,
+            None => {
+                let statement = self.client.prepare(text).await?;
+                let mut statements = self.statements.lock().expect("nothing panics with a statement");
+                statements.insert(text.to_owned(), statement.clone());
+                statement
+            }
+        };
+        self.client.execute(&statement, &[&key]).await.map(drop)
     }
 }
 

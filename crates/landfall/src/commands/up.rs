@@ -5,10 +5,11 @@ mod cluster;
 mod isolation;
 mod place;
 mod plan;
+mod relay;
 mod report;
+mod running;
 mod traffic;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
@@ -24,16 +26,21 @@ use landfall_engine::{
 };
 use landfall_model::{Architecture, Severity};
 use landfall_standin::{Authority, run_operators};
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::place::Place;
 pub(crate) use self::plan::STANDIN;
+pub(crate) use self::report::{FlowReport, flow_table, table};
+pub(crate) use self::running::{EdgeState, Found};
 
-use self::cluster::Snapshot;
+use self::apply::Applied;
+use self::cluster::{Lines, Snapshot};
 use self::plan::Plan;
-use self::report::{EdgesReport, PodsReport, Report, SilentEdge, StoreReport};
+use self::report::{PodsReport, Report, StoreReport};
+use self::running::{Entrances, Running};
 use self::traffic::Outsider;
 use crate::Outcome;
 use crate::cli::{Output, UpArguments};
@@ -44,17 +51,11 @@ use crate::terminal::Terminal;
 /// How often the cluster is looked at while it comes up.
 const POLL: Duration = Duration::from_millis(250);
 
-/// How often arrivals are counted while messages are still on their way.
-const ARRIVALS: Duration = Duration::from_millis(500);
-
-/// How often each edge is used by itself at least, and once more for a slow machine.
-const IDLE_EDGES: Duration = Duration::from_secs(15);
-
 /// Runs the platform until it is told to stop.
 pub(crate) fn run(arguments: &UpArguments, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
     let begin = Instant::now();
     let project = Project::read(&arguments.file)?;
-    let environment = match environment(&project, arguments.environment.as_deref()) {
+    let environment = match project.one_environment(arguments.environment.as_deref()) {
         Ok(environment) => environment,
         Err(hint) => {
             terminal.say(&hint)?;
@@ -82,19 +83,18 @@ pub(crate) fn run(arguments: &UpArguments, terminal: &mut Terminal) -> anyhow::R
         ))?;
         return Ok(Outcome::No);
     }
+    if let Some(unknown) = unknown_store(&checked.architecture, &arguments.without) {
+        terminal.say(&unknown)?;
+        return Ok(Outcome::NotUnderstood);
+    }
     let _occupied = place.occupy()?;
+    place.keep_without(&arguments.without)?;
     let authority = Authority::open(&place.authority()).context("failed to make the authority")?;
     let program = std::env::current_exe().context("failed to find this program")?;
     let now =
         Timestamp::from_second(Timestamp::now().as_second()).context("the clock of the machine is out of range")?;
-    let plan = plan::plan(&checked.architecture, checked.objects, &program, &place, authority.certificate(), now);
-    if !plan.obstacles.is_empty() {
-        for obstacle in &plan.obstacles {
-            terminal.say(&format!("error: {obstacle}"))?;
-        }
-        terminal.say("it does not run on this machine")?;
-        return Ok(Outcome::No);
-    }
+    let (architecture, authority_pem) = (&checked.architecture, authority.certificate());
+    let plan = plan::plan(architecture, checked.objects, &program, &place, authority_pem, &arguments.without, now);
     write_behaviours(&plan, &place)?;
     let check_ms = millis(begin.elapsed());
     terminal.say(&format!("checked and rendered: {} objects, {check_ms} ms", plan.objects.len()))?;
@@ -111,19 +111,11 @@ pub(crate) fn run(arguments: &UpArguments, terminal: &mut Terminal) -> anyhow::R
     runtime.block_on(run.whole(&program, terminal))
 }
 
-/// The environment that is meant: the only one, or the one that is named.
-fn environment(project: &Project, wanted: Option<&str>) -> Result<Option<String>, String> {
-    let declared = project.file.environments();
-    match (wanted, declared.as_slice()) {
-        (Some(wanted), _) => Ok(Some(wanted.to_owned())),
-        (None, []) => Ok(None),
-        (None, [only]) => Ok(Some(only.clone())),
-        (None, several) => Err(format!(
-            "error: which environment?\nhint: add `--env {}`; there are {}",
-            several[0],
-            several.join(", ")
-        )),
-    }
+/// A store that is to be left out and that there is not.
+fn unknown_store(architecture: &Architecture, without: &[String]) -> Option<String> {
+    let unknown = without.iter().find(|name| architecture.store(name).is_none())?;
+    let stores: Vec<_> = architecture.document.stores.keys().map(ToString::to_string).collect();
+    Some(format!("error: there is no store `{unknown}` to be left out\nhint: there are {}", stores.join(", ")))
 }
 
 fn write_behaviours(plan: &Plan, place: &Place) -> anyhow::Result<()> {
@@ -164,13 +156,21 @@ impl Run<'_> {
 
         // By the socket, as anybody: `exec` and `port-forward` need one.
         let (client, served) = (client(self.place).await?, engine.report().clone());
+        let entrances = Entrances { http: served.gateway.http, https: served.gateway.https };
+        let file = self.place.entrances();
+        fs::write(&file, serde_json::to_vec(&entrances)?)
+            .with_context(|| format!("failed to write `{}`", file.display()))?;
+        let outsider = Outsider::new(entrances, self.authority.certificate())?;
+        // Externals call for as long as the platform is up.
+        let mut relay = std::pin::pin!(relay::carry(outsider.clone(), client.clone(), self.plan));
         let stop = CancellationToken::new();
         let mut operators = JoinSet::new();
         let worked = tokio::select! {
             _ = interrupts.recv() => Ok(None),
             _ = terminations.recv() => Ok(None),
             () = engine.failed() => Ok(None),
-            worked = self.work(client, &served, &stop, &mut operators, terminal) => worked.map(Some),
+            never = &mut relay => match never {},
+            worked = self.work(client, &served, &outsider, &stop, &mut operators, terminal) => worked.map(Some),
         };
         let outcome = match worked {
             Ok(Some(outcome)) => {
@@ -180,6 +180,7 @@ impl Run<'_> {
                         _ = interrupts.recv() => {}
                         _ = terminations.recv() => {}
                         () = engine.failed() => {}
+                        never = &mut relay => match never {},
                     }
                 }
                 Ok(outcome)
@@ -215,6 +216,7 @@ impl Run<'_> {
         &self,
         client: Client,
         served: &Served,
+        outsider: &Outsider,
         stop: &CancellationToken,
         operators: &mut JoinSet<()>,
         terminal: &mut Terminal,
@@ -239,8 +241,7 @@ impl Run<'_> {
         }
         apply::define(&client, &kinds).await?;
         operators.spawn(run_operators(client.clone(), self.authority.clone(), kinds, stop.clone()));
-        apply::apply_all(&client, &namespaces).await?;
-        apply::apply_all(&client, &others).await?;
+        self.apply(&client, &namespaces, &others, terminal).await?;
         report.times.apply_ms = millis(begin.elapsed());
         terminal.say(&format!("applied: {} ms", report.times.apply_ms))?;
 
@@ -266,18 +267,17 @@ impl Run<'_> {
         report.stores = self.stores(&pods);
 
         let begin = Instant::now();
-        let outsider = Outsider::new(served.gateway, self.authority.certificate())?;
-        outsider.enter(&self.plan.flows).await?;
         let seconds = self.arguments.duration.as_secs_f64();
-        terminal.say(&format!("driving {} flows for {seconds} s", self.plan.flows.len()))?;
-        let driven = outsider.drive(&self.plan.flows, Duration::from_secs_f64(seconds)).await;
-        let seen = self.seen(&client, &driven, begin.elapsed()).await?;
-        let flows = self.plan.flows.iter();
-        report.flows = flows.map(|flow| traffic::report(flow, driven.get(&flow.name), &seen)).collect();
+        let driven = self.plan.flows.iter().filter(|flow| flow.missing.is_none()).count();
+        terminal.say(&format!("driving {driven} flows for {seconds} s"))?;
+        let lines = Lines::new(client.clone());
+        let running = Running { plan: self.plan, client: &client, lines: &lines, outsider };
+        let tried = running.try_flows(Duration::from_secs_f64(seconds)).await?;
+        report.flows = tried.flows;
         report.times.flows_ms = millis(begin.elapsed());
-        report.edges = self.edges(&seen);
+        report.edges = self.plan.edges(&tried.seen);
         let pods = Snapshot::take(&client, self.plan).await?;
-        let tried = isolation::try_all(&client, self.architecture, self.plan, &pods).await?;
+        let tried = isolation::try_all(&lines, self.architecture, self.plan, &pods).await?;
         report.edges.undeclared = Some(tried.undeclared);
         report.edges.reachable = tried.reachable;
         report.judge();
@@ -291,6 +291,33 @@ impl Run<'_> {
         }
         terminal.flush()?;
         Ok(if report.broken.is_empty() { Outcome::Done } else { Outcome::No })
+    }
+
+    /// Brings the objects to what is rendered now, whatever an earlier `up` has left.
+    async fn apply(
+        &self,
+        client: &Client,
+        namespaces: &[&Value],
+        others: &[&Value],
+        terminal: &mut Terminal,
+    ) -> anyhow::Result<()> {
+        let file = self.place.applied();
+        let (before, now) = (Applied::read(&file), Applied::of(namespaces.iter().chain(others).copied()));
+        let changes = now.since(&before);
+        if before != Applied::default() {
+            terminal.say(&format!(
+                "since the last time: {} objects new, {} changed, {} as they were, {} to be removed",
+                changes.new,
+                changes.changed,
+                changes.unchanged,
+                changes.stale.len()
+            ))?;
+        }
+        now.with(&before).keep(&file)?;
+        apply::apply_all(client, namespaces).await?;
+        apply::apply_all(client, others).await?;
+        apply::remove(client, &changes.stale).await?;
+        now.keep(&file)
     }
 
     /// Waits until everything is ready; `Err` when it takes too long.
@@ -328,41 +355,18 @@ impl Run<'_> {
             })
             .collect()
     }
+}
 
-    /// Asks the stand-ins until every message has arrived and every edge has carried, or the time for that is over.
-    async fn seen(
-        &self,
-        client: &Client,
-        driven: &BTreeMap<String, traffic::Driven>,
-        already: Duration,
-    ) -> anyhow::Result<BTreeMap<String, Vec<landfall_standin::Seen>>> {
-        let longest = self.plan.flows.iter().map(|flow| flow.within).max().unwrap_or_default();
-        let deadline = Instant::now() + longest.max(IDLE_EDGES.saturating_sub(already));
-        loop {
-            let pods = Snapshot::take(client, self.plan).await?;
-            let seen = cluster::seen(client, self.plan, &pods).await?;
-            let complete =
-                traffic::missing(&self.plan.flows, driven, &seen) == 0 && self.edges(&seen).silent.is_empty();
-            if complete || Instant::now() >= deadline {
-                return Ok(seen);
-            }
-            tokio::time::sleep(ARRIVALS).await;
-        }
-    }
+/// Whether a pod belongs to the service, store or external of that name.
+pub(crate) fn is_of(pod: &Pod, name: &str) -> bool {
+    let labels = pod.metadata.labels.iter().flatten();
+    labels.into_iter().any(|(key, value)| (key == cluster::NAME || key == plan::EXTERNAL_LABEL) && value == name)
+}
 
-    fn edges(&self, seen: &BTreeMap<String, Vec<landfall_standin::Seen>>) -> EdgesReport {
-        let mut silent = Vec::new();
-        for edge in &self.plan.edges {
-            let counts = seen.get(&edge.service).into_iter().flatten().filter_map(|seen| seen.edges.get(&edge.name));
-            let counts: Vec<_> = counts.collect();
-            if counts.iter().all(|count| count.carried == 0) {
-                let error = counts.iter().find_map(|count| count.error.clone());
-                silent.push(SilentEdge { edge: edge.name.clone(), error });
-            }
-        }
-        let declared = self.plan.edges.len();
-        EdgesReport { declared, carrying: declared - silent.len(), silent, undeclared: None, reachable: Vec::new() }
-    }
+/// Waits for what a command asks a platform that is up.
+pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("failed to start a thread for requests")?.block_on(work)
 }
 
 /// A client as anybody has one who was given the kubeconfig.

@@ -1,17 +1,21 @@
 //! Brings objects to an API server, and defines the kinds that it does not know.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 /// As whom objects are applied.
 const MANAGER: &str = "landfall";
@@ -110,6 +114,89 @@ async fn apply(client: &Client, object: &Value) -> anyhow::Result<()> {
     applied.map(drop).with_context(|| format!("failed to apply {} `{name}`", kind.kind))
 }
 
+/// What was applied: the name of each object with a hash of what it said. It is kept, so that the next `up` knows what has
+/// changed and what is no longer rendered.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Applied(BTreeMap<String, String>);
+
+/// What an `up` does to the objects of the one before.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    pub(super) new: usize,
+    pub(super) changed: usize,
+    pub(super) unchanged: usize,
+    /// Those that are no longer rendered.
+    pub(super) stale: Vec<String>,
+}
+
+impl Applied {
+    pub(super) fn of<'a>(objects: impl IntoIterator<Item = &'a Value>) -> Self {
+        let named = |object: &Value| (name_of(object), format!("{:x}", Sha256::digest(object.to_string())));
+        Self(objects.into_iter().map(named).collect())
+    }
+
+    /// What was kept; nothing where nothing is readable.
+    pub(super) fn read(file: &Path) -> Self {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    /// Keeps it, with what earlier ones had and is not removed yet.
+    pub(super) fn keep(&self, file: &Path) -> anyhow::Result<()> {
+        fs::write(file, serde_json::to_vec_pretty(self)?)
+            .with_context(|| format!("failed to write `{}`", file.display()))
+    }
+
+    /// Both, so that nothing is forgotten when the process ends between the first and the last object.
+    pub(super) fn with(&self, other: &Self) -> Self {
+        Self(other.0.iter().chain(&self.0).map(|(name, hash)| (name.clone(), hash.clone())).collect())
+    }
+
+    /// How this differs from what was there before.
+    pub(super) fn since(&self, before: &Self) -> Changes {
+        let mut changes = Changes::default();
+        for (name, hash) in &self.0 {
+            match before.0.get(name) {
+                None => changes.new += 1,
+                Some(old) if old == hash => changes.unchanged += 1,
+                Some(_) => changes.changed += 1,
+            }
+        }
+        changes.stale = before.0.keys().filter(|name| !self.0.contains_key(*name)).cloned().collect();
+        changes
+    }
+}
+
+/// `apps/v1/Deployment/shop/web`.
+fn name_of(object: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let metadata = &object["metadata"];
+    let parts = [&object["apiVersion"], &object["kind"], &metadata["namespace"], &metadata["name"]];
+    let parts: Vec<String> = parts.map(text).into();
+    parts.join("/")
+}
+
+/// Removes objects by their names; one that is gone already is no error.
+pub(super) async fn remove(client: &Client, names: &[String]) -> anyhow::Result<()> {
+    for name in names {
+        let mut parts: Vec<&str> = name.rsplitn(4, '/').collect();
+        parts.reverse();
+        let [version, kind, namespace, object] = parts[..] else { continue };
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let api = if namespace.is_empty() {
+            Api::<DynamicObject>::all_with(client.clone(), &resource)
+        } else {
+            Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource)
+        };
+        match api.delete(object, &DeleteParams::background()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            deleted => drop(deleted.with_context(|| format!("failed to remove {kind} `{object}`"))?),
+        }
+    }
+    Ok(())
+}
+
 fn kind_of(object: &Value) -> GroupVersionKind {
     let text = |field: &str| object[field].as_str().unwrap_or_default();
     let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
@@ -119,6 +206,21 @@ fn kind_of(object: &Value) -> GroupVersionKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_longer_rendered_is_stale() {
+        let object = |name: &str, replicas: u32| {
+            json!({
+                "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": name, "namespace": "shop" },
+                "spec": { "replicas": replicas },
+            })
+        };
+        let before = Applied::of(&[object("web", 1), object("mail", 1), object("old", 1)]);
+        let after = Applied::of(&[object("web", 1), object("mail", 2), object("new", 1)]);
+        let stale = vec!["apps/v1/Deployment/shop/old".to_owned()];
+        assert_eq!(after.since(&before), Changes { new: 1, changed: 1, unchanged: 1, stale });
+        assert_eq!(after.with(&before).since(&before).stale, Vec::<String>::new());
+    }
 
     #[test]
     fn kinds_of_kubernetes_are_not_defined() {

@@ -1,28 +1,34 @@
 //! What runs, seen through the Kubernetes API: whether all of it is ready, and what the stand-ins have seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::try_join_all;
 use http::Request;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-use kube::api::{DynamicObject, ListParams};
+use kube::api::{DynamicObject, ListParams, LogParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use kube::{Api, Client, ResourceExt as _};
-use landfall_standin::{PROBE_PATH, Probe, Probed, SEEN_PATH, Seen};
+use landfall_standin::{
+    CONTROL_PORT, Failure, HttpClient, PROBE_PATH, Pipe, Probe, Probed, SEEN_FIELD, SEEN_PATH, Seen,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::plan::{Plan, StorePlan};
+use super::plan::{EXTERNAL_LABEL, Plan, StorePlan};
 
 /// Says to which service or store a pod belongs.
-const NAME: &str = "app.kubernetes.io/name";
+pub(super) const NAME: &str = "app.kubernetes.io/name";
+
+/// How long a stand-in may take to answer what it is asked.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// The pods of a platform at one moment.
 pub(super) struct Snapshot {
@@ -37,13 +43,7 @@ impl Snapshot {
     pub(super) async fn take(client: &Client, plan: &Plan) -> anyhow::Result<Self> {
         let mut snapshot = Self { pods: Vec::new(), waiting: Vec::new(), since: plan.begun };
         let mut deployments = Vec::new();
-        let mut namespaces: Vec<&str> = plan.stores.iter().map(|store| store.namespace.as_str()).collect();
-        namespaces.extend(plan.objects.iter().chain(&plan.additions).filter_map(|object| {
-            (object["kind"] == "Deployment").then_some(object["metadata"]["namespace"].as_str()).flatten()
-        }));
-        namespaces.sort_unstable();
-        namespaces.dedup();
-        for namespace in namespaces {
+        for namespace in plan.namespaces() {
             let all = Api::<Pod>::namespaced(client.clone(), namespace).list(&ListParams::default()).await;
             snapshot.pods.extend(all.with_context(|| format!("failed to list the pods in {namespace}"))?.items);
             let found = Api::<Deployment>::namespaced(client.clone(), namespace).list(&ListParams::default()).await;
@@ -93,15 +93,35 @@ impl Snapshot {
         self.ready_of(&store.name).filter(|pod| pod.namespace().as_deref() == Some(&store.namespace)).count()
     }
 
-    /// How many pods are ready, of how many.
+    /// The ready pod of the stand-in of an external.
+    pub(super) fn external(&self, name: &str) -> Option<&Pod> {
+        let own = |pod: &&Pod| pod.labels().get(EXTERNAL_LABEL).is_some_and(|own| own == name);
+        self.pods.iter().find(|pod| own(pod) && self.is_ready(pod))
+    }
+
+    /// How many pods are ready, of how many that are to stay; those of jobs end.
     pub(super) fn ready(&self) -> (usize, usize) {
-        (self.pods.iter().filter(|pod| self.is_ready(pod)).count(), self.pods.len())
+        let stays = |pod: &&Pod| !pod.owner_references().iter().any(|owner| owner.kind == "Job");
+        let (staying, ready) = (self.pods.iter().filter(stays), |pod: &&Pod| self.is_ready(pod));
+        (staying.clone().filter(ready).count(), staying.count())
+    }
+
+    /// The pods of a job that have ended in this run.
+    fn ended<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Pod> {
+        self.pods.iter().filter(move |pod| {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            let of_this_run = pod.creation_timestamp().is_some_and(|created| created.0 >= self.since);
+            pod.labels().get(NAME).is_some_and(|own| own == name)
+                && of_this_run
+                && matches!(phase, Some("Succeeded" | "Failed"))
+        })
     }
 
     /// Why pods are not ready, as far as they say it themselves.
     pub(super) fn troubles(&self) -> Vec<String> {
         let mut troubles = Vec::new();
-        for pod in self.pods.iter().filter(|pod| !self.is_ready(pod)) {
+        let ended = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Succeeded");
+        for pod in self.pods.iter().filter(|pod| !self.is_ready(pod) && !ended(pod)) {
             let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
             let reasons = statuses.filter_map(|status| {
                 let waiting = status.state.as_ref()?.waiting.as_ref()?;
@@ -125,6 +145,19 @@ impl Snapshot {
     }
 }
 
+impl Plan {
+    /// The namespaces that have pods.
+    pub(super) fn namespaces(&self) -> BTreeSet<&str> {
+        let workloads = self
+            .objects
+            .iter()
+            .chain(&self.additions)
+            .filter(|object| ["Deployment", "StatefulSet", "CronJob"].iter().any(|kind| object["kind"] == *kind));
+        let of_workloads = workloads.filter_map(|object| object["metadata"]["namespace"].as_str());
+        self.stores.iter().map(|store| store.namespace.as_str()).chain(of_workloads).collect()
+    }
+}
+
 /// Some stores are only whole when their operator says so.
 async fn is_whole(client: &Client, store: &StorePlan) -> anyhow::Result<bool> {
     let Some((version, kind)) = &store.resource else { return Ok(true) };
@@ -135,59 +168,109 @@ async fn is_whole(client: &Client, store: &StorePlan) -> anyhow::Result<bool> {
     Ok(object.data["status"]["state"] == "Ready")
 }
 
-/// What the stand-ins of each service have seen, one entry for each pod.
-pub(super) async fn seen(client: &Client, plan: &Plan, pods: &Snapshot) -> anyhow::Result<BTreeMap<String, Vec<Seen>>> {
-    let mut all = BTreeMap::new();
+/// What the stand-ins of each service and external have seen, one entry for each pod.
+pub(super) async fn seen(lines: &Lines, plan: &Plan, pods: &Snapshot) -> anyhow::Result<BTreeMap<String, Vec<Seen>>> {
+    let mut asked = Vec::new();
+    let mut jobs = Vec::new();
     for service in &plan.services {
-        let Some(port) = service.ports.first() else { continue };
-        let asked = pods.ready_of(&service.service).map(|pod| async move {
-            let request = Request::get(SEEN_PATH).body(Full::default())?;
-            ask::<Seen>(client, pod, *port, request).await
-        });
-        all.insert(service.service.clone(), try_join_all(asked).await?);
+        if service.runs_once {
+            jobs.extend(pods.ended(&service.service).map(|pod| (service.service.clone(), pod)));
+        } else if let Some(port) = service.ports.first() {
+            asked.extend(pods.ready_of(&service.service).map(|pod| (service.service.clone(), pod, *port)));
+        }
+    }
+    for external in &plan.externals {
+        asked.extend(pods.external(&external.external).map(|pod| (external.external.clone(), pod, CONTROL_PORT)));
+    }
+    let told = try_join_all(asked.into_iter().map(|(name, pod, port)| async move {
+        let request = Request::get(SEEN_PATH).body(Full::default())?;
+        anyhow::Ok((name, lines.ask::<Seen>(pod, port, request).await?))
+    }));
+    let logged = try_join_all(
+        jobs.into_iter().map(|(name, pod)| async move { anyhow::Ok((name, logged(&lines.client, pod).await?)) }),
+    );
+    let (told, logged) = futures::future::try_join(told, logged).await?;
+    let mut all = BTreeMap::<String, Vec<Seen>>::new();
+    for (name, seen) in told.into_iter().chain(logged.into_iter().filter_map(|(name, seen)| Some((name, seen?)))) {
+        all.entry(name).or_default().push(seen);
     }
     Ok(all)
 }
 
+/// What a job says in its log that it has seen.
+async fn logged(client: &Client, pod: &Pod) -> anyhow::Result<Option<Seen>> {
+    let (name, namespace) = (pod.name_any(), pod.namespace().unwrap_or_default());
+    let pods = Api::<Pod>::namespaced(client.clone(), &namespace);
+    let log = pods.logs(&name, &LogParams::default()).await;
+    let log = log.with_context(|| format!("failed to read the log of pod `{name}`"))?;
+    let seen = log.lines().rev().find_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        serde_json::from_str(line["fields"][SEEN_FIELD].as_str()?).ok()
+    });
+    Ok(seen)
+}
+
 /// Asks a stand-in to try addresses from inside its pod.
-pub(super) async fn probe(client: &Client, pod: &Pod, port: u16, targets: Vec<String>) -> anyhow::Result<Vec<bool>> {
+pub(super) async fn probe(lines: &Lines, pod: &Pod, port: u16, targets: Vec<String>) -> anyhow::Result<Vec<bool>> {
     let request = Request::post(PROBE_PATH)
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(body(&Probe { targets })?)?;
-    Ok(ask::<Probed>(client, pod, port, request).await?.open)
+    Ok(lines.ask::<Probed>(pod, port, request).await?.open)
 }
 
-fn body(value: &impl Serialize) -> anyhow::Result<Full<Bytes>> {
+pub(super) fn body(value: &impl Serialize) -> anyhow::Result<Full<Bytes>> {
     Ok(Full::from(serde_json::to_vec(value)?))
 }
 
-/// A request to a pod by `port-forward`, which no policy stands in the way of.
-async fn ask<A: DeserializeOwned>(
-    client: &Client,
-    pod: &Pod,
-    port: u16,
-    mut request: Request<Full<Bytes>>,
-) -> anyhow::Result<A> {
-    let name = pod.name_any();
-    request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("standin"));
-    let pods = Api::<Pod>::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
-    let mut forwarder =
-        pods.portforward(&name, &[port]).await.with_context(|| format!("failed to reach pod `{name}`"))?;
-    let stream = forwarder.take_stream(port).with_context(|| format!("pod `{name}` opened no stream"))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let exchange = async {
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let bytes = answer.into_body().collect().await?.to_bytes();
+/// Connections to pods by `port-forward`, which no policy stands in the way of. They are kept.
+pub(super) struct Lines {
+    client: Client,
+    held: Mutex<HashMap<(String, u16), HttpClient>>,
+}
+
+impl Lines {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client, held: Mutex::default() }
+    }
+
+    /// A client of this port of a pod.
+    pub(super) fn to(&self, pod: &Pod, port: u16) -> anyhow::Result<HttpClient> {
+        // A pod of the same name may come after this one.
+        let key = (pod.uid().unwrap_or_default(), port);
+        let mut held = self.held.lock().expect("nothing panics with a connection");
+        if let Some(line) = held.get(&key) {
+            return Ok(line.clone());
+        }
+        let (client, name, namespace) = (self.client.clone(), pod.name_any(), pod.namespace().unwrap_or_default());
+        let dial = {
+            let name = name.clone();
+            move || {
+                let (pods, name) = (Api::<Pod>::namespaced(client.clone(), &namespace), name.clone());
+                async move {
+                    let mut forwarder = pods.portforward(&name, &[port]).await?;
+                    let stream = forwarder.take_stream(port).ok_or("no stream was opened")?;
+                    Ok::<_, Failure>(Pipe::new(stream))
+                }
+            }
+        };
+        let line = HttpClient::over(&format!("pod `{name}`"), "standin", move || Box::pin(dial()));
+        let line = line.map_err(|error| anyhow::anyhow!(error))?;
+        held.insert(key, line.clone());
+        Ok(line)
+    }
+
+    /// Asks a stand-in.
+    pub(super) async fn ask<A: DeserializeOwned>(
+        &self,
+        pod: &Pod,
+        port: u16,
+        request: Request<Full<Bytes>>,
+    ) -> anyhow::Result<A> {
+        let name = pod.name_any();
+        let answer = self.to(pod, port)?.send(request, ANSWER).await;
+        let (status, bytes) =
+            answer.map_err(|error| anyhow::anyhow!(error)).with_context(|| format!("failed to ask pod `{name}`"))?;
         anyhow::ensure!(status.is_success(), "pod `{name}` answers {status}");
-        Ok(serde_json::from_slice(&bytes)?)
-    };
-    let mut exchange = std::pin::pin!(exchange);
-    let mut connection = std::pin::pin!(connection);
-    // The connection moves the bytes; it may end before the answer is read from its buffers.
-    tokio::select! {
-        biased;
-        answer = &mut exchange => answer,
-        ended = &mut connection => { ended?; exchange.await }
+        serde_json::from_slice(&bytes).with_context(|| format!("failed to understand pod `{name}`"))
     }
 }

@@ -1,14 +1,13 @@
 //! Tries every undeclared edge from inside the pods: each must be closed.
 //!
-//! Not handled: edges that begin at stores, at externals and outside of the cluster.
+//! Not handled: edges that begin at stores, at externals, at scheduled jobs and outside of the cluster.
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Client, ResourceExt as _};
 use landfall_model::{Architecture, Element};
 
-use super::cluster::{Snapshot, probe};
-use super::plan::{EXTERNAL_LABEL, EXTERNAL_PORT, Plan};
+use super::cluster::{Lines, Snapshot, probe};
+use super::plan::{EXTERNAL_PORT, Plan};
 
 /// What was tried, and what was open.
 #[derive(Debug, Default)]
@@ -21,7 +20,7 @@ pub(super) struct Tried {
 
 /// Tries all pairs of a service and another service, store or external.
 pub(super) async fn try_all(
-    client: &Client,
+    lines: &Lines,
     architecture: &Architecture,
     plan: &Plan,
     pods: &Snapshot,
@@ -35,7 +34,7 @@ pub(super) async fn try_all(
         let declared = |to: &Element| architecture.from(&from).any(|connection| connection.to == *to);
         let undeclared: Vec<_> = targets.iter().filter(|(to, _)| *to != from && !declared(to)).collect();
         let addresses = undeclared.iter().map(|(_, address)| address.clone()).collect();
-        let open = probe(client, pod, *port, addresses).await?;
+        let open = probe(lines, pod, *port, addresses).await?;
         tried.undeclared += undeclared.len();
         let reached = undeclared.iter().zip(open).filter(|(_, open)| *open);
         tried.reachable.extend(reached.map(|((to, _), _)| format!("{} -> {}", service.service, to.name())));
@@ -63,8 +62,7 @@ fn targets(architecture: &Architecture, plan: &Plan, pods: &Snapshot) -> Vec<(El
         targets.extend(architecture.element(&store.name).zip(place));
     }
     for external in &plan.externals {
-        let own = |pod: &&Pod| pod.labels().get(EXTERNAL_LABEL).is_some_and(|name| *name == external.external);
-        let place = pods.pods.iter().find(own).and_then(|pod| address(pod, EXTERNAL_PORT));
+        let place = pods.external(&external.external).and_then(|pod| address(pod, EXTERNAL_PORT));
         targets.extend(architecture.element(&external.external).zip(place));
     }
     targets

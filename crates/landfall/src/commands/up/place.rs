@@ -38,6 +38,28 @@ impl Place {
         self.root.join("report.json")
     }
 
+    /// Where the gateway listens.
+    pub(crate) fn entrances(&self) -> PathBuf {
+        self.root.join("entrances.json")
+    }
+
+    /// The stores that the last `up` was told to leave out.
+    pub(crate) fn without(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.root.join("without.json")).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    /// Keeps for the commands that come later which stores are left out.
+    pub(crate) fn keep_without(&self, without: &[String]) -> anyhow::Result<()> {
+        let file = self.root.join("without.json");
+        fs::write(&file, serde_json::to_vec(without)?).with_context(|| format!("failed to write `{}`", file.display()))
+    }
+
+    /// The objects that were applied last.
+    pub(crate) fn applied(&self) -> PathBuf {
+        self.root.join("applied.json")
+    }
+
     /// Keys of the authority of this place.
     pub(crate) fn authority(&self) -> PathBuf {
         self.root.join("authority")

@@ -9,96 +9,109 @@ use crate::output::VERSION;
 
 /// The whole report. The names of its fields are a contract.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
-    pub(super) version: u32,
-    pub(super) project: String,
-    pub(super) environment: Option<String>,
+pub(crate) struct Report {
+    pub(crate) version: u32,
+    pub(crate) project: String,
+    pub(crate) environment: Option<String>,
     /// How far pods are kept apart: evidence is as good as that.
-    pub(super) isolation: &'static str,
-    pub(super) pods: PodsReport,
-    pub(super) stores: Vec<StoreReport>,
-    pub(super) edges: EdgesReport,
-    pub(super) flows: Vec<FlowReport>,
+    pub(crate) isolation: &'static str,
+    pub(crate) pods: PodsReport,
+    pub(crate) stores: Vec<StoreReport>,
+    pub(crate) edges: EdgesReport,
+    pub(crate) flows: Vec<FlowReport>,
     /// What of the architecture does not run here.
-    pub(super) left_out: Vec<String>,
+    pub(crate) left_out: Vec<String>,
     /// The promises that did not hold; none: all that can be shown here did.
-    pub(super) broken: Vec<String>,
-    pub(super) times: Times,
+    pub(crate) broken: Vec<String>,
+    pub(crate) times: Times,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct PodsReport {
-    pub(super) ready: usize,
-    pub(super) total: usize,
+pub(crate) struct PodsReport {
+    pub(crate) ready: usize,
+    pub(crate) total: usize,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct StoreReport {
-    pub(super) name: String,
-    pub(super) engine: &'static str,
-    pub(super) server: String,
+pub(crate) struct StoreReport {
+    pub(crate) name: String,
+    pub(crate) engine: &'static str,
+    pub(crate) server: String,
     /// The version that the file asks for.
-    pub(super) declared: Option<String>,
+    pub(crate) declared: Option<String>,
     /// Who made its pods: a small operator's evidence says nothing about the real one.
-    pub(super) operator: &'static str,
-    pub(super) ready: usize,
-    pub(super) members: usize,
+    pub(crate) operator: &'static str,
+    pub(crate) ready: usize,
+    pub(crate) members: usize,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct EdgesReport {
-    pub(super) declared: usize,
-    pub(super) carrying: usize,
-    pub(super) silent: Vec<SilentEdge>,
+pub(crate) struct EdgesReport {
+    pub(crate) declared: usize,
+    pub(crate) carrying: usize,
+    pub(crate) silent: Vec<SilentEdge>,
+    /// Those that nobody can perform here.
+    pub(crate) missing: Vec<MissingEdge>,
     /// Pairs without an edge that were tried from inside a pod; none where policies are not enforced.
-    pub(super) undeclared: Option<usize>,
+    pub(crate) undeclared: Option<usize>,
     /// Those of them that accepted a connection.
-    pub(super) reachable: Vec<String>,
+    pub(crate) reachable: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct SilentEdge {
-    pub(super) edge: String,
-    pub(super) error: Option<String>,
+pub(crate) struct SilentEdge {
+    pub(crate) edge: String,
+    pub(crate) error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct MissingEdge {
+    pub(crate) edge: String,
+    pub(crate) because: String,
 }
 
 #[derive(Debug, Default, Serialize)]
-pub(super) struct FlowReport {
-    pub(super) name: String,
+pub(crate) struct FlowReport {
+    pub(crate) name: String,
     /// Messages that the platform has taken.
-    pub(super) sent: usize,
+    pub(crate) sent: usize,
     /// Messages that it refused, which the client knows.
-    pub(super) refused: u64,
-    pub(super) refusal: Option<String>,
-    pub(super) arrived: usize,
-    pub(super) lost: usize,
-    pub(super) duplicated: u64,
-    pub(super) p50_ms: Option<f64>,
-    pub(super) p99_ms: Option<f64>,
-    pub(super) within_ms: u64,
+    pub(crate) refused: u64,
+    pub(crate) refusal: Option<String>,
+    pub(crate) arrived: usize,
+    pub(crate) lost: usize,
+    /// How often two copies of an end have dealt with the same message.
+    pub(crate) duplicated: u64,
+    /// How often a message came to a copy of an end that had dealt with it, since that copy started.
+    pub(crate) suppressed: u64,
+    pub(crate) p50_ms: Option<f64>,
+    pub(crate) p99_ms: Option<f64>,
+    pub(crate) within_ms: u64,
+    /// Why the flow cannot run here.
+    pub(crate) missing: Option<String>,
     /// Why the flow does not keep its promise.
-    pub(super) problem: Option<String>,
+    pub(crate) problem: Option<String>,
 }
 
 /// In milliseconds.
 #[expect(clippy::struct_field_names, reason = "the fields are the names in the JSON, which say their unit")]
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Times {
+pub(crate) struct Times {
     /// Reading, rendering and checking.
-    pub(super) check_ms: u64,
+    pub(crate) check_ms: u64,
     /// Until the engine served.
-    pub(super) engine_ms: u64,
+    pub(crate) engine_ms: u64,
     /// From then until every object was applied.
-    pub(super) apply_ms: u64,
+    pub(crate) apply_ms: u64,
     /// From then until every pod was ready, the delays of declared probes included.
-    pub(super) ready_ms: u64,
+    pub(crate) ready_ms: u64,
     /// How long the flows were driven and waited for.
-    pub(super) flows_ms: u64,
+    pub(crate) flows_ms: u64,
 }
 
 impl Report {
     /// A new report on nothing yet.
-    pub(super) fn new(project: String, environment: Option<String>, isolation: &'static str) -> Self {
+    pub(crate) fn new(project: String, environment: Option<String>, isolation: &'static str) -> Self {
         Self {
             version: VERSION,
             project,
@@ -110,6 +123,7 @@ impl Report {
                 declared: 0,
                 carrying: 0,
                 silent: Vec::new(),
+                missing: Vec::new(),
                 undeclared: None,
                 reachable: Vec::new(),
             },
@@ -121,19 +135,24 @@ impl Report {
     }
 
     /// Writes down which promises did not hold.
-    pub(super) fn judge(&mut self) {
+    pub(crate) fn judge(&mut self) {
         let silent = self.edges.silent.iter().map(|silent| {
             let why = silent.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
             format!("edge `{}` carries nothing{why}", silent.edge)
         });
+        let missing =
+            self.edges.missing.iter().map(|edge| format!("edge `{}` is not tried: {}", edge.edge, edge.because));
         let reachable = self.edges.reachable.iter().map(|pair| format!("`{pair}` is open, and no edge declares it"));
-        let flows =
-            self.flows.iter().filter_map(|flow| Some(format!("flow `{}`: {}", flow.name, flow.problem.as_ref()?)));
-        self.broken = silent.chain(reachable).chain(flows).collect();
+        let flows = self.flows.iter().filter_map(|flow| match (&flow.missing, &flow.problem) {
+            (Some(missing), _) => Some(format!("flow `{}` is not tried: {missing}", flow.name)),
+            (None, Some(problem)) => Some(format!("flow `{}`: {problem}", flow.name)),
+            (None, None) => None,
+        });
+        self.broken = missing.chain(silent).chain(reachable).chain(flows).collect();
     }
 
     /// For people.
-    pub(super) fn print(&self, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let mut stores = table(&["STORE", "RUNS", "DECLARED", "READY"]);
         for store in &self.stores {
             stores.add_row([
@@ -143,20 +162,7 @@ impl Report {
                 format!("{}/{}", store.ready, store.members),
             ]);
         }
-        let mut flows = table(&["FLOW", "SENT", "ARRIVED", "LOST", "TWICE", "P50", "P99", "WITHIN"]);
-        let time = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
-        for flow in &self.flows {
-            flows.add_row([
-                flow.name.clone(),
-                flow.sent.to_string(),
-                flow.arrived.to_string(),
-                flow.lost.to_string(),
-                flow.duplicated.to_string(),
-                time(flow.p50_ms),
-                time(flow.p99_ms),
-                format!("{} ms", flow.within_ms),
-            ]);
-        }
+        let flows = flow_table(&self.flows);
         let edges = &self.edges;
         writeln!(out, "{stores}\n\n{flows}\n")?;
         writeln!(out, "pods   {} of {} ready", self.pods.ready, self.pods.total)?;
@@ -178,7 +184,26 @@ impl Report {
     }
 }
 
-fn table(header: &[&str]) -> Table {
+/// The flows for people.
+pub(crate) fn flow_table(reports: &[FlowReport]) -> Table {
+    let mut flows = table(&["FLOW", "SENT", "ARRIVED", "LOST", "TWICE", "P50", "P99", "WITHIN"]);
+    let time = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
+    for flow in reports.iter().filter(|flow| flow.missing.is_none()) {
+        flows.add_row([
+            flow.name.clone(),
+            flow.sent.to_string(),
+            flow.arrived.to_string(),
+            flow.lost.to_string(),
+            flow.duplicated.to_string(),
+            time(flow.p50_ms),
+            time(flow.p99_ms),
+            format!("{} ms", flow.within_ms),
+        ]);
+    }
+    flows
+}
+
+pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(header.to_vec());

@@ -1,21 +1,25 @@
-//! The client of the platform: drives the flows through the gateway, and counts what arrived.
+//! The client of the platform: drives the flows at their entrances, and counts what arrived.
+
+mod job;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use http::Request;
 use http_body_util::Full;
 use hyper::body::Bytes;
-use landfall_engine::Entrances;
-use landfall_standin::{MESSAGE_HEADER, Message, Seen, TlsConfig, send, trust};
+use kube::Client;
+use landfall_standin::{CONTROL_PORT, HttpClient, MESSAGE_HEADER, Message, Seen, TlsConfig, trust};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::plan::FlowPlan;
+use self::job::JobRuns;
+use super::cluster::{Lines, Snapshot};
+use super::plan::{Entrance, FlowPlan, Plan};
 use super::report::FlowReport;
+use super::running::Entrances;
 
 /// How long the client waits for an answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -29,9 +33,27 @@ const GATEWAY: Duration = Duration::from_secs(30);
 /// Somebody outside of the platform.
 #[derive(Clone)]
 pub(super) struct Outsider {
-    http: SocketAddr,
-    https: SocketAddr,
+    entrances: Entrances,
     trusts: Arc<TlsConfig>,
+    /// By host, so that connections are kept.
+    gateways: Arc<Mutex<BTreeMap<(String, bool), HttpClient>>>,
+}
+
+/// The client of one flow.
+#[derive(Clone)]
+struct Driver {
+    flow: FlowPlan,
+    /// Where its messages go, with the step that this is.
+    ways: Vec<(u32, Way)>,
+}
+
+/// How a message gets to where its flow begins.
+#[derive(Clone)]
+enum Way {
+    /// As a request.
+    Request { client: HttpClient, path: String },
+    /// In a run of a job.
+    Job(JobRuns),
 }
 
 /// What the client knows of a flow that it drove.
@@ -50,37 +72,113 @@ impl Outsider {
     pub(super) fn new(entrances: Entrances, authority: &str) -> anyhow::Result<Self> {
         let trusts =
             trust(authority).map_err(|error| anyhow::anyhow!(error)).context("failed to trust our authority")?;
-        Ok(Self { http: entrances.http, https: entrances.https, trusts: Arc::new(trusts) })
+        Ok(Self { entrances, trusts: Arc::new(trusts), gateways: Arc::default() })
     }
 
-    /// Waits until the gateway leads every flow somewhere.
-    pub(super) async fn enter(&self, flows: &[FlowPlan]) -> anyhow::Result<()> {
+    /// A client of a host behind the gateway.
+    pub(super) fn gateway(&self, host: &str, tls: bool) -> anyhow::Result<HttpClient> {
+        let mut gateways = self.gateways.lock().expect("nothing panics with a connection");
+        if let Some(client) = gateways.get(&(host.to_owned(), tls)) {
+            return Ok(client.clone());
+        }
+        let address = if tls { self.entrances.https } else { self.entrances.http }.to_string();
+        let client =
+            if tls { HttpClient::to(&address, Some(host), &self.trusts) } else { HttpClient::to_host(&address, host) };
+        let client = client.map_err(|error| anyhow::anyhow!(error)).with_context(|| format!("`{host}` is no host"))?;
+        gateways.insert((host.to_owned(), tls), client.clone());
+        Ok(client)
+    }
+
+    /// Sends the messages of all flows at their rates for so long. Before that it waits until the gateway leads them all
+    /// somewhere.
+    pub(super) async fn drive(
+        &self,
+        client: &Client,
+        lines: &Lines,
+        plan: &Plan,
+        pods: &Snapshot,
+        duration: Duration,
+    ) -> anyhow::Result<BTreeMap<String, Driven>> {
+        let mut drivers = Vec::new();
+        for flow in plan.flows.iter().filter(|flow| flow.missing.is_none()) {
+            let ways = flow.entrances.iter().map(|(hop, entrance)| {
+                let way = self.way(client, lines, plan, pods, entrance);
+                anyhow::Ok((*hop, way.with_context(|| format!("flow `{}` cannot begin", flow.name))?))
+            });
+            drivers.push(Driver { flow: flow.clone(), ways: ways.collect::<anyhow::Result<_>>()? });
+        }
+        for driver in &drivers {
+            driver.enter().await?;
+        }
+        // A schedule may be hours away, and its edges are to be tried now.
+        let begun = |name: &str| {
+            let entrances = drivers.iter().flat_map(|driver| &driver.flow.entrances);
+            entrances.into_iter().any(|(_, entrance)| *entrance == Entrance::Job(name.to_owned()))
+        };
+        let idle = plan.services.iter().filter(|service| service.runs_once && !begun(&service.service));
+        let mut jobs = JoinSet::new();
+        for service in idle {
+            let runs = JobRuns::new(client.clone(), plan, &service.service)?;
+            // Which of its edges fail is in its log.
+            jobs.spawn(async move { drop(runs.run(&[]).await) });
+        }
+        let mut all = JoinSet::new();
+        for driver in drivers {
+            all.spawn(async move {
+                let driven = driver.drive(duration).await;
+                (driver.flow.name, driven)
+            });
+        }
+        let driven = all.join_all().await.into_iter().collect();
+        jobs.join_all().await;
+        Ok(driven)
+    }
+
+    fn way(
+        &self,
+        client: &Client,
+        lines: &Lines,
+        plan: &Plan,
+        pods: &Snapshot,
+        entrance: &Entrance,
+    ) -> anyhow::Result<Way> {
+        let within = |client: HttpClient| Way::Request { client, path: "/".to_owned() };
+        match entrance {
+            Entrance::Gateway { host, path, tls } => {
+                Ok(Way::Request { client: self.gateway(host, *tls)?, path: path.clone() })
+            }
+            Entrance::External(name) => {
+                let pod = pods.external(name).with_context(|| format!("no pod of `{name}` is ready"))?;
+                Ok(within(lines.to(pod, CONTROL_PORT)?))
+            }
+            Entrance::Service(name) => {
+                let declared = plan.services.iter().find(|service| service.service == *name);
+                let port = declared.and_then(|service| service.ports.first());
+                let port = port.with_context(|| format!("`{name}` has no port at which its stand-in could be told"))?;
+                let pod = pods.ready_of(name).next().with_context(|| format!("no pod of `{name}` is ready"))?;
+                Ok(within(lines.to(pod, *port)?))
+            }
+            Entrance::Job(name) => Ok(Way::Job(JobRuns::new(client.clone(), plan, name)?)),
+        }
+    }
+}
+
+impl Driver {
+    /// Waits until the gateway leads the flow somewhere.
+    async fn enter(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + GATEWAY;
-        for flow in flows.iter().filter(|flow| flow.entry.is_some()) {
-            let message = Message { flow: None, id: 0, sent_us: now_us() };
-            while let Err(error) = self.send(flow, &message).await {
-                anyhow::ensure!(Instant::now() < deadline, "the gateway does not serve `{}`: {error}", flow.name);
+        for (_, way) in self.ways.iter().filter(|(_, way)| matches!(way, Way::Request { .. })) {
+            let message = Message { sent_us: now_us(), ..Message::default() };
+            while let Err(error) = way.send(&message).await {
+                anyhow::ensure!(Instant::now() < deadline, "flow `{}` cannot begin: {error}", self.flow.name);
                 tokio::time::sleep(POLL).await;
             }
         }
         Ok(())
     }
 
-    /// Sends the messages of all flows at their rates for so long.
-    pub(super) async fn drive(&self, flows: &[FlowPlan], duration: Duration) -> BTreeMap<String, Driven> {
-        let mut all = JoinSet::new();
-        for flow in flows.iter().filter(|flow| flow.entry.is_some()) {
-            let (outsider, flow) = (self.clone(), flow.clone());
-            all.spawn(async move {
-                let driven = outsider.drive_one(&flow, duration).await;
-                (flow.name, driven)
-            });
-        }
-        all.join_all().await.into_iter().collect()
-    }
-
-    async fn drive_one(&self, flow: &FlowPlan, duration: Duration) -> Driven {
-        let mut tick = interval(Duration::from_secs_f64(1.0 / flow.per_second.max(0.001)));
+    async fn drive(&self, duration: Duration) -> Driven {
+        let mut tick = interval(Duration::from_secs_f64(1.0 / self.flow.per_second.max(0.001)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let end = Instant::now() + duration;
         // Rows and keys of earlier runs are still there.
@@ -91,11 +189,8 @@ impl Outsider {
                 () = sleep_until(end) => break,
                 _ = tick.tick() => {
                     id += 1;
-                    let (outsider, flow, id) = (self.clone(), flow.clone(), id);
-                    under_way.spawn(async move {
-                        let message = Message { flow: Some(flow.name.clone()), id, sent_us: now_us() };
-                        (id, outsider.send(&flow, &message).await)
-                    });
+                    let (driver, id) = (self.clone(), id);
+                    under_way.spawn(async move { (id, driver.send(id).await) });
                 }
             }
         }
@@ -112,17 +207,30 @@ impl Outsider {
         driven
     }
 
-    async fn send(&self, flow: &FlowPlan, message: &Message) -> Result<(), String> {
-        let entry = flow.entry.as_ref().ok_or("it has no entry")?;
+    /// A client may have several requests to make.
+    async fn send(&self, id: u64) -> Result<(), String> {
+        let message = Message { flow: Some(self.flow.name.clone()), id, sent_us: now_us(), ..Message::default() };
+        for (hop, way) in &self.ways {
+            way.send(&Message { hop: *hop, ..message.clone() }).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Way {
+    async fn send(&self, message: &Message) -> Result<(), String> {
+        let (client, path) = match self {
+            Self::Request { client, path } => (client, path),
+            Self::Job(runs) => {
+                return runs.run(std::slice::from_ref(message)).await.map_err(|error| format!("{error:#}"));
+            }
+        };
         let message = serde_json::to_vec(message).map_err(|error| error.to_string())?;
-        let request = Request::post(&entry.path)
-            .header(http::header::HOST, &entry.host)
+        let request = Request::post(path)
             .header(MESSAGE_HEADER, message)
             .body(Full::<Bytes>::default())
             .map_err(|error| error.to_string())?;
-        let (address, name) = if entry.tls { (self.https, Some(entry.host.as_str())) } else { (self.http, None) };
-        let answer = send(&address.to_string(), name, &self.trusts, request, ANSWER).await;
-        let (status, body) = answer.map_err(|error| error.to_string())?;
+        let (status, body) = client.send(request, ANSWER).await.map_err(|error| error.to_string())?;
         if status.is_success() {
             return Ok(());
         }
@@ -151,12 +259,13 @@ struct Arrived {
 }
 
 fn arrived(flow: &FlowPlan, driven: &Driven, seen: &BTreeMap<String, Vec<Seen>>) -> Arrived {
+    let all = |end: &String| seen.get(end).into_iter().flatten();
     let mut duplicated = 0;
     let mut whole: Option<BTreeMap<u64, u64>> = None;
-    for end in &flow.ends {
+    for (end, hop) in &flow.ends {
         let mut here = BTreeMap::<u64, u64>::new();
-        let arrivals = seen.get(end).into_iter().flatten().filter_map(|seen| seen.arrivals.get(&flow.name)).flatten();
-        for arrival in arrivals.filter(|arrival| driven.taken.contains(&arrival.id)) {
+        let arrivals = all(end).filter_map(|seen| seen.arrivals.get(&flow.name)).flatten();
+        for arrival in arrivals.filter(|arrival| arrival.hop == *hop && driven.taken.contains(&arrival.id)) {
             match here.get_mut(&arrival.id) {
                 None => drop(here.insert(arrival.id, arrival.after_us)),
                 Some(first) => {
@@ -184,11 +293,14 @@ pub(super) fn report(flow: &FlowPlan, driven: Option<&Driven>, seen: &BTreeMap<S
         return FlowReport {
             name: flow.name.clone(),
             within_ms,
-            problem: flow.problem.clone(),
+            missing: flow.missing.clone(),
             ..FlowReport::default()
         };
     };
     let Arrived { after_us, duplicated } = arrived(flow, driven, seen);
+    let ends: BTreeSet<&String> = flow.ends.iter().map(|(end, _)| end).collect();
+    let at_ends = ends.into_iter().flat_map(|end| seen.get(end).into_iter().flatten());
+    let suppressed: u64 = at_ends.filter_map(|seen| seen.suppressed.get(&flow.name)).sum();
     let lost = driven.taken.len() - after_us.len();
     let p99_ms = quantile(&after_us, 0.99);
     #[expect(clippy::cast_precision_loss, reason = "counts of messages are far below 2^52")]
@@ -210,9 +322,11 @@ pub(super) fn report(flow: &FlowPlan, driven: Option<&Driven>, seen: &BTreeMap<S
         arrived: after_us.len(),
         lost,
         duplicated,
+        suppressed,
         p50_ms: quantile(&after_us, 0.5),
         p99_ms,
         within_ms,
+        missing: None,
         problem,
     }
 }
@@ -244,17 +358,17 @@ mod tests {
     fn flow(ends: &[&str]) -> FlowPlan {
         FlowPlan {
             name: "order".to_owned(),
-            entry: None,
-            problem: None,
+            entrances: Vec::new(),
+            missing: None,
             per_second: 1.0,
             within: Duration::from_secs(1),
             loss: 0.0,
-            ends: ends.iter().map(|end| (*end).to_owned()).collect(),
+            ends: ends.iter().map(|end| ((*end).to_owned(), 1)).collect(),
         }
     }
 
     fn seen(arrivals: &[(u64, u64)]) -> Seen {
-        let arrivals = arrivals.iter().map(|(id, after_us)| Arrival { id: *id, after_us: *after_us }).collect();
+        let arrivals = arrivals.iter().map(|(id, after_us)| Arrival { id: *id, hop: 1, after_us: *after_us }).collect();
         Seen { arrivals: [("order".to_owned(), arrivals)].into(), ..Seen::default() }
     }
 

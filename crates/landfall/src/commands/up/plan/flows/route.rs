@@ -1,0 +1,243 @@
+//! From the steps of a flow to visits: who gets a message by which step, and what is done with it there.
+//!
+//! A flow may pass a service several times, and each time it does something else: a message carries the number of the step
+//! that brought it. A call is made by the latest visit of its caller; what is published is a visit of each service that the
+//! flow has consume it.
+
+use landfall_model::{Architecture, Element, Flow, Verb};
+
+use super::super::edge_name;
+
+/// The way of a flow.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Route {
+    /// Where it begins: with a step of a client, counted from 1, or with 0 by itself.
+    pub(super) begins: Vec<(u32, Element)>,
+    pub(super) visits: Vec<Visit>,
+    /// The consuming edges that bring messages.
+    pub(super) received: Vec<(Element, String)>,
+}
+
+/// A message at a service or external.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Visit {
+    pub(super) at: Element,
+    /// The step that brings it; for a message from a broker the step that published it.
+    pub(super) hop: u32,
+    /// The edges that it takes from here, by name, and the steps that these are.
+    pub(super) steps: Vec<(String, u32)>,
+    /// Whether nothing that it does brings it to another visit.
+    pub(super) ends: bool,
+}
+
+/// What a visit has published.
+struct Published<'a> {
+    store: Element,
+    topic: Option<&'a str>,
+    hop: u32,
+    by: usize,
+}
+
+/// Finds the way. An error says which step cannot be taken.
+pub(super) fn route(architecture: &Architecture, flow: &Flow) -> Result<Route, String> {
+    let mut route = Route::default();
+    let mut published: Vec<Published<'_>> = Vec::new();
+    for (hop, step) in (1..).zip(&flow.steps) {
+        let element = |name: &str| architecture.element(name).ok_or_else(|| format!("there is no `{name}`"));
+        let (from, to) = (element(step.from.as_str())?, element(step.to.as_str())?);
+        let none = || format!("`{}` has no edge to `{}`", from.name(), to.name());
+        let active = |from: &Element, to: &Element| -> Vec<_> {
+            let connections = architecture.connections.iter();
+            let of_both = connections.filter(|connection| connection.from == *from && connection.to == *to);
+            of_both.filter(|connection| connection.verb != Verb::Consume).collect()
+        };
+        match (&from, &to) {
+            // Answers to the client are no edges.
+            (_, Element::Client) => {}
+            (Element::Client, Element::Store(_)) => {
+                return Err(format!("a client cannot reach the store `{}`", to.name()));
+            }
+            (Element::Client, _) => {
+                route.begins.push((hop, to.clone()));
+                route.visit(to, hop);
+            }
+            (Element::Store(_), Element::Service(_)) => {
+                let consumes: Vec<_> = architecture
+                    .connections
+                    .iter()
+                    .filter(|edge| edge.from == to && edge.to == from && edge.verb == Verb::Consume)
+                    .collect();
+                let latest = published.iter().rev().find_map(|message| {
+                    let is_taken = |edge: &&&landfall_model::Connection| edge.detail.as_deref() == message.topic;
+                    let edge = consumes.iter().find(is_taken).filter(|_| message.store == from)?;
+                    Some((edge, message.hop, message.by))
+                });
+                if let Some((edge, hop, by)) = latest {
+                    route.visits[by].ends = false;
+                    route.received.push((to.clone(), edge_name(edge)));
+                    route.visit(to, hop);
+                } else {
+                    // Written in the direction of the data: the service reads.
+                    let reads = active(&to, &from);
+                    if reads.is_empty() {
+                        return Err(match consumes.is_empty() {
+                            true => format!("`{}` has no edge to `{}`", to.name(), from.name()),
+                            false => format!(
+                                "nothing that `{}` consumes was published to `{}` before",
+                                to.name(),
+                                from.name()
+                            ),
+                        });
+                    }
+                    let visit = route.latest(&to);
+                    route.visits[visit].steps.extend(reads.into_iter().map(|edge| (edge_name(edge), hop)));
+                }
+            }
+            (Element::Store(_), _) => return Err(none()),
+            (Element::Service(_) | Element::External(_), _) => {
+                let edges = active(&from, &to);
+                if edges.is_empty() {
+                    return Err(none());
+                }
+                let visit = route.latest(&from);
+                for edge in edges {
+                    route.visits[visit].steps.push((edge_name(edge), hop));
+                    if edge.verb == Verb::Publish {
+                        let topic = edge.detail.as_deref();
+                        published.push(Published { store: to.clone(), topic, hop, by: visit });
+                    }
+                }
+                let goes_on = match &to {
+                    Element::Service(_) => true,
+                    // It only answers, unless the flow says that it calls.
+                    Element::External(name) => flow.steps[hop as usize..].iter().any(|step| step.from == *name),
+                    Element::Store(_) | Element::Client => false,
+                };
+                if goes_on {
+                    route.visits[visit].ends = false;
+                    route.visit(to, hop);
+                }
+            }
+        }
+    }
+    if route.visits.is_empty() { Err("it has no steps".to_owned()) } else { Ok(route) }
+}
+
+impl Route {
+    fn visit(&mut self, at: Element, hop: u32) {
+        if !self.visits.iter().any(|visit| visit.at == at && visit.hop == hop) {
+            self.visits.push(Visit { at, hop, steps: Vec::new(), ends: true });
+        }
+    }
+
+    /// The latest visit there; where there was none the flow begins by itself.
+    fn latest(&mut self, at: &Element) -> usize {
+        if let Some(place) = self.visits.iter().rposition(|visit| visit.at == *at) {
+            return place;
+        }
+        self.begins.push((0, at.clone()));
+        self.visit(at.clone(), 0);
+        self.visits.len() - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use landfall_model::File;
+
+    use super::*;
+
+    const SHOP: &str = "
+landfall: v1
+name: shop
+services:
+  web:
+    port: 8080
+    expose: shop.example
+    uses:
+      - write: ledger/orders
+      - publish: events/placed
+      - consume: events/shipped
+      - call: stock
+  stock:
+    port: 8080
+    uses: [{ read: ledger/stock }]
+  store-room:
+    kind: worker
+    port: 8080
+    uses:
+      - consume: events/placed
+      - publish: events/shipped
+      - send: carrier
+stores:
+  ledger: { engine: postgres, version: '17' }
+  events: { engine: rabbitmq, version: '4.2' }
+externals:
+  carrier:
+    uses: [{ call: web }]
+flows:
+  a: { steps: [";
+
+    /// One line for each visit: the step that brings it, where, what it does, and whether it ends there.
+    fn routed(steps: &str) -> String {
+        let text = format!("{SHOP}{steps}] }}\n");
+        let file = File::read("landfall.yaml", text.as_bytes(), &mut |_| Err("nothing is included".to_owned()));
+        let architecture = file.architecture(None).unwrap_or_else(|findings| panic!("{findings:#?}"));
+        let flow = architecture.document.flows.values().next().expect("there is one");
+        let route = match route(&architecture, flow) {
+            Ok(route) => route,
+            Err(problem) => return problem,
+        };
+        let begins = route.begins.iter().map(|(hop, at)| format!("begins {hop} {}\n", at.name()));
+        let visits = route.visits.iter().map(|visit| {
+            let steps: Vec<_> = visit.steps.iter().map(|(edge, hop)| format!("{hop} {edge}")).collect();
+            let ends = if visit.ends { " and ends" } else { "" };
+            format!("{} {}: {}{ends}\n", visit.hop, visit.at.name(), steps.join(", "))
+        });
+        begins.chain(visits).collect()
+    }
+
+    #[test]
+    fn a_service_does_what_the_step_that_brings_a_message_asks_for() {
+        let steps =
+            "client -> web, web -> ledger, web -> events, events -> store-room, store-room -> events, events -> web";
+        insta::assert_snapshot!(routed(steps), @r"
+        begins 1 web
+        1 web: 2 web write ledger/orders, 3 web publish events/placed
+        3 store-room: 5 store-room publish events/shipped
+        5 web:  and ends
+        ");
+    }
+
+    #[test]
+    fn a_call_is_made_by_the_latest_visit_and_the_caller_goes_on() {
+        insta::assert_snapshot!(routed("client -> web, web -> stock, stock -> ledger, web -> ledger"), @r"
+        begins 1 web
+        1 web: 2 web call stock, 4 web write ledger/orders
+        2 stock: 3 stock read ledger/stock and ends
+        ");
+    }
+
+    #[test]
+    fn a_read_may_be_written_in_the_direction_of_the_data() {
+        insta::assert_snapshot!(routed("ledger -> stock"), @r"
+        begins 0 stock
+        0 stock: 1 stock read ledger/stock and ends
+        ");
+    }
+
+    #[test]
+    fn an_external_that_calls_back_is_visited() {
+        let steps = "client -> carrier, carrier -> web, web -> ledger";
+        insta::assert_snapshot!(routed(steps), @r"
+        begins 1 carrier
+        1 carrier: 2 carrier call web
+        2 web: 3 web write ledger/orders and ends
+        ");
+    }
+
+    #[test]
+    fn what_was_not_published_cannot_be_consumed() {
+        insta::assert_snapshot!(routed("events -> store-room, store-room -> carrier"), @"nothing that `store-room` consumes was published to `events` before");
+    }
+}
