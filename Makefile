@@ -6,7 +6,7 @@
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
-demo: ## check and render an example
+demo: ## run an example whole
 	@tools/demo
 
 test: ## run every test
