@@ -36,6 +36,7 @@ use crate::yaml;
 use edges::Edges;
 use exposure::Gateways;
 use metadata::Subject;
+pub(crate) use scaling::day_of_week;
 
 /// What was rendered, and what could not be.
 #[derive(Debug, Clone, Default)]
@@ -48,27 +49,25 @@ pub struct Rendered {
 
 /// The kinds that are applied before all others: without a namespace nothing in it is taken, and a pod that is made before
 /// the rest is refused, or is made without what they add to it or forbid it.
-const FIRST: [&str; 6] =
+pub(crate) const FIRST: [&str; 6] =
     ["Namespace", "PriorityClass", "LimitRange", "ResourceQuota", "ServiceAccount", "NetworkPolicy"];
+
+/// The place of a kind in the order in which objects are applied.
+fn rank(kind: &str) -> usize {
+    FIRST.iter().position(|first| *first == kind).unwrap_or(FIRST.len())
+}
 
 impl Rendered {
     /// Each object as a file whose first line says which part of the file it comes from.
     pub fn files(&self, sources: &Sources) -> FileTree {
         let mut writer = yaml::Writer::default();
-        let file = |object: &Object| {
-            let origin = match sources.line_reference(object.span) {
-                Some(line) => format!("{line}, {}", object.origin),
-                None => object.origin.clone(),
-            };
-            (object.path(), format!("# From {origin}\n{}", writer.write(&object.value)))
-        };
+        let file = |object: &Object| (object.path(), object.file_text(sources, &mut writer));
         self.objects.iter().map(file).collect()
     }
 
     /// The paths of [`Self::files`] in an order in which they can be applied one after the other.
     pub fn apply_order(&self) -> Vec<String> {
-        let rank = |object: &Object| FIRST.iter().position(|kind| *kind == object.kind()).unwrap_or(FIRST.len());
-        let mut ranked: Vec<_> = self.objects.iter().map(|object| (rank(object), object.path())).collect();
+        let mut ranked: Vec<_> = self.objects.iter().map(|object| (rank(object.kind()), object.path())).collect();
         ranked.sort();
         ranked.into_iter().map(|(_, path)| path).collect()
     }

@@ -1,12 +1,18 @@
 //! Renders an architecture as plain files.
 //!
 //! [`kubernetes()`] makes the objects that a cluster or the embedded engine receives. Everything here is pure, and the
-//! same architecture gives the same bytes.
+//! same architecture gives the same bytes. [`render()`] writes the objects of all environments for a [`Target`].
 
+mod argocd;
+mod helm;
 mod json;
 mod kubernetes;
+mod kustomize;
+mod layers;
 mod object;
+mod target;
 mod yaml;
 
 pub use kubernetes::{Rendered, kubernetes};
 pub use object::{FileTree, Object};
+pub use target::{Output, Target, Variant, render};

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use landfall_model::Span;
+use landfall_model::{Sources, Span};
 use serde_json::Value;
+
+use crate::yaml;
 
 /// Files by their path, relative and with `/`.
 pub type FileTree = BTreeMap<String, String>;
@@ -50,6 +52,19 @@ impl Object {
         let file = format!("{}.yaml", plain(&self.file));
         let parts = [plain(namespace.unwrap_or("cluster")), plain(&self.folder), file];
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
+    }
+
+    /// Which part of the file it comes from, with the line.
+    pub(crate) fn origin_line(&self, sources: &Sources) -> String {
+        match sources.line_reference(self.span) {
+            Some(line) => format!("{line}, {}", self.origin),
+            None => self.origin.clone(),
+        }
+    }
+
+    /// The object as a file, whose first line says where it comes from.
+    pub(crate) fn file_text(&self, sources: &Sources, writer: &mut yaml::Writer) -> String {
+        format!("# From {}\n{}", self.origin_line(sources), writer.write(&self.value))
     }
 }
 

@@ -3,6 +3,8 @@
 
 mod windows;
 
+pub(crate) use windows::day_of_week;
+
 use crate::json::json;
 use landfall_model::{Architecture, Finding, Percent, Replicas, Service, Spanned};
 use serde_json::Value;

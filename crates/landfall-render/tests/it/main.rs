@@ -12,4 +12,5 @@ mod patches;
 mod scaling;
 mod secrets;
 mod stores;
+mod targets;
 mod workload;

@@ -138,7 +138,7 @@ fn cron(window: &Window, service: &Service) -> Option<Value> {
     let lead = (service.startup.seconds() + REACTION).div_ceil(60);
     let lead = u16::try_from(lead).unwrap_or(DAY).min(DAY);
     let length = if to > from { to - from } else { to + DAY - from };
-    let declared: BTreeSet<u16> = window.days.iter().map(|day| number(day.value)).collect();
+    let declared: BTreeSet<u16> = window.days.iter().map(|day| day_of_week(day.value)).collect();
     let days = if declared.is_empty() { (0..7).collect() } else { declared };
 
     let touching = length + lead >= DAY;
@@ -175,7 +175,7 @@ fn schedule(minutes: u16, days: &BTreeSet<u16>) -> String {
 }
 
 /// The day as cron counts: Sunday is 0.
-fn number(day: Weekday) -> u16 {
+pub(crate) fn day_of_week(day: Weekday) -> u16 {
     match day {
         Weekday::Sun => 0,
         Weekday::Mon => 1,
