@@ -69,6 +69,11 @@ pub(crate) fn chart(variants: &[Variant], sources: &Sources) -> FileTree {
     files
 }
 
+/// The value with the image of a service.
+pub(crate) fn image_value(service: &str) -> String {
+    format!("{}.image", names::word(service))
+}
+
 /// What Helm says after an installation.
 fn notes(variants: &[Variant], name: &str) -> String {
     let files: String = variants

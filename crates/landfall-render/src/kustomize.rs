@@ -167,6 +167,7 @@ fn component_name(
     let who = who.join("-and-");
     let what = if files.len() == 1 { files.into_iter().next().unwrap_or_default() } else { format!("only-{who}") };
     let names = [what.clone(), format!("{what}-of-{who}")].into_iter();
-    let name = names.chain((2..).map(|number| format!("{what}-{number}"))).find(|name| taken.insert(name.clone()));
+    let name =
+        names.chain((2..u32::MAX).map(|number| format!("{what}-{number}"))).find(|name| taken.insert(name.clone()));
     name.expect("there is always another number")
 }

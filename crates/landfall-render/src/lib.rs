@@ -10,6 +10,7 @@ mod kubernetes;
 mod kustomize;
 mod layers;
 mod object;
+mod pipeline;
 mod target;
 mod yaml;
 

@@ -4,6 +4,7 @@ use landfall_model::{Architecture, Finding, Sources};
 
 use crate::kubernetes::{Rendered, kubernetes};
 use crate::object::FileTree;
+use crate::pipeline::{github, gitlab};
 use crate::{argocd, helm, kustomize};
 
 /// Who reads what is rendered.
@@ -17,11 +18,16 @@ pub enum Target {
     Kustomize,
     /// Argo CD: a repository with applications, projects and the overlays they apply.
     Argocd,
+    /// GitHub Actions: the pipeline as workflows.
+    Github,
+    /// GitLab CI: the pipeline as `.gitlab-ci.yml`.
+    Gitlab,
 }
 
 impl Target {
     /// Every target.
-    pub const ALL: &'static [Self] = &[Self::Kubernetes, Self::Helm, Self::Kustomize, Self::Argocd];
+    pub const ALL: &'static [Self] =
+        &[Self::Kubernetes, Self::Helm, Self::Kustomize, Self::Argocd, Self::Github, Self::Gitlab];
 
     /// How it is written in `delivery.render` and on the command line.
     pub fn as_str(self) -> &'static str {
@@ -30,6 +36,8 @@ impl Target {
             Self::Helm => "helm",
             Self::Kustomize => "kustomize",
             Self::Argocd => "argocd",
+            Self::Github => "github",
+            Self::Gitlab => "gitlab",
         }
     }
 }
@@ -75,6 +83,8 @@ pub fn render(target: Target, variants: &[Variant], sources: &Sources) -> Output
         Target::Helm => Output { files: helm::chart(variants, sources), findings: Vec::new() },
         Target::Kustomize => Output { files: kustomize::tree(variants, sources), findings: Vec::new() },
         Target::Argocd => argocd::repository(variants, sources),
+        Target::Github => github::workflows(variants),
+        Target::Gitlab => gitlab::pipeline(variants),
     }
 }
 

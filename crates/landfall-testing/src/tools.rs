@@ -9,6 +9,7 @@ use std::path::PathBuf;
 const CONTROL_PLANE: &str = "kubernetes-1.36.3";
 const OLD_CLIENTS: &str = "clients-kubectl-1.31.9-helm-3.17.3";
 const NEW_CLIENTS: &str = "clients-kubectl-1.37.1-helm-4.3.1";
+const ACTIONLINT: &str = "actionlint-v1.7.7";
 
 /// A real program that tests run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub enum Tool {
     Helm,
     /// The last Helm 3 minor version but a few: it writes releases and merges in the old way.
     OldHelm,
+    /// The reader of GitHub's workflows.
+    Actionlint,
 }
 
 /// A tool that is not on this machine.
@@ -50,6 +53,7 @@ impl Tool {
             Self::OldKubectl => (OLD_CLIENTS, "kubectl"),
             Self::Helm => (NEW_CLIENTS, "helm"),
             Self::OldHelm => (OLD_CLIENTS, "helm"),
+            Self::Actionlint => (ACTIONLINT, "actionlint"),
         };
         let path = tools_folder().join(folder).join(program);
         if path.is_file() { Ok(path) } else { Err(MissingTool { path }) }

@@ -21,11 +21,13 @@ use landfall_testing::{Schemas, Tool, check_tree, require_or_skip};
 const EXAMPLES: [&str; 5] = ["water-channels", "balance-alerts", "attendance-monitoring", "composerp", "mindcompute"];
 
 /// The trees that are kept beside the examples, for people to read.
-const GOLDEN: [(&str, Target); 4] = [
+const GOLDEN: [(&str, Target); 6] = [
+    ("attendance-monitoring", Target::Github),
     ("balance-alerts", Target::Helm),
     ("balance-alerts", Target::Argocd),
     ("mindcompute", Target::Helm),
     ("mindcompute", Target::Argocd),
+    ("mindcompute", Target::Gitlab),
 ];
 
 fn folder_of(example: &str) -> PathBuf {
@@ -187,6 +189,62 @@ fn what_argo_cd_reads_is_valid_and_builds_the_plain_objects_with_waves() {
             let kinds = |text: &str| text.lines().filter(|line| line.starts_with("kind: ")).count();
             assert_eq!(kinds(&plain), kinds(&built), "{name}, {}", variant.name);
         }
+    }
+}
+
+#[test]
+fn actionlint_accepts_the_workflows_of_every_example_with_a_pipeline() {
+    let Some(actionlint) = require_or_skip("actionlint", Tool::Actionlint.locate()) else { return };
+    for name in EXAMPLES.iter().filter(|name| **name != "water-channels") {
+        let file = read(name);
+        let files = render(Target::Github, &variants(&file), file.sources()).files;
+        let tree = written(&files);
+        for path in files.keys() {
+            said(&actionlint, &["-no-color", path], tree.path());
+        }
+    }
+}
+
+#[test]
+fn the_jobs_of_a_pipeline_come_in_the_order_of_its_stages() {
+    let file = read("attendance-monitoring");
+    let files = render(Target::Github, &variants(&file), file.sources()).files;
+    let workflow: serde_json::Value =
+        serde_saphyr::from_str(&files[".github/workflows/delivery.yml"]).expect("it is YAML");
+    let mut order = vec!["production"];
+    while let Some(before) = workflow["jobs"][order[order.len() - 1]]["needs"].as_str() {
+        order.push(before);
+    }
+    order.reverse();
+    assert_eq!(order, ["lint", "test", "build", "scan", "push", "staging", "approval", "production"]);
+    let steps = |job: &str| -> Vec<&str> {
+        let steps = workflow["jobs"][job]["steps"].as_array().into_iter().flatten();
+        steps.filter_map(|step| step["name"].as_str()).collect()
+    };
+    assert_eq!(steps("staging"), ["sign in", "deploy", "smoke", "dast", "rollback"]);
+    assert_eq!(workflow["jobs"]["approval"]["environment"], "production-approval");
+}
+
+#[test]
+fn the_jobs_of_a_gitlab_pipeline_have_one_stage_each_and_wait_where_somebody_approves() {
+    let file = read("mindcompute");
+    let files = render(Target::Gitlab, &variants(&file), file.sources()).files;
+    let pipeline: serde_json::Value = serde_saphyr::from_str(&files[".gitlab-ci.yml"]).expect("it is YAML");
+    let stages =
+        ["build", "development", "test", "validation", "pre-production", "pre-production-approved", "production"];
+    assert_eq!(pipeline["stages"], serde_json::json!(stages));
+    for stage in stages {
+        let waits = pipeline[stage]["when"] == "manual";
+        assert_eq!(waits, stage == "pre-production-approved", "{stage}");
+    }
+}
+
+#[test]
+fn a_file_without_a_pipeline_has_none_to_render() {
+    let file = read("water-channels");
+    for target in [Target::Github, Target::Gitlab] {
+        let output = render(target, &variants(&file), file.sources());
+        assert_eq!(output.findings[0].message, "there is no pipeline to render");
     }
 }
 

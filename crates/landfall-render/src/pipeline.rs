@@ -1,0 +1,343 @@
+//! `delivery.pipeline` as what a runner of pipelines reads.
+//!
+//! Both runners perform the same shell commands, which are here. What only the owner of the code can know (how to lint,
+//! how to test) is a program of theirs, `ci/<step>`. A deployment is the rendered chart in `deploy/helm`, with the digests
+//! that this pipeline has built.
+
+pub(crate) mod github;
+pub(crate) mod gitlab;
+
+use std::fmt::Write as _;
+
+use landfall_model::{Finding, Pipeline, Service, Stage, Step};
+
+use crate::helm::image_value;
+use crate::object::FileTree;
+use crate::target::{Output, Variant};
+
+/// The scanners, by version: a tag of an image that its owners do not move.
+const SEMGREP: &str = "semgrep/semgrep:1.131.0";
+const TRIVY: &str = "aquasec/trivy:0.65.0";
+const ZAP: &str = "ghcr.io/zaproxy/zaproxy:2.16.1";
+
+/// How long a release may take when the file does not say it.
+const WITHIN: &str = "10m";
+
+/// A pipeline in its file.
+pub(crate) struct Plan<'a> {
+    /// The environments.
+    pub(crate) variants: &'a [Variant],
+    /// The pipeline.
+    pub(crate) pipeline: &'a Pipeline,
+    /// The file's name.
+    pub(crate) name: &'a str,
+}
+
+/// A job of the runner.
+pub(crate) struct Job<'a> {
+    /// Its name.
+    pub(crate) name: String,
+    /// The stage that it is of.
+    pub(crate) stage: &'a Stage,
+    /// What it does, in order.
+    pub(crate) steps: Vec<Step>,
+    /// Whether it waits for approvals first.
+    pub(crate) gated: bool,
+    /// The environment that it is about.
+    pub(crate) variant: Option<&'a Variant>,
+}
+
+impl Job<'_> {
+    /// Whether it performs any of the steps.
+    pub(crate) fn has(&self, steps: &[Step]) -> bool {
+        self.steps.iter().any(|step| steps.contains(step))
+    }
+
+    /// Whether it works with images.
+    pub(crate) fn has_images(&self) -> bool {
+        self.has(&[Step::Build, Step::ImageScan, Step::Push])
+    }
+
+    /// Whether it talks to a cluster.
+    pub(crate) fn reaches_cluster(&self) -> bool {
+        self.has(&[Step::Deploy, Step::Verify])
+    }
+
+    /// What its runner calls the environment. A job that only waits has one of its own, so that nobody is asked twice.
+    pub(crate) fn environment(&self) -> Option<String> {
+        let environment = self.variant.map(|variant| variant.name.clone());
+        if self.gated && self.steps.is_empty() {
+            return Some(format!("{}-approval", environment.unwrap_or_else(|| self.name.clone())));
+        }
+        environment
+    }
+}
+
+/// Tells kubectl and Helm of the cluster; `$token` is the job's own identity.
+const SIGN_IN: &str = "echo \"$CLUSTER_CA\" > ca.crt
+kubectl config set-cluster target --server \"$CLUSTER_SERVER\" --certificate-authority ca.crt --embed-certs
+kubectl config set-credentials pipeline --token \"$token\"
+kubectl config set-context pipeline --cluster target --user pipeline
+kubectl config use-context pipeline
+";
+
+impl<'a> Plan<'a> {
+    /// The pipeline of a file, if it has one.
+    pub(crate) fn of(variants: &'a [Variant]) -> Option<Self> {
+        let document = &variants[0].architecture.document;
+        let pipeline = document.delivery.pipeline.as_ref()?;
+        Some(Self { variants, pipeline, name: document.name.as_str() })
+    }
+
+    /// The branch that is delivered.
+    pub(crate) fn branch(&self) -> &str {
+        self.pipeline.branch.as_ref().map_or("main", |branch| &branch.value)
+    }
+
+    /// The services that are built here, of any environment.
+    pub(crate) fn built(&self) -> Vec<(&'a str, &'a Service)> {
+        let mut built: Vec<(&str, &Service)> = Vec::new();
+        for variant in self.variants {
+            for (name, service) in &variant.architecture.document.services {
+                if service.build.is_some() && built.iter().all(|(known, _)| *known != name.as_str()) {
+                    built.push((name.as_str(), service));
+                }
+            }
+        }
+        built
+    }
+
+    /// What a stage is about.
+    fn variant(&self, stage: &Stage) -> Option<&'a Variant> {
+        let environment = stage.environment.as_ref()?;
+        self.variants.iter().find(|variant| variant.name == environment.value.as_str())
+    }
+
+    /// The jobs, in their order. A stage is one job; an approval begins another one, because it is a job that waits.
+    pub(crate) fn jobs(&self) -> Vec<Job<'a>> {
+        let mut jobs: Vec<Job<'_>> = Vec::new();
+        for stage in &self.pipeline.stages {
+            let steps: Vec<Step> = stage.steps.iter().map(|step| step.value).collect();
+            for (index, part) in steps.split(|step| *step == Step::Approval).enumerate() {
+                let gated = index > 0;
+                if part.is_empty() && !gated {
+                    continue;
+                }
+                let is_first = jobs.last().is_none_or(|job| job.stage.name.value != stage.name.value);
+                let name =
+                    if is_first { stage.name.value.to_string() } else { format!("{}-approved", stage.name.value) };
+                jobs.push(Job { name, stage, steps: part.to_vec(), gated, variant: self.variant(stage) });
+            }
+        }
+        jobs
+    }
+
+    /// What a step runs; nothing for one that the runner itself performs. `revision` is how the runner names the commit.
+    pub(crate) fn commands(&self, step: Step, job: &Job<'_>, revision: &str) -> Option<String> {
+        let variant = job.variant;
+        match step {
+            own if is_own(own) => {
+                let environment = job.stage.environment.as_ref().map_or(String::new(), |name| format!(" {}", name.value));
+                Some(format!("ci/{}{environment}\n", name_of(own)))
+            }
+            Step::Sast => Some(format!("docker run --rm -v \"$PWD:/src\" -w /src {SEMGREP} semgrep scan --config auto --error\n")),
+            Step::Build => Some(self.of_images(|image, service| build(&image, service, revision))),
+            Step::Push => Some(self.push(revision)),
+            Step::ImageScan => Some(self.of_images(|image, _| {
+                format!(
+                    "docker run --rm -v /var/run/docker.sock:/var/run/docker.sock {TRIVY} image --exit-code 1 --severity HIGH,CRITICAL {image}:{revision}\n"
+                )
+            })),
+            Step::Deploy => variant.map(|variant| self.deploy(variant)),
+            Step::Smoke => variant.map(smoke),
+            Step::Dast => variant.map(dast),
+            Step::Verify => variant.map(|variant| self.verify(variant)),
+            _ => None,
+        }
+    }
+
+    /// What takes a release back, if this job made one: a deployment that fails has taken itself back.
+    pub(crate) fn rollback(&self) -> String {
+        format!(
+            "[ ! -f deployed ] || helm rollback {} --namespace default --wait --timeout {}\n",
+            self.name,
+            self.within()
+        )
+    }
+
+    /// Saves what was built for the jobs that come later.
+    pub(crate) fn save(&self, revision: &str) -> String {
+        let images: Vec<String> =
+            self.built().iter().map(|(name, service)| format!("{}:{revision}", self.image(name, service))).collect();
+        format!("docker save --output images.tar {}\n", images.join(" "))
+    }
+
+    /// The host of the registry that images are pushed to.
+    pub(crate) fn registry(&self) -> Option<String> {
+        let (name, service) = *self.built().first()?;
+        let image = self.image(name, service);
+        let host = image.split_once('/').map(|(host, _)| host).filter(|host| host.contains(['.', ':']));
+        Some(host.unwrap_or("docker.io").to_owned())
+    }
+
+    /// What the file does not say and somebody has to add. `own_registry` is the one that takes the token of a job.
+    pub(crate) fn findings(&self, own_registry: &str) -> Vec<Finding> {
+        let mut own: Vec<String> = self
+            .jobs()
+            .iter()
+            .flat_map(|job| &job.steps)
+            .filter(|step| is_own(**step))
+            .map(|step| format!("`ci/{}`", name_of(*step)))
+            .collect();
+        own.sort();
+        own.dedup();
+        let span = self.pipeline.runner.span;
+        let mut findings = Vec::new();
+        if !own.is_empty() {
+            findings.push(
+                Finding::note("not-rendered", span, "the programs that the pipeline starts in `ci/` are not rendered")
+                    .because("only the owner of the code knows how it is linted, compiled and tested")
+                    .help(format!("write {}", own.join(", "))),
+            );
+        }
+        if let Some(registry) = self.registry().filter(|registry| registry != own_registry) {
+            findings.push(
+                Finding::warning(
+                    "not-rendered",
+                    span,
+                    format!("the pipeline has nothing to sign in to `{registry}` with"),
+                )
+                .because(format!("the token of a job is taken by `{own_registry}` alone, and no key is stored"))
+                .help(format!(
+                    "push to `{own_registry}` (`platform.registry`), or let `{registry}` trust the identity of the job"
+                )),
+            );
+        }
+        let builds = self.jobs().iter().any(|job| job.steps.contains(&Step::Build));
+        if builds && self.built().is_empty() {
+            findings.push(
+                Finding::note("not-rendered", span, "the pipeline builds no image")
+                    .because("no service says where its sources are")
+                    .help("write `build: { context: … }` for each service that is built here"),
+            );
+        }
+        findings
+    }
+
+    fn within(&self) -> String {
+        let within = self.variants[0].architecture.document.delivery.rollback.within.as_ref();
+        within.map_or(WITHIN.to_owned(), |within| format!("{}s", within.value.as_secs_f64().ceil()))
+    }
+
+    fn of_images(&self, command: impl Fn(String, &Service) -> String) -> String {
+        self.built().iter().map(|(name, service)| command(self.image(name, service), service)).collect()
+    }
+
+    /// The image of a service without a tag.
+    fn image(&self, name: &str, service: &Service) -> String {
+        let objects = self.variants.iter().flat_map(|variant| &variant.rendered.objects);
+        let mut containers = objects.filter(|object| object.folder == name).filter_map(|object| {
+            let pod =
+                ["/spec", "/spec/jobTemplate/spec"].map(|spec| format!("{spec}/template/spec/containers/0/image"));
+            pod.iter().find_map(|path| object.value.pointer(path)?.as_str())
+        });
+        let image = containers.next().map(ToOwned::to_owned);
+        let image = image.or_else(|| service.image.as_ref().map(|image| image.value.clone()));
+        let image = image.unwrap_or_else(|| name.to_owned());
+        let image = image.split('@').next().unwrap_or_default();
+        match image.rsplit_once(':') {
+            Some((stem, tag)) if !tag.contains('/') => stem.to_owned(),
+            _ => image.to_owned(),
+        }
+    }
+
+    /// Pushes what was built, and writes down by which digest: one file for each value of the chart.
+    fn push(&self, revision: &str) -> String {
+        let mut text = "mkdir -p digests\n".to_owned();
+        for (name, service) in self.built() {
+            let image = self.image(name, service);
+            let value = image_value(name);
+            writeln!(text, "docker push {image}:{revision}").expect("a text takes more");
+            writeln!(
+                text,
+                "echo \"{value}=$(docker inspect --format '{{{{index .RepoDigests 0}}}}' {image}:{revision})\" > digests/{name}"
+            )
+            .expect("a text takes more");
+        }
+        text
+    }
+
+    /// The chart with the digests of this pipeline. It waits until everything is ready, and takes itself back otherwise.
+    fn deploy(&self, variant: &Variant) -> String {
+        let name = self.name;
+        let environment = &variant.name;
+        let within = self.within();
+        format!(
+            "digests=()\nfor file in digests/*; do digests+=(--set-string \"$(cat \"$file\")\"); done\nhelm upgrade --install {name} deploy/helm --namespace default --values deploy/helm/values-{environment}.yaml \\\n  \"${{digests[@]}}\" --atomic --wait --timeout {within}\ntouch deployed\n"
+        )
+    }
+
+    /// Waits for every workload. `kubectl` says which does not get ready.
+    fn verify(&self, variant: &Variant) -> String {
+        let kinds = ["Deployment", "StatefulSet", "DaemonSet"];
+        let objects = variant.rendered.objects.iter().filter(|object| kinds.contains(&object.kind()));
+        let within = self.within();
+        let wait = |object: &crate::Object| {
+            let (kind, name) = (object.kind().to_lowercase(), object.name());
+            let namespace = object.namespace().unwrap_or("default");
+            format!("kubectl rollout status {kind}/{name} --namespace {namespace} --timeout {within}\n")
+        };
+        objects.map(wait).collect()
+    }
+}
+
+/// Whether only the owner of the code knows how the step is done.
+fn is_own(step: Step) -> bool {
+    use Step::{Compile, ContractTest, EndToEndTest, IntegrationTest, Lint, PerformanceTest, TypeCheck, UnitTest};
+    matches!(
+        step,
+        Lint | TypeCheck | Compile | UnitTest | IntegrationTest | ContractTest | EndToEndTest | PerformanceTest
+    )
+}
+
+/// What a runner gets when the file has no pipeline.
+fn without_pipeline(variants: &[Variant]) -> Output {
+    let span = variants[0].architecture.document.name.span;
+    let finding = Finding::error("not-rendered", span, "there is no pipeline to render")
+        .help("declare `delivery.pipeline` with its stages");
+    Output { files: FileTree::new(), findings: vec![finding] }
+}
+
+fn build(image: &str, service: &Service, revision: &str) -> String {
+    let Some(build) = &service.build else { return String::new() };
+    let file = build.dockerfile.as_ref().map_or(String::new(), |file| format!(" --file {}", file.value));
+    format!("docker build --tag {image}:{revision}{file} {}\n", build.context.value)
+}
+
+/// One request to each public route.
+fn smoke(variant: &Variant) -> String {
+    let routes = variant.architecture.exposed().map(|(_, _, expose)| {
+        let scheme = if expose.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{}", expose.host.value, expose.path.value)
+    });
+    // A server that answers is there, whatever it thinks of a request without credentials; an error of its own is none.
+    let request = |url: String| {
+        format!(
+            "status=$(curl --silent --output /dev/null --write-out '%{{http_code}}' --retry 5 --retry-connrefused --max-time 10 '{url}')\necho \"$status {url}\"\n[ \"$status\" -lt 500 ]\n"
+        )
+    };
+    let routes: std::collections::BTreeSet<String> = routes.collect();
+    routes.into_iter().map(request).collect()
+}
+
+/// Attacks each public host, passively.
+fn dast(variant: &Variant) -> String {
+    let hosts: std::collections::BTreeSet<&str> =
+        variant.architecture.exposed().map(|(_, _, expose)| expose.host.value.as_str()).collect();
+    hosts.iter().map(|host| format!("docker run --rm {ZAP} zap-baseline.py -t https://{host}\n")).collect()
+}
+
+/// The name of a step in the file.
+pub(crate) fn name_of(step: Step) -> String {
+    serde_json::to_value(step).ok().and_then(|name| name.as_str().map(ToOwned::to_owned)).expect("a step has a name")
+}

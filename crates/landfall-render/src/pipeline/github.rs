@@ -1,0 +1,215 @@
+//! GitHub Actions: the pipeline as a workflow, and scans on their schedule as another.
+//!
+//! Actions are named by commit. No key is stored: the registry takes the job's own token, and the cluster takes the token
+//! of the job's identity (OpenID Connect). Who may approve stands in the settings of a repository and not in a workflow; a
+//! finding says so.
+
+use landfall_model::{FailureAction, Finding, Step};
+use serde_json::{Map, Value};
+
+use super::{Job, Plan, SIGN_IN, name_of};
+use crate::json::json;
+use crate::object::{FileTree, compact, unless_empty};
+use crate::target::{Output, Variant};
+use crate::yaml;
+
+const RUNNER: &str = "ubuntu-24.04";
+const REVISION: &str = "$GITHUB_SHA";
+
+/// An action by its commit, and the version that the commit is.
+type Action = (&'static str, &'static str);
+
+const CHECKOUT: Action = ("actions/checkout@11bd71901bbe5b1630ceea73d27597364c9af683", "v4.2.2");
+const LOGIN: Action = ("docker/login-action@74a5d142397b4f367a81961eba4e8cd7edddf772", "v3.4.0");
+const UPLOAD: Action = ("actions/upload-artifact@ea165f8d65b6e75b540449e92b4886f43607fa02", "v4.6.2");
+const DOWNLOAD: Action = ("actions/download-artifact@d3f86a106a0bac45b974a628896c90dbdf5c8093", "v4.3.0");
+
+/// Minutes that a job may take, without and with a deployment.
+const MINUTES: (u32, u32) = (30, 90);
+
+/// The workflows.
+pub(crate) fn workflows(variants: &[Variant]) -> Output {
+    let Some(plan) = Plan::of(variants) else { return super::without_pipeline(variants) };
+    let mut output = Output { files: FileTree::new(), findings: plan.findings("ghcr.io") };
+    let mut writer = yaml::Writer::default();
+    let planned = plan.jobs();
+    let mut jobs = Map::new();
+    let mut before: Option<&str> = None;
+    for planned in &planned {
+        jobs.insert(planned.name.clone(), job(&plan, planned, before));
+        before = Some(&planned.name);
+        if planned.gated {
+            let environment = planned.environment().unwrap_or_default();
+            let finding = Finding::note(
+                "not-rendered",
+                plan.pipeline.runner.span,
+                format!("who approves `{}` is not in the workflow", planned.name),
+            );
+            output.findings.push(
+                finding
+                    .because("GitHub keeps required reviewers in the settings of the repository")
+                    .help(format!("name the reviewers in its environment `{environment}`")),
+            );
+        }
+    }
+    let told = |job: &&Job<'_>| job.stage.on_failure.iter().any(|action| action.value == FailureAction::NotifyAuthor);
+    let told: Vec<Value> = planned.iter().filter(told).map(|job| json!(job.name.as_str())).collect();
+    if !told.is_empty() {
+        jobs.insert("notify-author".to_owned(), notify(told));
+    }
+    let workflow = json!({
+        "name": plan.name,
+        "on": {
+            "push": compact(json!({ "branches": [plan.branch()], "paths": unless_empty(paths(&plan)) })),
+            "workflow_dispatch": {},
+        },
+        "permissions": {},
+        // A release that is under way is finished before the next one begins.
+        "concurrency": { "group": format!("{}-delivery", plan.name), "cancel-in-progress": false },
+        "defaults": { "run": { "shell": "bash" } },
+        "jobs": jobs,
+    });
+    insert(&mut output.files, "delivery", &writer.write(&workflow));
+    if let Some(schedule) = &plan.pipeline.scan_schedule {
+        insert(&mut output.files, "scans", &writer.write(&scans(&plan, &planned, &schedule.value)));
+    }
+    output
+}
+
+/// The text of a workflow, with the version of each action behind its commit.
+fn insert(files: &mut FileTree, name: &str, yaml: &str) {
+    let mut text = yaml.to_owned();
+    for (action, version) in [CHECKOUT, LOGIN, UPLOAD, DOWNLOAD] {
+        text = text.replace(&format!("{action}\n"), &format!("{action} # {version}\n"));
+    }
+    files.insert(format!(".github/workflows/{name}.yml"), text);
+}
+
+/// What is delivered when it changes: the sources of the services, the chart, and the pipeline itself. Everything, when
+/// a service is built from the whole repository or none is.
+fn paths(plan: &Plan<'_>) -> Vec<Value> {
+    let built = plan.built();
+    let contexts = built.iter().filter_map(|(_, service)| service.build.as_ref());
+    let contexts: Vec<&str> =
+        contexts.map(|build| build.context.value.trim_start_matches("./").trim_end_matches('/')).collect();
+    if contexts.is_empty() || contexts.iter().any(|context| context.is_empty() || *context == ".") {
+        return Vec::new();
+    }
+    let folders = contexts.into_iter().chain(["ci", "deploy/helm"]).map(|folder| format!("{folder}/**"));
+    folders.chain([".github/workflows/delivery.yml".to_owned()]).map(Value::String).collect()
+}
+
+fn job(plan: &Plan<'_>, job: &Job<'_>, before: Option<&str>) -> Value {
+    let reaches = job.reaches_cluster();
+    let variable = |name: &str| format!("${{{{ vars.{name} }}}}");
+    let environment = reaches.then(|| {
+        json!({
+            "CLUSTER_SERVER": variable("CLUSTER_SERVER"),
+            "CLUSTER_CA": variable("CLUSTER_CA"),
+            "CLUSTER_AUDIENCE": variable("CLUSTER_AUDIENCE"),
+        })
+    });
+    compact(json!({
+        "needs": before,
+        "runs-on": RUNNER,
+        "timeout-minutes": if reaches { MINUTES.1 } else { MINUTES.0 },
+        "environment": job.environment(),
+        "permissions": {
+            "contents": "read",
+            "packages": job.has(&[Step::Push]).then_some("write"),
+            "id-token": reaches.then_some("write"),
+        },
+        "env": environment,
+        "steps": steps(plan, job),
+    }))
+}
+
+fn steps(plan: &Plan<'_>, job: &Job<'_>) -> Vec<Value> {
+    if job.steps.is_empty() {
+        return vec![json!({ "name": "approval", "run": "echo \"approved\"\n" })];
+    }
+    let artifact =
+        |action: Action, name: &str, path: &str| json!({ "uses": action.0, "with": { "name": name, "path": path } });
+    let mut steps = vec![json!({ "uses": CHECKOUT.0, "with": { "persist-credentials": false } })];
+    let has_images = !plan.built().is_empty();
+    if job.has(&[Step::Push]) {
+        steps.push(json!({
+            "uses": LOGIN.0,
+            "with": {
+                "registry": plan.registry(),
+                "username": "${{ github.actor }}",
+                "password": "${{ github.token }}",
+            },
+        }));
+    }
+    if has_images && job.has_images() && !job.has(&[Step::Build]) {
+        steps.push(artifact(DOWNLOAD, "images", "."));
+        steps.push(json!({ "name": "load", "run": "docker load --input images.tar\n" }));
+    }
+    if job.has(&[Step::Deploy]) && has_images {
+        steps.push(artifact(DOWNLOAD, "digests", "digests"));
+    }
+    if job.reaches_cluster() {
+        let token = "token=$(curl --silent --show-error --fail --header \"Authorization: bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN\" \\\n  \"$ACTIONS_ID_TOKEN_REQUEST_URL&audience=$CLUSTER_AUDIENCE\" | jq --raw-output .value)\necho \"::add-mask::$token\"\n";
+        steps.push(json!({ "name": "sign in", "run": format!("{token}{SIGN_IN}") }));
+    }
+    for step in &job.steps {
+        if let Some(run) = plan.commands(*step, job, REVISION).filter(|run| !run.is_empty()) {
+            steps.push(json!({ "name": name_of(*step), "run": run }));
+        }
+    }
+    if has_images && job.has(&[Step::Build]) {
+        steps.push(json!({ "name": "save", "run": plan.save(REVISION) }));
+        steps.push(artifact(UPLOAD, "images", "images.tar"));
+    }
+    if has_images && job.has(&[Step::Push]) {
+        steps.push(artifact(UPLOAD, "digests", "digests"));
+    }
+    let takes_back = job.stage.on_failure.iter().any(|action| action.value == FailureAction::Rollback);
+    if takes_back && job.has(&[Step::Deploy]) {
+        steps.push(json!({ "name": "rollback", "if": "failure()", "run": plan.rollback() }));
+    }
+    steps
+}
+
+/// Tells the author at the commit, of which GitHub sends a message.
+fn notify(needs: Vec<Value>) -> Value {
+    json!({
+        "needs": needs,
+        "if": "failure()",
+        "runs-on": RUNNER,
+        "timeout-minutes": 5,
+        "permissions": { "contents": "write" },
+        "env": { "GH_TOKEN": "${{ github.token }}" },
+        "steps": [{
+            "name": "notify",
+            "run": "gh api \"repos/$GITHUB_REPOSITORY/commits/$GITHUB_SHA/comments\" \\\n  --field body=\"@$GITHUB_ACTOR: the delivery failed: $GITHUB_SERVER_URL/$GITHUB_REPOSITORY/actions/runs/$GITHUB_RUN_ID\"\n",
+        }],
+    })
+}
+
+/// The scans of the pipeline that need nothing built, when nobody pushes.
+fn scans(plan: &Plan<'_>, jobs: &[Job<'_>], schedule: &str) -> Value {
+    let mut scans = Map::new();
+    for job in jobs {
+        for step in job.steps.iter().filter(|step| matches!(step, Step::Sast | Step::Dast)) {
+            let Some(run) = plan.commands(*step, job, REVISION).filter(|run| !run.is_empty()) else { continue };
+            let scan = json!({
+                "runs-on": RUNNER,
+                "timeout-minutes": MINUTES.0,
+                "permissions": { "contents": "read" },
+                "steps": [
+                    { "uses": CHECKOUT.0, "with": { "persist-credentials": false } },
+                    { "name": name_of(*step), "run": run },
+                ],
+            });
+            scans.insert(name_of(*step), scan);
+        }
+    }
+    json!({
+        "name": format!("{} scans", plan.name),
+        "on": { "schedule": [{ "cron": schedule }], "workflow_dispatch": {} },
+        "permissions": {},
+        "jobs": scans,
+    })
+}
