@@ -2,10 +2,11 @@
 
 mod engine;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use landfall_model::{Date, Duration};
+use landfall_render::Target;
 
 pub(crate) use self::engine::{ClockCommand, EngineCommand, ImagesArguments, NodeChange, NodeCommand, RunningEngine};
 
@@ -123,15 +124,16 @@ pub(crate) enum Deny {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  landfall render kubernetes --env production --out deploy\n  landfall render kubernetes --env staging --stdout | kubectl apply -f -\n  landfall render kubernetes --out deploy --check    exit 1 when the files differ"
+    after_help = "Examples:\n  landfall render kubernetes --env production --out deploy\n  landfall render kubernetes --env staging --stdout | kubectl apply -f -\n  landfall render kubernetes --out deploy --check    exit 1 when the files differ\n  landfall render helm argocd examples/mindcompute --out deploy"
 )]
 pub(crate) struct RenderArguments {
-    /// What to write.
-    #[arg(value_enum, value_name = "TARGET")]
-    pub(crate) target: Target,
-    #[command(flatten)]
-    pub(crate) input: Input,
-    /// The folder to write to; with several environments each gets a folder in it.
+    /// What to write (`kubernetes`, `helm`, `kustomize`, `argocd`, `github`, `gitlab`), and the file or its folder after that.
+    #[arg(required = true, value_name = "TARGET… [FILE]", value_parser = RenderWord::parse)]
+    pub(crate) words: Vec<RenderWord>,
+    /// Only this environment; when left out every one.
+    #[arg(long = "env", short, value_name = "ENVIRONMENT")]
+    pub(crate) environment: Option<String>,
+    /// The folder to write to; several targets get a folder each, and so do several environments of plain objects.
     #[arg(long, value_name = "DIR", default_value = "rendered", conflicts_with = "stdout")]
     pub(crate) out: PathBuf,
     /// Print one stream of YAML documents instead.
@@ -142,11 +144,27 @@ pub(crate) struct RenderArguments {
     pub(crate) check: bool,
 }
 
-/// What `render` writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Target {
-    /// Plain Kubernetes objects, one file each.
-    Kubernetes,
+/// A word behind `render`: something to write, or the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RenderWord {
+    /// Something to write.
+    Target(Target),
+    /// The file, or the folder that has a `landfall.yaml`.
+    File(PathBuf),
+}
+
+impl RenderWord {
+    /// A target by its name; anything else that can be a path is one.
+    fn parse(word: &str) -> Result<Self, String> {
+        if let Some(target) = Target::ALL.iter().find(|target| target.as_str() == word) {
+            return Ok(Self::Target(*target));
+        }
+        if word.contains(['/', '.']) || Path::new(word).exists() {
+            return Ok(Self::File(PathBuf::from(word)));
+        }
+        let names: Vec<&str> = Target::ALL.iter().map(|target| target.as_str()).collect();
+        Err(format!("there is neither such a target nor such a file; the targets are {}", names.join(", ")))
+    }
 }
 
 #[derive(Debug, Args)]

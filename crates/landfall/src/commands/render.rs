@@ -6,44 +6,63 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context as _;
-use landfall_model::Severity;
+use landfall_model::{Finding, Severity};
+use landfall_render::{Target, Variant};
 
 use crate::Outcome;
-use crate::cli::RenderArguments;
+use crate::cli::{RenderArguments, RenderWord};
 use crate::project::Project;
 use crate::terminal::Terminal;
 
 /// The file that marks a folder as ours, and lists what was written: only those files are ever removed.
 const MANIFEST: &str = ".landfall-files";
 
-/// Renders every wanted environment.
+/// Renders every wanted environment for every wanted target.
 pub(crate) fn run(arguments: &RenderArguments, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
-    let project = Project::read(&arguments.input.file)?;
-    let environments = project.environments(arguments.input.environment.as_deref());
-    let mut files = BTreeMap::new();
-    let mut order = Vec::new();
-    for environment in &environments {
-        let architecture = match project.file.architecture(environment.as_deref()) {
-            Ok(architecture) => architecture,
+    let Some((targets, path)) = words(&arguments.words) else {
+        terminal.say("error: `render` takes one target or more, and then at most one file\nhint: `landfall render helm kustomize landfall.yaml`")?;
+        return Ok(Outcome::NotUnderstood);
+    };
+    if arguments.stdout && targets != [Target::Kubernetes] {
+        terminal.say(
+            "error: only plain objects can be one stream\nhint: leave out `--stdout`, or render `kubernetes` alone",
+        )?;
+        return Ok(Outcome::NotUnderstood);
+    }
+    let project = Project::read(path)?;
+    let sources = project.file.sources();
+    let mut variants = Vec::new();
+    for environment in project.environments(arguments.environment.as_deref()) {
+        let variant = match project.file.architecture(environment.as_deref()) {
+            Ok(architecture) => Variant::new(architecture),
             Err(findings) => {
-                terminal.findings(&findings, project.file.sources())?;
+                terminal.findings(&findings, sources)?;
                 return Ok(Outcome::NotUnderstood);
             }
         };
-        let rendered = landfall_render::kubernetes(&architecture);
-        terminal.findings(&rendered.findings, project.file.sources())?;
-        if rendered.findings.iter().any(|finding| finding.severity == Severity::Error) {
+        terminal.findings(&variant.rendered.findings, sources)?;
+        if has_errors(&variant.rendered.findings) {
             return Ok(Outcome::NotUnderstood);
         }
-        let folder = environment.as_ref().filter(|_| environments.len() > 1);
-        let place = |path: String| folder.map_or(path.clone(), |folder| format!("{folder}/{path}"));
-        order.extend(rendered.apply_order().into_iter().map(place));
-        files.extend(rendered.files(project.file.sources()).into_iter().map(|(path, text)| (place(path), text)));
+        variants.push(variant);
+    }
+    let mut files = BTreeMap::new();
+    for target in &targets {
+        let output = landfall_render::render(*target, &variants, sources);
+        terminal.findings(&output.findings, sources)?;
+        if has_errors(&output.findings) {
+            return Ok(Outcome::NotUnderstood);
+        }
+        let place = |path: String| if targets.len() > 1 { format!("{}/{path}", target.as_str()) } else { path };
+        files.extend(output.files.into_iter().map(|(path, text)| (place(path), text)));
     }
     if arguments.stdout {
         // The reader may be `kubectl apply -f -`, which takes one object after the other.
-        for path in &order {
-            writeln!(terminal.data(), "---\n# Source: {path}\n{}", files[path])?;
+        for variant in &variants {
+            for path in variant.rendered.apply_order() {
+                let path = if variants.len() > 1 { format!("{}/{path}", variant.name) } else { path };
+                writeln!(terminal.data(), "---\n# Source: {path}\n{}", files[&path])?;
+            }
         }
         return Ok(Outcome::Done);
     }
@@ -57,6 +76,27 @@ pub(crate) fn run(arguments: &RenderArguments, terminal: &mut Terminal) -> anyho
     }
     terminal.say(&line)?;
     Ok(Outcome::Done)
+}
+
+/// The targets, each once and in a fixed order, and the file behind them.
+fn words(words: &[RenderWord]) -> Option<(Vec<Target>, &Path)> {
+    let mut targets = BTreeSet::new();
+    let mut path = None;
+    for word in words {
+        match word {
+            RenderWord::Target(target) if path.is_none() => {
+                targets.insert(*target);
+            }
+            RenderWord::File(file) if path.is_none() => path = Some(file.as_path()),
+            RenderWord::Target(_) | RenderWord::File(_) => return None,
+        }
+    }
+    let path = path.unwrap_or(Path::new("landfall.yaml"));
+    (!targets.is_empty()).then(|| (targets.into_iter().collect(), path))
+}
+
+fn has_errors(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.severity == Severity::Error)
 }
 
 /// The files that an earlier render wrote to `folder`.
