@@ -35,6 +35,7 @@ use crate::object::{FileTree, Object};
 use crate::yaml;
 use edges::Edges;
 use exposure::Gateways;
+pub(crate) use secrets::STORE as SECRET_STORE;
 use metadata::Subject;
 pub(crate) use scaling::day_of_week;
 

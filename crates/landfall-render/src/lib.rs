@@ -12,8 +12,10 @@ mod layers;
 mod object;
 mod pipeline;
 mod target;
+mod terraform;
 mod yaml;
 
 pub use kubernetes::{Rendered, kubernetes};
 pub use object::{FileTree, Object};
 pub use target::{Output, Target, Variant, render};
+pub use terraform::terraform;

@@ -109,7 +109,7 @@ fn location(architecture: &Architecture) -> Option<&str> {
 }
 
 /// The `SecretStore` of a namespace, which the service account that it logs in with is named after.
-const STORE: &str = "secrets";
+pub(crate) const STORE: &str = "secrets";
 
 fn secret_store(architecture: &Architecture, backend: SecretBackend, namespace: &str) -> [Object; 2] {
     let secrets = &architecture.document.security.secrets;
