@@ -5,6 +5,7 @@
 
 mod argocd;
 mod helm;
+mod dockerfile;
 mod json;
 mod kubernetes;
 mod kustomize;
@@ -15,6 +16,7 @@ mod target;
 mod terraform;
 mod yaml;
 
+pub use dockerfile::dockerfile;
 pub use kubernetes::{Rendered, kubernetes};
 pub use object::{FileTree, Object};
 pub use target::{Output, Target, Variant, render};
