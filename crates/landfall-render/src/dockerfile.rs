@@ -86,7 +86,7 @@ const LANGUAGES: [Language; 5] = [
 ];
 
 /// Renders the Dockerfiles of the services of all environments, each below the folder of its sources.
-pub fn dockerfile<'a>(environments: impl IntoIterator<Item = &'a Architecture>) -> (FileTree, Vec<Finding>) {
+pub(crate) fn dockerfile<'a>(environments: impl IntoIterator<Item = &'a Architecture>) -> (FileTree, Vec<Finding>) {
     let (mut files, mut findings, mut seen) = (FileTree::new(), Vec::new(), BTreeSet::new());
     for architecture in environments {
         for (name, service) in &architecture.document.services {
@@ -136,7 +136,8 @@ fn text(language: &Language, name: &str, service: &Service, build: &Build) -> St
     let command = match service.command.as_slice() {
         [] => language.command.to_owned(),
         words => {
-            let words: Vec<String> = words.iter().map(|word| serde_json::Value::from(word.value.as_str()).to_string()).collect();
+            let words: Vec<String> =
+                words.iter().map(|word| serde_json::Value::from(word.value.as_str()).to_string()).collect();
             format!("[{}]", words.join(", "))
         }
     };

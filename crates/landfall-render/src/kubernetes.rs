@@ -35,9 +35,9 @@ use crate::object::{FileTree, Object};
 use crate::yaml;
 use edges::Edges;
 use exposure::Gateways;
-pub(crate) use secrets::STORE as SECRET_STORE;
 use metadata::Subject;
 pub(crate) use scaling::day_of_week;
+pub(crate) use secrets::STORE as SECRET_STORE;
 
 /// What was rendered, and what could not be.
 #[derive(Debug, Clone, Default)]

@@ -4,8 +4,8 @@
 //! same architecture gives the same bytes. [`render()`] writes the objects of all environments for a [`Target`].
 
 mod argocd;
-mod helm;
 mod dockerfile;
+mod helm;
 mod json;
 mod kubernetes;
 mod kustomize;
@@ -16,8 +16,6 @@ mod target;
 mod terraform;
 mod yaml;
 
-pub use dockerfile::dockerfile;
 pub use kubernetes::{Rendered, kubernetes};
 pub use object::{FileTree, Object};
 pub use target::{Output, Target, Variant, render};
-pub use terraform::terraform;

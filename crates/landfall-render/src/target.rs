@@ -2,9 +2,11 @@
 
 use landfall_model::{Architecture, Finding, Sources};
 
+use crate::dockerfile::dockerfile;
 use crate::kubernetes::{Rendered, kubernetes};
 use crate::object::FileTree;
 use crate::pipeline::{github, gitlab};
+use crate::terraform::terraform;
 use crate::{argocd, helm, kustomize};
 
 /// Who reads what is rendered.
@@ -22,12 +24,24 @@ pub enum Target {
     Github,
     /// GitLab CI: the pipeline as `.gitlab-ci.yml`.
     Gitlab,
+    /// Terraform and OpenTofu: a root for each environment and region, and the modules that they call.
+    Terraform,
+    /// Builders of images: a Dockerfile for each service that is built here.
+    Dockerfile,
 }
 
 impl Target {
     /// Every target.
-    pub const ALL: &'static [Self] =
-        &[Self::Kubernetes, Self::Helm, Self::Kustomize, Self::Argocd, Self::Github, Self::Gitlab];
+    pub const ALL: &'static [Self] = &[
+        Self::Kubernetes,
+        Self::Helm,
+        Self::Kustomize,
+        Self::Argocd,
+        Self::Github,
+        Self::Gitlab,
+        Self::Terraform,
+        Self::Dockerfile,
+    ];
 
     /// How it is written in `delivery.render` and on the command line.
     pub fn as_str(self) -> &'static str {
@@ -38,6 +52,8 @@ impl Target {
             Self::Argocd => "argocd",
             Self::Github => "github",
             Self::Gitlab => "gitlab",
+            Self::Terraform => "terraform",
+            Self::Dockerfile => "dockerfile",
         }
     }
 }
@@ -85,7 +101,17 @@ pub fn render(target: Target, variants: &[Variant], sources: &Sources) -> Output
         Target::Argocd => argocd::repository(variants, sources),
         Target::Github => github::workflows(variants),
         Target::Gitlab => gitlab::pipeline(variants),
+        Target::Terraform => plainly(terraform(architectures(variants))),
+        Target::Dockerfile => plainly(dockerfile(architectures(variants))),
     }
+}
+
+fn architectures(variants: &[Variant]) -> impl Iterator<Item = &Architecture> {
+    variants.iter().map(|variant| &variant.architecture)
+}
+
+fn plainly((files, findings): (FileTree, Vec<Finding>)) -> Output {
+    Output { files, findings }
 }
 
 /// The objects as they are; several environments get a folder each.

@@ -27,7 +27,7 @@ use needs::Site;
 use root::Root;
 
 /// Renders the environments of one file: the files, and what no module can say.
-pub fn terraform<'a>(environments: impl IntoIterator<Item = &'a Architecture>) -> (FileTree, Vec<Finding>) {
+pub(crate) fn terraform<'a>(environments: impl IntoIterator<Item = &'a Architecture>) -> (FileTree, Vec<Finding>) {
     let (mut files, mut findings, mut used) = (FileTree::new(), Vec::new(), BTreeSet::new());
     for architecture in environments {
         for cloud in clouds(architecture) {

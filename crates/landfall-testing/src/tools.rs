@@ -9,6 +9,7 @@ use std::path::PathBuf;
 const CONTROL_PLANE: &str = "kubernetes-1.36.3";
 const OLD_CLIENTS: &str = "clients-kubectl-1.31.9-helm-3.17.3";
 const NEW_CLIENTS: &str = "clients-kubectl-1.37.1-helm-4.3.1";
+const TOFU: &str = "tofu-v1.10.6";
 const ACTIONLINT: &str = "actionlint-v1.7.7";
 
 /// A real program that tests run.
@@ -32,6 +33,8 @@ pub enum Tool {
     OldHelm,
     /// The reader of GitHub's workflows.
     Actionlint,
+    /// The reader of Terraform.
+    Tofu,
 }
 
 /// A tool that is not on this machine.
@@ -54,6 +57,7 @@ impl Tool {
             Self::Helm => (NEW_CLIENTS, "helm"),
             Self::OldHelm => (OLD_CLIENTS, "helm"),
             Self::Actionlint => (ACTIONLINT, "actionlint"),
+            Self::Tofu => (TOFU, "tofu"),
         };
         let path = tools_folder().join(folder).join(program);
         if path.is_file() { Ok(path) } else { Err(MissingTool { path }) }

@@ -12,13 +12,16 @@ use super::root::{Root, identifier};
 pub(super) fn calls(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding>) {
     let prefix = site.prefix();
     if site.has_cluster() {
-        root.call(site, "network", "network", vec![
-            ("name", prefix.clone().into()),
-            ("zones", Value::texts(&site.zones)),
-        ]);
+        root.call(
+            site,
+            "network",
+            "network",
+            vec![("name", prefix.clone().into()), ("zones", Value::texts(&site.zones))],
+        );
         cluster(root, site, findings);
     } else {
-        let arguments = vec![("name", format!("{prefix}-{}", site.key.value).into()), ("region", site.location.as_str().into())];
+        let arguments =
+            vec![("name", format!("{prefix}-{}", site.key.value).into()), ("region", site.location.as_str().into())];
         root.call(site, "copy_key", "key", arguments);
     }
     for (name, store) in site.stores() {
@@ -45,7 +48,8 @@ pub(super) fn calls(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding
             ("kms_key_arn", key(site)),
         ];
         if !identity.buckets.is_empty() {
-            let buckets = identity.buckets.iter().map(|bucket| raw(format!("module.{}.arn", identifier("store", bucket))));
+            let buckets =
+                identity.buckets.iter().map(|bucket| raw(format!("module.{}.arn", identifier("store", bucket))));
             arguments.push(("bucket_arns", Value::List(buckets.collect())));
         }
         if identity.secrets {
@@ -213,14 +217,19 @@ fn edge(root: &mut Root, site: &Site<'_>) {
     let zone = root.variable("dns_zone", "string", "The DNS zone that the names of the platform are in.", None);
     let what = "The name of the load balancer of the cluster's ingress; empty until it is there.";
     let origin = root.variable("origin", "string", what, Some("".into()));
-    root.call(site, "edge", "edge", vec![
-        ("name", site.prefix().into()),
-        ("hosts", Value::texts(hosts)),
-        ("zone", zone),
-        ("origin", origin),
-        ("cdn", site.has_edge(EdgeLayer::Cdn).into()),
-        ("waf", site.has_edge(EdgeLayer::Waf).into()),
-    ]);
+    root.call(
+        site,
+        "edge",
+        "edge",
+        vec![
+            ("name", site.prefix().into()),
+            ("hosts", Value::texts(hosts)),
+            ("zone", zone),
+            ("origin", origin),
+            ("cdn", site.has_edge(EdgeLayer::Cdn).into()),
+            ("waf", site.has_edge(EdgeLayer::Waf).into()),
+        ],
+    );
     root.output("certificate_arn", "The certificate of the names.", "module.edge.certificate_arn");
     root.output("firewall_arn", "The firewall.", "module.edge.firewall_arn");
 }

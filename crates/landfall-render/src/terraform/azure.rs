@@ -12,16 +12,22 @@ use super::root::{Root, identifier, tags};
 pub(super) fn calls(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding>) {
     if !site.has_cluster() {
         // An account of storage stands in a network, which only a cluster's region has.
-        findings.extend(site.stores().into_iter().map(|(name, store)| machines::unknown(site, name.value.as_str(), store)));
+        findings
+            .extend(site.stores().into_iter().map(|(name, store)| machines::unknown(site, name.value.as_str(), store)));
         return;
     }
     let tenant = root.variable("tenant_id", "string", "The tenant.", None);
-    root.call(site, "network", "network", vec![
-        ("name", site.prefix().into()),
-        ("location", site.location.as_str().into()),
-        ("tags", tags(site)),
-        ("zones", Value::texts(&site.zones)),
-    ]);
+    root.call(
+        site,
+        "network",
+        "network",
+        vec![
+            ("name", site.prefix().into()),
+            ("location", site.location.as_str().into()),
+            ("tags", tags(site)),
+            ("zones", Value::texts(&site.zones)),
+        ],
+    );
     cluster(root, site, &tenant, findings);
     for (name, store) in site.stores() {
         self::store(root, site, name, store, &tenant, findings);
@@ -43,7 +49,8 @@ pub(super) fn calls(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding
             ("service_account", identity.account.as_str().into()),
         ];
         if !identity.buckets.is_empty() {
-            let buckets = identity.buckets.iter().map(|bucket| raw(format!("module.{}.id", identifier("store", bucket))));
+            let buckets =
+                identity.buckets.iter().map(|bucket| raw(format!("module.{}.id", identifier("store", bucket))));
             own.push(("storage_account_ids", Value::List(buckets.collect())));
         }
         if identity.secrets {
@@ -138,7 +145,11 @@ fn store(
         }
         Engine::Redis => {
             let Some(instance) = machines::instance(site, name.value.as_str(), store, findings) else { return };
-            ("redis", own_name, vec![endpoint, ("instance_class", instance.into()), ("available", (members > 1).into())])
+            (
+                "redis",
+                own_name,
+                vec![endpoint, ("instance_class", instance.into()), ("available", (members > 1).into())],
+            )
         }
         Engine::Kafka => {
             let topics = store.topics.iter().map(|(topic, settings)| {
@@ -159,7 +170,8 @@ fn store(
         }
     };
     root.call(site, module, &call, placed(site, own_name, own));
-    let (what, output) = if module == "bucket" { ("The account of", "name") } else { ("Where clients reach", "address") };
+    let (what, output) =
+        if module == "bucket" { ("The account of", "name") } else { ("Where clients reach", "address") };
     root.output(&call, format!("{what} {}.", name.value), format!("module.{call}.{output}"));
 }
 
@@ -172,15 +184,20 @@ fn edge(root: &mut Root, site: &Site<'_>) {
     let group = root.variable("dns_zone_resource_group", "string", "The resource group of the DNS zone.", None);
     let what = "The name of the load balancer of the cluster's ingress.";
     let origin = root.variable("origin", "string", what, None);
-    root.call(site, "edge", "edge", vec![
-        ("name", site.short("edge").into()),
-        ("resource_group", raw("module.network.resource_group")),
-        ("tags", tags(site)),
-        ("hosts", Value::texts(hosts)),
-        ("zone", zone),
-        ("zone_resource_group", group),
-        ("origin", origin),
-        ("waf", site.has_edge(EdgeLayer::Waf).into()),
-    ]);
+    root.call(
+        site,
+        "edge",
+        "edge",
+        vec![
+            ("name", site.short("edge").into()),
+            ("resource_group", raw("module.network.resource_group")),
+            ("tags", tags(site)),
+            ("hosts", Value::texts(hosts)),
+            ("zone", zone),
+            ("zone_resource_group", group),
+            ("origin", origin),
+            ("waf", site.has_edge(EdgeLayer::Waf).into()),
+        ],
+    );
     root.output("edge_address", "The name of the edge.", "module.edge.address");
 }

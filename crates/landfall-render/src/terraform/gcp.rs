@@ -39,7 +39,8 @@ pub(super) fn calls(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding
             ("service_account", identity.account.as_str().into()),
         ];
         if !identity.buckets.is_empty() {
-            let buckets = identity.buckets.iter().map(|bucket| raw(format!("module.{}.name", identifier("store", bucket))));
+            let buckets =
+                identity.buckets.iter().map(|bucket| raw(format!("module.{}.name", identifier("store", bucket))));
             arguments.push(("buckets", Value::List(buckets.collect())));
         }
         if identity.secrets {
@@ -61,19 +62,24 @@ fn cluster(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding>) {
     let version = platform.kubernetes.as_ref().map_or("1.36", |version| version.value.as_str());
     let what = "Who may reach the API server, as CIDR blocks.";
     let addresses = root.variable("api_addresses", "list(string)", what, Some(Value::List(Vec::new())));
-    root.call(site, "cluster", "cluster", vec![
-        ("name", site.prefix().into()),
-        ("project", raw("var.project")),
-        ("location", site.location.as_str().into()),
-        ("zones", Value::texts(&site.zones)),
-        ("kubernetes_version", version.into()),
-        ("network_id", raw("module.network.network_id")),
-        ("subnet_id", raw("module.network.subnet_id")),
-        ("kms_key_id", key()),
-        ("private_api", platform.private_api.value.into()),
-        ("api_addresses", addresses),
-        ("pools", machines::pools(site, findings)),
-    ]);
+    root.call(
+        site,
+        "cluster",
+        "cluster",
+        vec![
+            ("name", site.prefix().into()),
+            ("project", raw("var.project")),
+            ("location", site.location.as_str().into()),
+            ("zones", Value::texts(&site.zones)),
+            ("kubernetes_version", version.into()),
+            ("network_id", raw("module.network.network_id")),
+            ("subnet_id", raw("module.network.subnet_id")),
+            ("kms_key_id", key()),
+            ("private_api", platform.private_api.value.into()),
+            ("api_addresses", addresses),
+            ("pools", machines::pools(site, findings)),
+        ],
+    );
     root.output("cluster_name", "The name of the cluster.", "module.cluster.name");
     root.output("cluster_endpoint", "The address of the API server.", "module.cluster.endpoint");
 }
@@ -94,7 +100,8 @@ fn store(root: &mut Root, site: &Site<'_>, name: &Spanned<Name>, store: &Store, 
     let members = store.members.value;
     let (cpu, memory) = machines::size(store);
     let memory = memory.get().div_ceil(1 << 30);
-    let mut arguments: Vec<(&str, Value)> = vec![("name", own_name.into()), ("location", site.location.as_str().into())];
+    let mut arguments: Vec<(&str, Value)> =
+        vec![("name", own_name.into()), ("location", site.location.as_str().into())];
     let tls = site.architecture.encrypts_in_transit(store);
     match engine {
         Engine::Postgres => {
@@ -191,13 +198,18 @@ fn edge(root: &mut Root, site: &Site<'_>) {
     let zone = root.variable("dns_zone", "string", "The managed DNS zone that the names of the platform are in.", None);
     let what = "The network endpoint groups of the cluster's ingress, one for each zone; empty until it is there.";
     let groups = root.variable("network_endpoint_groups", "list(string)", what, Some(Value::List(Vec::new())));
-    root.call(site, "edge", "edge", vec![
-        ("name", site.prefix().into()),
-        ("hosts", Value::texts(hosts)),
-        ("zone", zone),
-        ("cdn", site.has_edge(EdgeLayer::Cdn).into()),
-        ("waf", site.has_edge(EdgeLayer::Waf).into()),
-        ("network_endpoint_groups", groups),
-    ]);
+    root.call(
+        site,
+        "edge",
+        "edge",
+        vec![
+            ("name", site.prefix().into()),
+            ("hosts", Value::texts(hosts)),
+            ("zone", zone),
+            ("cdn", site.has_edge(EdgeLayer::Cdn).into()),
+            ("waf", site.has_edge(EdgeLayer::Waf).into()),
+            ("network_endpoint_groups", groups),
+        ],
+    );
     root.output("edge_address", "The address of the edge.", "module.edge.address");
 }

@@ -36,8 +36,7 @@ pub(super) fn pools(site: &Site<'_>, findings: &mut Vec<Finding>) -> Value {
 /// The cloud's names of a pool's zones.
 pub(super) fn zones_of(site: &Site<'_>, pool: &NodePool) -> Vec<String> {
     let position = |zone: &Spanned<Name>| site.region.zones.iter().position(|known| known.value == zone.value);
-    let named: Vec<String> =
-        pool.zones.iter().filter_map(|zone| site.zones.get(position(zone)?).cloned()).collect();
+    let named: Vec<String> = pool.zones.iter().filter_map(|zone| site.zones.get(position(zone)?).cloned()).collect();
     if named.is_empty() { site.zones.clone() } else { named }
 }
 

@@ -79,10 +79,8 @@ pub(super) fn exists(cloud: Cloud, name: &str) -> bool {
 ///
 /// If there is no such module.
 pub(super) fn files(cloud: Cloud, name: &str) -> FileTree {
-    let (_, _, text) = MODULES
-        .iter()
-        .find(|(of, known, _)| (*of, *known) == (cloud, name))
-        .expect("roots call modules that exist");
+    let (_, _, text) =
+        MODULES.iter().find(|(of, known, _)| (*of, *known) == (cloud, name)).expect("roots call modules that exist");
     let folder = format!("modules/{}/{}", cloud.folder(), name.replace('_', "-"));
     let mut parts = [("main.tf", String::new()), ("variables.tf", String::new()), ("outputs.tf", String::new())];
     for block in blocks(text) {
@@ -99,7 +97,8 @@ pub(super) fn files(cloud: Cloud, name: &str) -> FileTree {
         text.push_str(&block);
     }
     let versions = providers(cloud).iter().fold(Block::new("required_providers", &[]), |block, (name, version)| {
-        block.with(name, Value::object([("source", format!("hashicorp/{name}").into()), ("version", (*version).into())]))
+        block
+            .with(name, Value::object([("source", format!("hashicorp/{name}").into()), ("version", (*version).into())]))
     });
     let versions = Block::new("terraform", &[]).with("required_version", REQUIRED_VERSION).block(versions);
     let versions = ("versions.tf", hcl::file(&[versions]));

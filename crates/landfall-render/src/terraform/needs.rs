@@ -49,9 +49,9 @@ impl<'a> Site<'a> {
     pub(super) fn short(&self, what: &str) -> String {
         let whole = format!("{}-{}-{what}", self.prefix(), self.key.value);
         // FNV-1a: the same name for the same thing, and another for another.
-        let hash = whole.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = whole
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         let letters: String = what.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
         format!("{letters}{:08x}", hash & 0xffff_ffff)
     }
@@ -117,9 +117,8 @@ impl<'a> Site<'a> {
         });
         let copies = own.flat_map(|backup| backup.copies.iter().map(|copy| &copy.value));
         let replicated = document.recovery.replication.iter();
-        let replicated = replicated.filter(|replication| {
-            store.engine.value == Engine::S3 && replication.store.value == name.value
-        });
+        let replicated =
+            replicated.filter(|replication| store.engine.value == Engine::S3 && replication.store.value == name.value);
         let all = copies.chain(replicated.map(|replication| &replication.to.value));
         all.filter(|region| **region != self.key.value).collect()
     }

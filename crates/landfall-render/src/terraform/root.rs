@@ -34,7 +34,13 @@ impl Root {
     }
 
     /// Adds a variable that somebody sets, and gives the expression for it.
-    pub(super) fn variable(&mut self, name: &'static str, kind: &str, description: &str, default: Option<Value>) -> Value {
+    pub(super) fn variable(
+        &mut self,
+        name: &'static str,
+        kind: &str,
+        description: &str,
+        default: Option<Value>,
+    ) -> Value {
         let block = Block::new("variable", &[name]).with("type", raw(kind)).with("description", description);
         let block = match default {
             Some(default) => block.with("default", default),
@@ -133,15 +139,20 @@ fn settings(root: &mut Root, site: &Site<'_>) -> Vec<Block> {
             let backend = Block::new("backend", &["kubernetes"])
                 .with("secret_suffix", format!("{environment}-{}", site.key.value))
                 .with("namespace", site.architecture.namespace().as_str());
-            let path = root.variable("kube_config", "string", "The path of the kubeconfig.", Some("~/.kube/config".into()));
+            let path =
+                root.variable("kube_config", "string", "The path of the kubeconfig.", Some("~/.kube/config".into()));
             let provider =
                 Block::new("provider", &["kubernetes"]).with("config_path", path).with("config_context", context);
             (backend, vec![provider])
         }
     };
-    let versions = modules::providers(site.cloud).iter().fold(Block::new("required_providers", &[]), |block, (name, version)| {
-        block.with(name, Value::object([("source", format!("hashicorp/{name}").into()), ("version", (*version).into())]))
-    });
+    let versions =
+        modules::providers(site.cloud).iter().fold(Block::new("required_providers", &[]), |block, (name, version)| {
+            block.with(
+                name,
+                Value::object([("source", format!("hashicorp/{name}").into()), ("version", (*version).into())]),
+            )
+        });
     let backend = backend.comment("Made once, before the first run; a run holds a lock on the state.");
     let terraform =
         Block::new("terraform", &[]).with("required_version", modules::REQUIRED_VERSION).block(backend).block(versions);

@@ -13,4 +13,5 @@ mod scaling;
 mod secrets;
 mod stores;
 mod targets;
+mod terraform;
 mod workload;

@@ -1,0 +1,157 @@
+locals {
+  # A group in each zone: an autoscaler or a repair keeps the spread that the file declares.
+  groups = merge([
+    for pool, settings in var.pools : {
+      for index, zone in settings.zones : "${pool}-${zone}" => merge(settings, {
+        pool = pool
+        zone = zone
+        size = floor(settings.count / length(settings.zones)) + (index < settings.count % length(settings.zones) ? 1 : 0)
+      })
+    }
+  ]...)
+}
+
+data "aws_iam_policy_document" "cluster_trust" {
+  statement {
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["eks.amazonaws.com"]
+    }
+  }
+}
+
+data "aws_iam_policy_document" "node_trust" {
+  statement {
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["ec2.amazonaws.com"]
+    }
+  }
+}
+
+resource "aws_iam_role" "cluster" {
+  name               = "${var.name}-cluster"
+  assume_role_policy = data.aws_iam_policy_document.cluster_trust.json
+}
+
+resource "aws_iam_role_policy_attachment" "cluster" {
+  role       = aws_iam_role.cluster.name
+  policy_arn = "arn:aws:iam::aws:policy/AmazonEKSClusterPolicy"
+}
+
+resource "aws_iam_role" "node" {
+  name               = "${var.name}-node"
+  assume_role_policy = data.aws_iam_policy_document.node_trust.json
+}
+
+resource "aws_iam_role_policy_attachment" "node" {
+  for_each   = toset(["AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryPullOnly"])
+  role       = aws_iam_role.node.name
+  policy_arn = "arn:aws:iam::aws:policy/${each.key}"
+}
+
+resource "aws_cloudwatch_log_group" "cluster" {
+  name              = "/aws/eks/${var.name}/cluster"
+  retention_in_days = 365
+  kms_key_id        = var.kms_key_arn
+}
+
+resource "aws_eks_cluster" "this" {
+  # checkov:skip=CKV_AWS_39: The file says by `private-api` whether the API server has a public address.
+  # checkov:skip=CKV_AWS_38: A public API server is open to `api_addresses` only, which is empty until somebody sets it.
+  name                      = var.name
+  version                   = var.kubernetes_version
+  role_arn                  = aws_iam_role.cluster.arn
+  enabled_cluster_log_types = ["api", "audit", "authenticator", "controllerManager", "scheduler"]
+  deletion_protection       = true
+  depends_on                = [aws_iam_role_policy_attachment.cluster, aws_cloudwatch_log_group.cluster]
+
+  access_config {
+    authentication_mode                         = "API"
+    bootstrap_cluster_creator_admin_permissions = false
+  }
+
+  vpc_config {
+    subnet_ids              = var.subnet_ids
+    endpoint_private_access = true
+    endpoint_public_access  = !var.private_api && length(var.api_addresses) > 0
+    public_access_cidrs     = var.private_api ? null : var.api_addresses
+  }
+
+  encryption_config {
+    resources = ["secrets"]
+
+    provider {
+      key_arn = var.kms_key_arn
+    }
+  }
+}
+
+resource "aws_launch_template" "node" {
+  name_prefix = "${var.name}-"
+
+  block_device_mappings {
+    device_name = "/dev/xvda"
+
+    ebs {
+      volume_size = 100
+      volume_type = "gp3"
+      encrypted   = true
+    }
+  }
+
+  # Pods cannot take over the identity of their node.
+  metadata_options {
+    http_tokens                 = "required"
+    http_put_response_hop_limit = 1
+  }
+}
+
+resource "aws_eks_node_group" "this" {
+  for_each        = local.groups
+  cluster_name    = aws_eks_cluster.this.name
+  node_group_name = each.key
+  node_role_arn   = aws_iam_role.node.arn
+  subnet_ids      = [var.subnet_ids_by_zone[each.value.zone]]
+  instance_types  = [each.value.machine_type]
+
+  labels = {
+    "landfall.dev/pool" = each.value.pool
+  }
+
+  depends_on = [aws_iam_role_policy_attachment.node]
+
+  launch_template {
+    id      = aws_launch_template.node.id
+    version = aws_launch_template.node.latest_version
+  }
+
+  scaling_config {
+    desired_size = each.value.size
+    min_size     = each.value.size
+    max_size     = each.value.size + 1
+  }
+
+  update_config {
+    max_unavailable = 1
+  }
+
+  dynamic "taint" {
+    for_each = each.value.dedicated ? [each.value.pool] : []
+
+    content {
+      key    = "landfall.dev/pool"
+      value  = taint.value
+      effect = "NO_SCHEDULE"
+    }
+  }
+}
+
+resource "aws_iam_openid_connect_provider" "this" {
+  url            = aws_eks_cluster.this.identity[0].oidc[0].issuer
+  client_id_list = ["sts.amazonaws.com"]
+}

@@ -1,0 +1,103 @@
+resource "aws_security_group" "this" {
+  name        = var.name
+  description = "Who may reach ${var.name}"
+  vpc_id      = var.network_id
+}
+
+resource "aws_vpc_security_group_ingress_rule" "clients" {
+  security_group_id            = aws_security_group.this.id
+  referenced_security_group_id = var.client_security_group_id
+  description                  = "The nodes of the cluster"
+  ip_protocol                  = "tcp"
+  from_port                    = 9092
+  to_port                      = 9098
+}
+
+resource "aws_cloudwatch_log_group" "this" {
+  name              = "/landfall/${var.name}/brokers"
+  retention_in_days = 365
+  kms_key_id        = var.kms_key_arn
+}
+
+resource "aws_msk_configuration" "this" {
+  name           = var.name
+  kafka_versions = [var.engine_version]
+
+  server_properties = join("\n", [
+    "auto.create.topics.enable=false",
+    "default.replication.factor=${var.replication}",
+    "min.insync.replicas=${var.in_sync}",
+    "unclean.leader.election.enable=false",
+  ])
+
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
+resource "aws_msk_cluster" "this" {
+  # checkov:skip=CKV_AWS_81: Whether clients must use TLS is declared by the file; brokers use it among themselves.
+  cluster_name           = var.name
+  kafka_version          = var.engine_version
+  number_of_broker_nodes = var.members
+  enhanced_monitoring    = "PER_TOPIC_PER_BROKER"
+
+  broker_node_group_info {
+    instance_type   = var.instance_class
+    client_subnets  = var.subnet_ids
+    security_groups = [aws_security_group.this.id]
+
+    storage_info {
+      ebs_storage_info {
+        volume_size = var.size
+      }
+    }
+  }
+
+  client_authentication {
+    unauthenticated = false
+
+    sasl {
+      iam = true
+    }
+  }
+
+  configuration_info {
+    arn      = aws_msk_configuration.this.arn
+    revision = aws_msk_configuration.this.latest_revision
+  }
+
+  encryption_info {
+    encryption_at_rest_kms_key_arn = var.kms_key_arn
+
+    encryption_in_transit {
+      client_broker = var.require_tls ? "TLS" : "TLS_PLAINTEXT"
+      in_cluster    = true
+    }
+  }
+
+  logging_info {
+    broker_logs {
+      cloudwatch_logs {
+        enabled   = true
+        log_group = aws_cloudwatch_log_group.this.name
+      }
+    }
+  }
+
+  open_monitoring {
+    prometheus {
+      jmx_exporter {
+        enabled_in_broker = true
+      }
+
+      node_exporter {
+        enabled_in_broker = true
+      }
+    }
+  }
+
+  lifecycle {
+    prevent_destroy = true
+  }
+}

@@ -1,0 +1,4 @@
+output "arns" {
+  description = "The secrets, as policies name them."
+  value       = values(aws_secretsmanager_secret.this)[*].arn
+}
