@@ -6,8 +6,12 @@
 
 mod failure_policy;
 mod indexes;
+mod per_index;
 mod plan;
 mod status;
+mod success_policy;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -5,6 +5,7 @@ mod autoscaler;
 mod custom;
 mod format;
 mod immutable;
+mod job;
 mod metadata;
 pub(crate) mod names;
 mod network;
@@ -124,6 +125,11 @@ impl Findings {
         self.with_value(Reason::Invalid, field, value, detail);
     }
 
+    /// As [`Self::invalid`], of something that is too large to be repeated.
+    pub(super) fn invalid_as_whole(&mut self, field: &str, detail: &str) {
+        self.add(Reason::Invalid, field, format!("Invalid value: {detail}"));
+    }
+
     pub(super) fn forbidden(&mut self, field: &str, detail: &str) {
         self.add(Reason::Forbidden, field, format!("Forbidden: {detail}"));
     }
@@ -170,6 +176,10 @@ impl Findings {
 
     pub(super) fn too_long(&mut self, field: &str, limit: usize) {
         self.add(Reason::TooLong, field, format!("Too long: may not be more than {limit} bytes"));
+    }
+
+    pub(super) fn too_many(&mut self, field: &str, number: usize, limit: usize) {
+        self.add(Reason::TooMany, field, format!("Too many: {number}: must have at most {limit} items"));
     }
 
     /// Each reason why `value` is no name of its kind.

@@ -1,6 +1,4 @@
 //! What a failed pod means for its job, by the first rule of `podFailurePolicy` that it meets. Pure.
-//!
-//! Not handled: `FailIndex`, which needs `backoffLimitPerIndex`.
 
 use k8s_openapi::api::batch::v1::{Job, PodFailurePolicyRule};
 use k8s_openapi::api::core::v1::Pod;
@@ -12,6 +10,8 @@ use crate::controller::pod;
 pub(super) enum Verdict {
     /// The whole job fails, with this message.
     FailJob(String),
+    /// Its index fails, however often it may; for the job it is one more failure.
+    FailIndex,
     /// As if it had not been.
     Ignore,
     /// One more failure towards the limit; also without a rule.
@@ -25,6 +25,7 @@ pub(super) fn judge(job: &Job, pod: &Pod) -> Verdict {
         let Some(why) = exit_code(rule, pod).or_else(|| condition(rule, pod)) else { continue };
         return match rule.action.as_str() {
             "FailJob" => Verdict::FailJob(format!("{why} matching FailJob rule at index {index}")),
+            "FailIndex" => Verdict::FailIndex,
             "Ignore" => Verdict::Ignore,
             _ => Verdict::Count,
         };

@@ -1,6 +1,4 @@
 //! Whether a job is at its end, and which pods it creates or deletes next. Pure.
-//!
-//! Not handled: `successPolicy`, `backoffLimitPerIndex` and `maxFailedIndexes`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,8 +11,8 @@ use kube::ResourceExt as _;
 
 use super::failure_policy::{self, Verdict};
 use super::indexes::{self, INDEX};
-use super::status::{Totals, has_condition, totals};
-use super::{FINALIZER, is_failed, is_tracked, only_replaces_failed};
+use super::status::{Totals, counts_as_failed, has_condition, succeeded_indexes, totals};
+use super::{FINALIZER, is_failed, only_replaces_failed, per_index, success_policy};
 use crate::controller::claim::owner_reference;
 use crate::controller::pod::{self, is_active, is_terminating, phase};
 use crate::controller::pod_control::BURST;
@@ -75,19 +73,27 @@ pub(super) fn verdict(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Option<En
         |reason: &str, message: &str| Some(Ending::Failure { reason: reason.to_owned(), message: message.to_owned() });
     let judged = pods.iter().filter(|pod| is_failed(job, pod)).find_map(|pod| match failure_policy::judge(job, pod) {
         Verdict::FailJob(message) => Some(message),
-        Verdict::Ignore | Verdict::Count => None,
+        Verdict::Ignore | Verdict::Count | Verdict::FailIndex => None,
     });
     if let Some(message) = judged {
         return failure("PodFailurePolicy", &message);
     }
-    let limit = spec.backoff_limit.unwrap_or(6);
+    let limit = spec.backoff_limit.unwrap_or(if per_index::limit(job).is_some() { i32::MAX } else { 6 });
     if totals(job, pods).failed > limit || restarts_reach(spec, pods, limit) {
         return failure("BackoffLimitExceeded", "Job has reached the specified backoff limit");
     }
     if deadline(job).is_some_and(|deadline| now >= deadline) {
         return failure("DeadlineExceeded", "Job was active longer than specified deadline");
     }
-    None
+    if !is_indexed(job) {
+        return None;
+    }
+    let succeeded = succeeded_indexes(job, pods);
+    let failed = per_index::failed(job, pods);
+    failed.and_then(|failed| per_index::ending(job, &failed, &succeeded)).or_else(|| {
+        let message = success_policy::met(job, &succeeded)?;
+        Some(Ending::Success { reason: "SuccessPolicy".to_owned(), message })
+    })
 }
 
 /// With restarts in place, each is a failure.
@@ -125,9 +131,14 @@ pub(super) fn step(job: &Job, pods: &[Arc<Pod>], verdict: Option<&Ending>, now: 
         Some(completions) => (completions - succeeded).clamp(0, parallelism.max(0)),
     };
     let surplus = usize::try_from(count(&active) - wanted).unwrap_or_default();
-    if surplus > 0 {
-        let mut delete = pod::by_dispensability(active.clone(), &active, now);
-        delete.truncate(surplus.min(BURST));
+    let mut delete = if is_indexed(job) { superfluous(spec, &active, now) } else { Vec::new() };
+    if surplus > delete.len() {
+        let rest = pod::by_dispensability(active.clone(), &active, now);
+        let rest = rest.into_iter().filter(|pod| !delete.iter().any(|gone| Arc::ptr_eq(gone, pod)));
+        delete = delete.iter().cloned().chain(rest).take(surplus).collect();
+    }
+    if !delete.is_empty() {
+        delete.truncate(BURST);
         return Step { delete, release_deleted: true, ..Step::default() };
     }
     let terminating = if only_replaces_failed(job) { count(pods.iter().filter(|pod| is_terminating(pod))) } else { 0 };
@@ -135,10 +146,22 @@ pub(super) fn step(job: &Job, pods: &[Arc<Pod>], verdict: Option<&Ending>, now: 
     if missing == 0 {
         return Step::default();
     }
-    if let Some(wait) = backoff(job, pods, now) {
+    if per_index::limit(job).is_none()
+        && let Some(wait) = backoff(job, pods, now)
+    {
         return Step { retry: Some(wait), ..Step::default() };
     }
-    Step { create: new_pods(job, spec, pods, missing.min(BURST)), ..Step::default() }
+    let (create, retry) = new_pods(job, spec, pods, missing.min(BURST), now);
+    Step { create, retry, ..Step::default() }
+}
+
+/// Pods of an indexed job whose index has another pod, is beyond the last, or is not known.
+fn superfluous(spec: &JobSpec, active: &[Arc<Pod>], now: Timestamp) -> Vec<Arc<Pod>> {
+    let mut kept = BTreeSet::new();
+    // The one that can be spared least is kept.
+    let ordered = pod::by_dispensability(active.to_vec(), active, now).into_iter().rev();
+    let completions = spec.completions.unwrap_or_default();
+    ordered.filter(|pod| !indexes::of_pod(pod).is_some_and(|index| index < completions && kept.insert(index))).collect()
 }
 
 /// How long to wait after the failures since the last success.
@@ -147,16 +170,21 @@ fn backoff(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
         pods.iter().filter(|pod| ended(pod)).filter_map(|pod| ended_at(pod)).collect()
     };
     let success = ends(&|pod| phase(pod) == "Succeeded").into_iter().max();
-    let failures = ends(&|pod| is_failed(job, pod) && failure_policy::judge(job, pod) == Verdict::Count);
+    let failures = ends(&|pod| counts_as_failed(job, pod));
     let since: Vec<_> = failures.into_iter().filter(|end| success.is_none_or(|success| *end > success)).collect();
     let last = since.iter().max()?;
-    let doublings = u32::try_from(since.len() - 1).unwrap_or(u32::MAX).min(10);
+    wait_after(i32::try_from(since.len()).unwrap_or(i32::MAX), *last, now)
+}
+
+/// What is left of the wait after so many failures in a row, of which the last was at `last`.
+pub(super) fn wait_after(failures: i32, last: Timestamp, now: Timestamp) -> Option<Duration> {
+    let doublings = u32::try_from(failures - 1).unwrap_or_default().min(10);
     let wait = MIN_BACKOFF.saturating_mul(1 << doublings).min(MAX_BACKOFF);
-    let elapsed = Duration::try_from(now.duration_since(*last)).unwrap_or_default();
+    let elapsed = Duration::try_from(now.duration_since(last)).unwrap_or_default();
     wait.checked_sub(elapsed).filter(|left| !left.is_zero())
 }
 
-fn ended_at(pod: &Pod) -> Option<Timestamp> {
+pub(super) fn ended_at(pod: &Pod) -> Option<Timestamp> {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref()).into_iter().flatten();
     let ends: Vec<_> = statuses
         .filter_map(|container| container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|time| time.0))
@@ -172,7 +200,14 @@ fn ended_at(pod: &Pod) -> Option<Timestamp> {
         .map(|time| time.0))
 }
 
-fn new_pods(job: &Job, spec: &JobSpec, pods: &[Arc<Pod>], missing: usize) -> Vec<Pod> {
+/// The pods to be created now; if none, how long the first that is missing has to wait.
+fn new_pods(
+    job: &Job,
+    spec: &JobSpec,
+    pods: &[Arc<Pod>],
+    missing: usize,
+    now: Timestamp,
+) -> (Vec<Pod>, Option<Duration>) {
     let name = job.name_any();
     let pod = || {
         let mut pod = pod::from_template(&name, owner_reference(job), Some(&spec.template));
@@ -183,19 +218,33 @@ fn new_pods(job: &Job, spec: &JobSpec, pods: &[Arc<Pod>], missing: usize) -> Vec
         pod
     };
     if !is_indexed(job) {
-        return std::iter::repeat_with(pod).take(missing).collect();
+        return (std::iter::repeat_with(pod).take(missing).collect(), None);
     }
-    let taken: BTreeSet<i32> = pods
+    let mut closed: BTreeSet<i32> = pods
         .iter()
-        .filter(|pod| is_active(pod) || (phase(pod) == "Succeeded" && is_tracked(pod)))
-        .chain(pods.iter().filter(|pod| only_replaces_failed(job) && is_terminating(pod)))
+        .filter(|pod| is_active(pod) || (only_replaces_failed(job) && is_terminating(pod)))
         .filter_map(|pod| indexes::of_pod(pod))
         .collect();
-    let done = job.status.as_ref().and_then(|status| status.completed_indexes.as_deref()).unwrap_or_default();
-    let done = indexes::parse(done);
-    let open =
-        (0..spec.completions.unwrap_or_default()).filter(|index| !taken.contains(index) && !done.contains(index));
-    open.take(missing).map(|index| indexed(pod(), &name, index)).collect()
+    let succeeded = succeeded_indexes(job, pods);
+    closed.extend(&succeeded);
+    closed.extend(per_index::failed(job, pods).unwrap_or_default());
+    let open: Vec<i32> =
+        (0..spec.completions.unwrap_or_default()).filter(|index| !closed.contains(index)).take(missing).collect();
+    if per_index::limit(job).is_none() {
+        return (open.into_iter().map(|index| indexed(pod(), &name, index)).collect(), None);
+    }
+    let replaced = per_index::waiting(job, pods, &succeeded);
+    let wait = |index: &i32| replaced.get(index).and_then(|replaced| per_index::backoff(replaced, now));
+    let new: Vec<Pod> = open
+        .iter()
+        .filter(|index| wait(index).is_none())
+        .map(|index| {
+            let mut pod = indexed(pod(), &name, *index);
+            per_index::count(job, replaced.get(index).map(|replaced| &**replaced), &mut pod);
+            pod
+        })
+        .collect();
+    (new, open.iter().filter_map(wait).min())
 }
 
 fn indexed(mut pod: Pod, job: &str, index: i32) -> Pod {

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::failure_policy::{self, Verdict};
 use super::plan::{Ending, is_indexed, is_suspended};
-use super::{indexes, is_failed, is_tracked};
+use super::{indexes, is_failed, is_tracked, per_index};
 use crate::controller::pod::{is_active, is_ready, is_terminating, phase};
 use crate::controller::status::{count, nonzero, whole_seconds};
 
@@ -42,7 +42,7 @@ fn uid(pod: &Pod) -> &str {
     pod.metadata.uid.as_deref().unwrap_or_default()
 }
 
-fn counts_as_failed(job: &Job, pod: &Pod) -> bool {
+pub(super) fn counts_as_failed(job: &Job, pod: &Pod) -> bool {
     is_failed(job, pod) && failure_policy::judge(job, pod) != Verdict::Ignore
 }
 
@@ -61,7 +61,8 @@ pub(super) fn totals(job: &Job, pods: &[Arc<Pod>]) -> Totals {
     Totals { succeeded, failed: status.failed.unwrap_or_default() + count(uncounted.failed.iter().flatten()) + failed }
 }
 
-fn succeeded_indexes(job: &Job, pods: &[Arc<Pod>]) -> BTreeSet<i32> {
+/// The indexes of a job that have succeeded, those included that its status does not have yet.
+pub(super) fn succeeded_indexes(job: &Job, pods: &[Arc<Pod>]) -> BTreeSet<i32> {
     let status = job.status.as_ref();
     let mut done = indexes::parse(status.and_then(|status| status.completed_indexes.as_deref()).unwrap_or_default());
     let completions = job.spec.as_ref().and_then(|spec| spec.completions).unwrap_or_default();
@@ -96,21 +97,25 @@ pub(super) fn account(
     let mut uncounted = status.uncounted_terminated_pods.take().unwrap_or_default();
     let mut release = Vec::new();
     let indexed = is_indexed(job);
+    let done = if indexed { succeeded_indexes(job, pods) } else { BTreeSet::new() };
+    let waiting = per_index::waiting(job, pods, &done);
     for pod in pods.iter().filter(|pod| is_tracked(pod)) {
         let noted = count(uncounted.succeeded.iter().flatten()) + count(uncounted.failed.iter().flatten());
         if usize::try_from(noted).unwrap_or_default() >= MAX_UNCOUNTED {
             break;
         }
-        let done = phase(pod) == "Succeeded";
+        let succeeded = phase(pod) == "Succeeded";
         let over = ending.is_some() || job.metadata.deletion_timestamp.is_some();
-        if !(done || over || is_failed(job, pod)) {
+        let waits =
+            || indexes::of_pod(pod).and_then(|index| waiting.get(&index)).is_some_and(|kept| uid(kept) == uid(pod));
+        if !(succeeded || over || (is_failed(job, pod) && !waits())) {
             continue;
         }
         release.push(Arc::clone(pod));
         // Successes of indexed jobs are in the list of indexes.
         let failed =
             counts_as_failed(job, pod) || (!is_failed(job, pod) && matches!(ending, Some(Ending::Failure { .. })));
-        let list = match (done, failed) {
+        let list = match (succeeded, failed) {
             (true, _) if indexed => continue,
             (true, _) => &mut uncounted.succeeded,
             (false, true) => &mut uncounted.failed,
@@ -123,7 +128,7 @@ pub(super) fn account(
     }
     status.uncounted_terminated_pods = Some(uncounted);
     if indexed {
-        let done = succeeded_indexes(job, pods);
+        status.failed_indexes = per_index::failed(job, pods).map(|failed| indexes::format(&failed));
         status.succeeded = nonzero(count(&done));
         status.completed_indexes = Some(indexes::format(&done)).filter(|done| !done.is_empty());
     }

@@ -94,7 +94,13 @@ fn data(new: &Value, old: &Value, fields: &[&str], findings: &mut Findings) {
 }
 
 fn job(new: &Value, old: &Value, findings: &mut Findings) {
-    let mut fields = vec!["spec.selector", "spec.completionMode", "spec.podFailurePolicy", "spec.backoffLimitPerIndex"];
+    let mut fields = vec![
+        "spec.selector",
+        "spec.completionMode",
+        "spec.podFailurePolicy",
+        "spec.backoffLimitPerIndex",
+        "spec.successPolicy",
+    ];
     if new.text("spec.completionMode") != "Indexed" {
         fields.push("spec.completions");
     }

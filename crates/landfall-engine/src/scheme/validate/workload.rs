@@ -1,10 +1,10 @@
-//! Deployments, replica sets, stateful sets, daemon sets, jobs and cron jobs.
+//! Deployments, replica sets, stateful sets, daemon sets and cron jobs.
 
 use std::ops::ControlFlow;
 
 use serde_json::{Value, json};
 
-use super::{Fields as _, Findings, metadata, names, pod, storage};
+use super::{Fields as _, Findings, job, metadata, names, pod, storage};
 use crate::scheme::Resource;
 use crate::scheme::selector::LabelSelector;
 
@@ -13,7 +13,7 @@ pub(super) fn check(resource: &Resource, new: &Value, findings: &mut Findings) {
     match resource.kind.as_str() {
         "ControllerRevision" => {}
         "CronJob" => cron_job(new, findings),
-        "Job" => job(spec, "spec", findings),
+        "Job" => job::check(spec, "spec", findings),
         "Deployment" => deployment(spec, findings),
         "ReplicaSet" => {
             counts(spec, "spec", &["replicas", "minReadySeconds"], findings);
@@ -55,7 +55,7 @@ fn runs_on(spec: &Value, kind: &str, findings: &mut Findings) {
     }
 }
 
-fn counts(spec: &Value, field: &str, names: &[&str], findings: &mut Findings) {
+pub(super) fn counts(spec: &Value, field: &str, names: &[&str], findings: &mut Findings) {
     for name in names {
         if let Some(number) = spec.integer(name).filter(|number| *number < 0) {
             findings.invalid(&format!("{field}.{name}"), &json!(number), "must be greater than or equal to 0");
@@ -279,33 +279,6 @@ fn amount(value: &Value) -> i64 {
     value.as_i64().or_else(|| value.as_str().and_then(percent)).unwrap_or(0)
 }
 
-fn job(spec: &Value, field: &str, findings: &mut Findings) {
-    counts(
-        spec,
-        field,
-        &["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"],
-        findings,
-    );
-    if spec.text("completionMode") == "Indexed" && spec.at("completions").is_null() {
-        findings.required(&format!("{field}.completions"), "when completion mode is Indexed");
-    }
-    let mode = spec.text("completionMode");
-    if !matches!(mode, "" | "NonIndexed" | "Indexed") {
-        let field = format!("{field}.completionMode");
-        findings.not_supported(&field, spec.at("completionMode"), &["NonIndexed", "Indexed"]);
-    }
-    pod::check_template(spec.at("template"), &format!("{field}.template"), findings);
-    let policy = spec.at("template.spec.restartPolicy");
-    match policy.as_str() {
-        Some("OnFailure" | "Never") => {}
-        Some("Always") => {
-            findings
-                .required(&format!("{field}.template.spec.restartPolicy"), "valid values: \"OnFailure\", \"Never\"");
-        }
-        _ => findings.not_supported(&format!("{field}.template.spec.restartPolicy"), policy, &["OnFailure", "Never"]),
-    }
-}
-
 fn cron_job(object: &Value, findings: &mut Findings) {
     let spec = object.at("spec");
     let schedule = spec.text("schedule");
@@ -342,7 +315,7 @@ fn cron_job(object: &Value, findings: &mut Findings) {
     if object.text("metadata.name").len() > 52 {
         findings.invalid("metadata.name", object.at("metadata.name"), "must be no more than 52 characters");
     }
-    job(spec.at("jobTemplate.spec"), "spec.jobTemplate.spec", findings);
+    job::check(spec.at("jobTemplate.spec"), "spec.jobTemplate.spec", findings);
 }
 
 fn readable(schedule: &str) -> Result<(), String> {
