@@ -366,21 +366,23 @@ async fn dispatch(call: &Call<'_>, parts: &Parts, body: Body) -> Result<Response
         Verb::Create | Verb::Update | Verb::Patch | Verb::Delete | Verb::DeleteCollection => {
             let body = decode::body(call.headers, body).await?;
             let mut warnings = Warnings::default();
-            let mut response = match target.verb {
+            let answered = match target.verb {
                 Verb::Create if review::is_review(call) => review::answer(call, &body, &mut warnings),
                 Verb::Create => write::create(call, &body, &mut warnings).await,
                 Verb::Update => write::update(call, &body, &mut warnings).await,
                 Verb::Patch => write::patch(call, &body, &mut warnings).await,
                 Verb::Delete => delete::delete(call, &body).await,
                 _ => delete::delete_collection(call, &body).await,
-            }?;
+            };
+            // Who is refused is warned too.
+            let mut response = answered.unwrap_or_else(Failure::into_response);
             warnings.write(response.headers_mut());
             Ok(response)
         }
     }
 }
 
-/// What the client should know although its request was served.
+/// What the client should know beside the answer.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings(Vec<String>);
 

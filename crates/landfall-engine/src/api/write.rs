@@ -556,8 +556,12 @@ fn keep_system_fields(
     let metadata = metadata_mut(new)?;
     let name = text(metadata, "name");
     if name.is_empty() {
-        metadata.insert("name".to_owned(), call.target.name.as_str().into());
-    } else if name != call.target.name {
+        let url = &call.target.name;
+        return Err(Failure::bad_request(format!(
+            "the name of the object ({url} based on URL) was undeterminable: name must be provided"
+        )));
+    }
+    if name != call.target.name {
         return Err(name_mismatch(&name, &call.target.name));
     }
     let uid = text(metadata, "uid");

@@ -462,9 +462,11 @@ fn remove(types: &Types, shape: Option<&Shape>, field: Option<&Field>, value: &m
             }
         }
         (Nature::Keyed(field, item), Value::Array(list)) => {
+            // Who owns fields of an item only does not keep it.
             let is_gone = |value: &Value| {
                 let step = fields::key_of(types, field, item, value);
-                owned.children.contains_key(&step) && !kept.children.contains_key(&step)
+                let has = |set: &Set| set.children.get(&step).is_some_and(|item| item.member);
+                has(owned) && !has(kept)
             };
             list.retain(|value| !is_gone(value));
             for value in list {

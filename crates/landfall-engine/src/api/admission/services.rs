@@ -255,14 +255,15 @@ fn inherit(new: &mut Value, old: Option<&Value>, kind: &str) {
     }
     if matches!(kind, "NodePort" | "LoadBalancer") {
         let known = old["spec"]["ports"].as_array().cloned().unwrap_or_default();
+        let number = |port: &Value| port["nodePort"].as_u64().filter(|number| *number > 0);
         let ports = new["spec"].get_mut("ports").and_then(Value::as_array_mut);
-        for port in ports.into_iter().flatten() {
-            let same =
-                known.iter().find(|other| other["port"] == port["port"] && other["protocol"] == port["protocol"]);
-            if port["nodePort"].as_u64().unwrap_or(0) == 0
-                && let Some(number) = same.and_then(|same| same.get("nodePort"))
-            {
-                port["nodePort"] = number.clone();
+        let Some(ports) = ports else { return };
+        let asked: Vec<u64> = ports.iter().filter_map(number).collect();
+        for port in ports.iter_mut().filter(|port| number(port).is_none()) {
+            // A port is known by its name: another name makes it another port.
+            let same = known.iter().rfind(|other| other["name"] == port["name"]);
+            if let Some(number) = same.and_then(number).filter(|number| !asked.contains(number)) {
+                port["nodePort"] = number.into();
             }
         }
     }
