@@ -55,6 +55,7 @@ use self::request::{Query, Target, Verb};
 pub(crate) use self::token::SigningKey;
 use self::view::{Included, View};
 use crate::clock::Clock;
+use crate::network::Dialer;
 use crate::scheme::{Part, Resource, Scheme};
 use crate::store::{Collection, Key, Record, Store};
 
@@ -121,6 +122,8 @@ pub(crate) struct State {
     agent: OnceLock<Arc<dyn NodeAgent>>,
     metrics: OnceLock<Arc<dyn MetricsSource>>,
     machine: OnceLock<Arc<dyn Machine>>,
+    /// The way to the webhooks that run in pods.
+    dialer: OnceLock<Dialer>,
     /// The connections that have been taken over: `stop` ends them.
     streams: TaskTracker,
     requests: metrics::Requests,
@@ -172,6 +175,7 @@ impl Server {
             agent: OnceLock::new(),
             metrics: OnceLock::new(),
             machine: OnceLock::new(),
+            dialer: OnceLock::new(),
             streams: TaskTracker::new(),
             requests: metrics::Requests::default(),
         });
@@ -210,6 +214,11 @@ impl Server {
     /// Serves `metrics.k8s.io` from now on. The first one stays.
     pub(crate) fn set_metrics(&self, metrics: Arc<dyn MetricsSource>) {
         drop(self.state.metrics.set(metrics));
+    }
+
+    /// Reaches webhooks in pods this way from now on, and not over the machine's own network. The first one stays.
+    pub(crate) fn set_dialer(&self, dialer: Dialer) {
+        drop(self.state.dialer.set(dialer));
     }
 
     /// Takes faults, times and images for this machine from now on. The first one stays.

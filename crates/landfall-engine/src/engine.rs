@@ -211,6 +211,7 @@ impl Engine {
         server.set_agent(Arc::new(agent.clone()));
         server.set_metrics(Arc::new(agent.clone()));
         server.set_machine(Arc::new(agent.clone()));
+        server.set_dialer(network.dialer());
 
         let gateway = open_gateway(&data, &config.gateway)?;
         let entrances = Entrances { http: gateway.http(), https: gateway.https(), admin: gateway.admin() };

@@ -32,6 +32,8 @@ use tracing::warn;
 use crate::cache::{Cache, Kind};
 use crate::context::Context;
 
+#[cfg(test)]
+pub(crate) use self::dialer::Dial;
 pub(crate) use self::dialer::{Dialer, Loopback};
 pub use self::holder::network_main;
 use self::namespace::FromNode;

@@ -1,17 +1,19 @@
-//! What happens to a write between its defaults and its commit: the server completes objects, refuses some, and takes
-//! addresses and quota for others.
+//! What happens to a write between its defaults and its commit: the server completes objects, asks webhooks, refuses some,
+//! and takes addresses and quota for others.
 
 mod limits;
 pub(crate) mod pods;
 mod policy;
 mod quota;
 pub(crate) mod services;
+mod webhook;
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use self::services::Reservation;
+pub(crate) use self::webhook::mutate as mutate_by_webhooks;
 use super::failure::{Failure, Subject};
 use super::write::{draft, storage};
 use super::{Call, Warnings, rbac};
@@ -25,6 +27,13 @@ pub(crate) enum Operation {
     Create,
     Update,
     Delete,
+}
+
+/// What a write is about to do, and whether it is only tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Intent {
+    pub(crate) operation: Operation,
+    pub(crate) dry_run: bool,
 }
 
 /// What a write has been given; it goes back if the write is not made.
@@ -121,19 +130,20 @@ fn changes_rights(new: &Value, old: &Value) -> bool {
 }
 
 /// Refuses a write for what it is, when it is complete.
-pub(crate) fn check(
+pub(crate) async fn check(
     call: &Call<'_>,
-    operation: Operation,
+    intent: Intent,
     new: Option<&Value>,
     old: Option<&Value>,
     warnings: &mut Warnings,
 ) -> Result<(), Failure> {
     let namespaces = call.resource.group.is_empty() && call.resource.plural == "namespaces";
-    if operation == Operation::Delete && namespaces && IMMORTAL.contains(&call.target.name.as_str()) {
+    if intent.operation == Operation::Delete && namespaces && IMMORTAL.contains(&call.target.name.as_str()) {
         let subject = Subject::resource(call.resource, &call.target.name);
         return Err(Failure::forbidden(&subject, "this namespace may not be deleted"));
     }
-    policy::check(call, operation, new, old, warnings)
+    policy::check(call, intent, new, old, warnings)?;
+    webhook::validate(call, intent, new, old, warnings).await
 }
 
 /// Gives back what a deleted object had.

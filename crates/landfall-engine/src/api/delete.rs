@@ -200,7 +200,10 @@ pub(crate) async fn delete_named(call: &Call<'_>, name: &str, options: &Options)
         };
         let live = super::view::convert_from_stored(call.scheme, call.resource, &record);
         options.check(call, name, &live)?;
-        admission::check(call, admission::Operation::Delete, None, Some(&live), &mut Warnings::default())?;
+        let intent = admission::Intent { operation: admission::Operation::Delete, dry_run: options.dry_run };
+        let warnings = &mut Warnings::default();
+        admission::mutate_by_webhooks(call, intent, None, Some(&live), warnings).await?;
+        admission::check(call, intent, None, Some(&live), warnings).await?;
         let mut object = Value::clone(&live);
         let waits = mark(call, &mut object, options)?;
         if options.dry_run {

@@ -118,6 +118,8 @@ pub(crate) async fn created(
         let manager = field_manager(call.query, call.headers);
         apply::track_update(call.resource, None, &mut object, &manager, "", &call.now());
     }
+    let create = admission::Intent { operation: admission::Operation::Create, dry_run };
+    admission::mutate_by_webhooks(call, create, Some(&mut object), None, warnings).await?;
     let admitted = admission::allocate(call, &mut object, None)?;
     let attempts = if generated { GENERATED_NAMES } else { 1 };
     for attempt in 1..=attempts {
@@ -128,7 +130,7 @@ pub(crate) async fn created(
             return Err(Failure::invalid(&call.resource.group, &call.resource.kind, &name, &causes));
         }
         warn_of_ignored(&unheeded, warnings);
-        admission::check(call, admission::Operation::Create, Some(&object), None, warnings)?;
+        admission::check(call, create, Some(&object), None, warnings).await?;
         let key = call.key_of(&call.target.namespace, &name);
         if dry_run {
             if call.state.store.get(&key).is_some() {
@@ -472,6 +474,8 @@ pub(crate) async fn changed(call: &Call<'_>, change: Change<'_>, warnings: &mut 
             let subresource = &call.target.subresource;
             apply::track_update(call.resource, Some(&live), &mut new, &manager, subresource, &call.now());
         }
+        let update = admission::Intent { operation: admission::Operation::Update, dry_run };
+        admission::mutate_by_webhooks(call, update, Some(&mut new), Some(&live), warnings).await?;
         let admitted = admission::allocate(call, &mut new, Some(&live))?;
         let mut causes = scheme.validate(call.resource, &new, Some(&live), part);
         add_refusals(&unheeded, &mut causes);
@@ -479,7 +483,7 @@ pub(crate) async fn changed(call: &Call<'_>, change: Change<'_>, warnings: &mut 
             return Err(Failure::invalid(&call.resource.group, &call.resource.kind, &call.target.name, &causes));
         }
         warn_of_ignored(&unheeded, warnings);
-        admission::check(call, admission::Operation::Update, Some(&new), Some(&live), warnings)?;
+        admission::check(call, update, Some(&new), Some(&live), warnings).await?;
         if new == *live {
             return Ok(Outcome::Stored { record, created: false });
         }

@@ -15,6 +15,7 @@ mod quota;
 mod service;
 mod storage;
 mod structure;
+mod webhook;
 mod workload;
 
 use serde_json::Value;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cel::{Context, Program, Value as CelValue};
 use serde_json::{Value, json};
 
-use super::Operation;
+use super::{Intent, Operation};
 use crate::api::failure::{Failure, Subject};
 use crate::api::{Call, Warnings};
 use crate::scheme::Resource;
@@ -20,7 +20,7 @@ const GROUP: &str = "admissionregistration.k8s.io";
 /// Refuses the write if a policy that is bound to it says so.
 pub(crate) fn check(
     call: &Call<'_>,
-    operation: Operation,
+    intent: Intent,
     new: Option<&Value>,
     old: Option<&Value>,
     warnings: &mut Warnings,
@@ -31,13 +31,8 @@ pub(crate) fn check(
     if bindings.is_empty() || call.resource.group == GROUP {
         return Ok(());
     }
-    let namespace = if call.resource.namespaced {
-        let key = Key::new(&Collection::new("", "namespaces"), "", &call.target.namespace);
-        store.get(&key).map_or(Value::Null, |record| Value::clone(&record.value()))
-    } else {
-        Value::Null
-    };
-    let request = Request { call, operation, new, old, namespace: &namespace };
+    let namespace = namespace_of(call);
+    let request = Request { call, intent, new, old, namespace: &namespace };
     for binding in &bindings {
         let binding = binding.value();
         let name = binding["spec"]["policyName"].as_str().unwrap_or_default();
@@ -53,17 +48,27 @@ pub(crate) fn check(
     Ok(())
 }
 
-struct Request<'a> {
-    call: &'a Call<'a>,
-    operation: Operation,
-    new: Option<&'a Value>,
-    old: Option<&'a Value>,
-    namespace: &'a Value,
+/// The namespace that a request writes into; null if it writes into none.
+pub(super) fn namespace_of(call: &Call<'_>) -> Value {
+    if !call.resource.namespaced {
+        return Value::Null;
+    }
+    let key = Key::new(&Collection::new("", "namespaces"), "", &call.target.namespace);
+    call.state.store.get(&key).map_or(Value::Null, |record| Value::clone(&record.value()))
+}
+
+/// A write, as rules and expressions see it.
+pub(super) struct Request<'a> {
+    pub(super) call: &'a Call<'a>,
+    pub(super) intent: Intent,
+    pub(super) new: Option<&'a Value>,
+    pub(super) old: Option<&'a Value>,
+    pub(super) namespace: &'a Value,
 }
 
 impl Request<'_> {
-    fn operation(&self) -> &'static str {
-        match self.operation {
+    pub(super) fn operation(&self) -> &'static str {
+        match self.intent.operation {
             Operation::Create => "CREATE",
             Operation::Update => "UPDATE",
             Operation::Delete => "DELETE",
@@ -76,6 +81,19 @@ impl Request<'_> {
         rules("resourceRules").iter().any(|rule| self.matches_rule(rule, exact))
             && !rules("excludeResourceRules").iter().any(|rule| self.matches_rule(rule, exact))
             && self.selects(constraints)
+    }
+
+    /// Whether a webhook is to be asked: by its rules, its selectors and its conditions.
+    pub(super) fn concerns(&self, webhook: &Value) -> Result<bool, String> {
+        let exact = webhook["matchPolicy"] == "Exact";
+        let mut rules = webhook["rules"].as_array().into_iter().flatten();
+        if !rules.any(|rule| self.matches_rule(rule, exact)) || !self.selects(webhook) {
+            return Ok(false);
+        }
+        if webhook["matchConditions"].as_array().is_none_or(Vec::is_empty) {
+            return Ok(true);
+        }
+        Self::applies(webhook, &self.context(&Value::Null))
     }
 
     /// The selectors of a match, and its rules if it has any.
@@ -96,7 +114,7 @@ impl Request<'_> {
                 || self.old.is_some_and(|old| selected("objectSelector", old)))
     }
 
-    fn object(&self) -> &Value {
+    pub(super) fn object(&self) -> &Value {
         self.new.or(self.old).unwrap_or(&Value::Null)
     }
 
@@ -177,7 +195,7 @@ impl Request<'_> {
         let ignores = policy["spec"]["failurePolicy"] == "Ignore";
         for parameter in parameters {
             let mut context = self.context(&parameter);
-            match Self::applies(policy, &context) {
+            match Self::applies(&policy["spec"], &context) {
                 Ok(true) => {}
                 Ok(false) => continue,
                 Err(_) if ignores => continue,
@@ -210,9 +228,9 @@ impl Request<'_> {
         Ok(())
     }
 
-    /// Whether the policy's own conditions hold.
-    fn applies(policy: &Value, context: &Context<'_, '_>) -> Result<bool, String> {
-        for condition in policy["spec"]["matchConditions"].as_array().into_iter().flatten() {
+    /// Whether the conditions of a policy or a webhook hold.
+    fn applies(of: &Value, context: &Context<'_, '_>) -> Result<bool, String> {
+        for condition in of["matchConditions"].as_array().into_iter().flatten() {
             match evaluate(condition["expression"].as_str().unwrap_or_default(), context)? {
                 CelValue::Bool(true) => {}
                 _ => return Ok(false),
@@ -229,7 +247,7 @@ impl Request<'_> {
             "kind": {"group": call.resource.group, "version": call.resource.version, "kind": call.resource.kind},
             "resource": {"group": call.resource.group, "version": call.resource.version, "resource": call.resource.plural},
             "subResource": call.target.subresource, "userInfo": call.identity.user_info(),
-            "dryRun": call.query.dry_run("").unwrap_or(false),
+            "dryRun": self.intent.dry_run,
         });
         let mut context = Context::default();
         let variables = [

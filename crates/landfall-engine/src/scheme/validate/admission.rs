@@ -1,6 +1,4 @@
 //! Admission policies and what binds them.
-//!
-//! Not handled: rules of webhook configurations, beyond their types.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +25,7 @@ pub(super) fn policy(policy: &Value, findings: &mut Findings) {
         }
     }
     let mut known = variables(!spec.at("paramKind").is_null());
-    conditions(spec, &known, findings);
+    conditions(spec, "spec.matchConditions", &known, findings);
     let mut defined = BTreeMap::new();
     // Without variables there is nothing of that name.
     let define = |known: &mut BTreeMap<String, Type>, defined: &BTreeMap<String, Type>| {
@@ -62,7 +60,7 @@ pub(super) fn policy(policy: &Value, findings: &mut Findings) {
 }
 
 /// What expressions of a policy may name.
-fn variables(has_parameters: bool) -> BTreeMap<String, Type> {
+pub(super) fn variables(has_parameters: bool) -> BTreeMap<String, Type> {
     let kind = || Type::object([("group", Type::String), ("version", Type::String), ("kind", Type::String)]);
     let resource = || Type::object([("group", Type::String), ("version", Type::String), ("resource", Type::String)]);
     let user = Type::object([
@@ -129,10 +127,11 @@ fn must_be(wanted: &Type, of: Option<&Type>, field: &str, text: &str, findings: 
     }
 }
 
-fn conditions(spec: &Value, known: &BTreeMap<String, Type>, findings: &mut Findings) {
+/// The conditions in `matchConditions` of `holder`, which are at `field`.
+pub(super) fn conditions(holder: &Value, field: &str, known: &BTreeMap<String, Type>, findings: &mut Findings) {
     let mut seen = BTreeSet::new();
-    for (index, condition) in spec.items("matchConditions").iter().enumerate() {
-        let field = format!("spec.matchConditions[{index}]");
+    for (index, condition) in holder.items("matchConditions").iter().enumerate() {
+        let field = format!("{field}[{index}]");
         let text = condition.text("expression");
         if text.trim().is_empty() {
             findings.required(&format!("{field}.expression"), "");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Fields as _, Findings, admission, autoscaler, metadata, names, workload};
+use super::{Fields as _, Findings, admission, autoscaler, metadata, names, webhook, workload};
 use crate::scheme::Resource;
 
 /// The group of roles and of those who have them.
@@ -13,6 +13,7 @@ pub(super) fn check(resource: &Resource, new: &Value, findings: &mut Findings) {
         "HorizontalPodAutoscaler" => autoscaler::check(new.at("spec"), findings),
         "ValidatingAdmissionPolicy" => admission::policy(new, findings),
         "ValidatingAdmissionPolicyBinding" => admission::binding(new, findings),
+        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => webhook::configuration(new, findings),
         "PodDisruptionBudget" => budget(new.at("spec"), findings),
         "Role" | "ClusterRole" => rules(new, resource.namespaced, findings),
         "RoleBinding" | "ClusterRoleBinding" => binding(resource, new, findings),
