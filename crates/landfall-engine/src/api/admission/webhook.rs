@@ -29,6 +29,22 @@ const GROUP: &str = "admissionregistration.k8s.io";
 /// The versions of reviews that are spoken.
 const REVIEWS: [&str; 2] = ["v1", "v1beta1"];
 
+/// Reasons of Kubernetes; what else a webhook says is in its message.
+const REASONS: [&str; 12] = [
+    "AlreadyExists",
+    "BadRequest",
+    "Conflict",
+    "Forbidden",
+    "InternalError",
+    "Invalid",
+    "MethodNotAllowed",
+    "NotFound",
+    "RequestEntityTooLarge",
+    "ServiceUnavailable",
+    "TooManyRequests",
+    "Unauthorized",
+];
+
 /// What webhooks are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -256,21 +272,6 @@ fn refusal(webhook: &Value, status: &Value) -> Failure {
     };
     let code = status["code"].as_u64().and_then(|code| u16::try_from(code).ok()).filter(|code| *code >= 400);
     let code = code.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::BAD_REQUEST);
-    // Reasons of Kubernetes; what else a webhook says is in its message.
-    const REASONS: [&str; 12] = [
-        "AlreadyExists",
-        "BadRequest",
-        "Conflict",
-        "Forbidden",
-        "InternalError",
-        "Invalid",
-        "MethodNotAllowed",
-        "NotFound",
-        "RequestEntityTooLarge",
-        "ServiceUnavailable",
-        "TooManyRequests",
-        "Unauthorized",
-    ];
     let reason = said("reason").and_then(|reason| REASONS.into_iter().find(|known| *known == reason));
     let details = Some(status["details"].clone()).filter(Value::is_object);
     Failure { code, reason: reason.unwrap_or_default(), message, details, continue_token: None }
