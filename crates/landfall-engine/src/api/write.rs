@@ -559,13 +559,15 @@ fn keep_system_fields(
     let live_metadata = live["metadata"].as_object().expect("a stored object has metadata");
     let metadata = metadata_mut(new)?;
     let name = text(metadata, "name");
-    if name.is_empty() {
+    if name.is_empty() && applied {
+        // The configuration had it, and nobody owns names.
+        metadata.insert("name".to_owned(), call.target.name.as_str().into());
+    } else if name.is_empty() {
         let url = &call.target.name;
         return Err(Failure::bad_request(format!(
             "the name of the object ({url} based on URL) was undeterminable: name must be provided"
         )));
-    }
-    if name != call.target.name {
+    } else if name != call.target.name {
         return Err(name_mismatch(&name, &call.target.name));
     }
     let uid = text(metadata, "uid");

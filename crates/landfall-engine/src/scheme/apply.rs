@@ -361,12 +361,14 @@ pub(crate) fn track_update(
         owner.set.subtract(&changed);
         owner.set.subtract_below(&removed);
     }
+    // Kubernetes looks for the time of who scales among those of the object, where a new one has none.
+    let is_scale = subresource == "scale";
     match owners.iter_mut().find(|owner| owner.is(manager, "Update", &version, subresource)) {
         Some(own) => {
             let before = own.set.clone();
             own.set.subtract_below(&removed);
             own.set.add(&changed);
-            if own.set != before || !changed.is_empty() {
+            if (own.set != before || !changed.is_empty()) && !is_scale {
                 now.clone_into(&mut own.time);
             }
         }
@@ -375,7 +377,7 @@ pub(crate) fn track_update(
             operation: "Update".to_owned(),
             version,
             subresource: subresource.to_owned(),
-            time: now.to_owned(),
+            time: if is_scale { String::new() } else { now.to_owned() },
             set: changed,
         }),
         None => {}

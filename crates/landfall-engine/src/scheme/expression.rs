@@ -74,6 +74,8 @@ pub(super) fn check(source: &str, variables: &BTreeMap<String, Type>) -> Result<
             let first = errors.errors.first();
             let (line, column) = first.map_or((1, 1), |error| error.pos);
             let message = first.map(|error| error.msg.as_str()).unwrap_or_default();
+            // The parser says so itself of some errors and not of others.
+            let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
             told(source, line.unsigned_abs(), column.unsigned_abs(), &format!("Syntax error: {message}"))
         })?;
     let checker = Checker { places: &places };

@@ -94,18 +94,23 @@ fn data(new: &Value, old: &Value, fields: &[&str], findings: &mut Findings) {
 }
 
 fn job(new: &Value, old: &Value, findings: &mut Findings) {
-    let mut fields = vec![
-        "spec.selector",
-        "spec.completionMode",
-        "spec.podFailurePolicy",
-        "spec.backoffLimitPerIndex",
-        "spec.successPolicy",
-    ];
+    let mut fields = vec!["spec.selector", "spec.completionMode", "spec.podFailurePolicy", "spec.backoffLimitPerIndex"];
     if new.text("spec.completionMode") != "Indexed" {
         fields.push("spec.completions");
     }
     for field in fields {
         fixed_later(new, old, field, findings);
+    }
+    if new.at("spec.successPolicy") != old.at("spec.successPolicy") {
+        // Told as Kubernetes keeps it inside, where its fields have the names of its language.
+        let rules = new.items("spec.successPolicy.rules").iter().map(|rule| {
+            json!({ "SucceededIndexes": rule.at("succeededIndexes"), "SucceededCount": rule.at("succeededCount") })
+        });
+        let policy = match new.at("spec.successPolicy") {
+            Value::Null => Value::Null,
+            _ => json!({ "Rules": rules.collect::<Vec<_>>() }),
+        };
+        findings.invalid("spec.successPolicy", &policy, IMMUTABLE);
     }
     // A suspended job that has not started may be told where to run.
     let open = old.at("spec.suspend") == &json!(true) && old.at("status.startTime").is_null();
