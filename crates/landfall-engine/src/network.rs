@@ -40,6 +40,7 @@ use self::namespace::FromNode;
 pub(crate) use self::namespace::Network;
 pub use self::namespace::NetworkError;
 pub(crate) use self::pods::{Attachment, PodNetwork};
+use self::proxy::Doors;
 
 /// What every pod has as its gateway: an address of the link, which no route leads to (RFC 3927).
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -185,9 +186,10 @@ impl ClusterNetwork {
     /// Serves names and services and enforces policies until cancelled.
     pub(crate) async fn run(self, context: Context, cancel: CancellationToken) {
         match self {
-            Self::Loopback => proxy::run(context, Arc::new(Loopback), cancel).await,
+            Self::Loopback => proxy::run(context, Arc::new(Loopback), Doors::All, cancel).await,
             Self::Namespace { network, dns } => {
                 let mut tasks = JoinSet::new();
+                tasks.spawn(proxy::run(context.clone(), Arc::new(network.clone()), Doors::NodePorts, cancel.clone()));
                 match network.listen(SocketAddr::from((dns, DNS))).await {
                     Ok((udp, tcp)) => drop(tasks.spawn(dns::run(context.caches.clone(), udp, tcp, cancel.clone()))),
                     Err(error) => warn!(%error, source = ?std::error::Error::source(&error), "names are not served"),

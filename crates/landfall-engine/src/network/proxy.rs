@@ -1,14 +1,18 @@
-//! Services where pods have no network of their own: each address and port of a service is a socket of the engine, and
-//! each connection goes to one of the ready endpoints.
+//! Services as sockets of the engine: each connection goes to one of the ready endpoints. Node ports are served so
+//! everywhere; the addresses of services only where pods have no network of their own, as the kernel leads to them elsewhere.
 //!
 //! <https://kubernetes.io/docs/reference/networking/virtual-ips/> says what a service address does. The choice is random, as
 //! kube-proxy's is with iptables; with `sessionAffinity: ClientIP` a client stays with its endpoint while that is ready.
 //!
-//! Not handled: UDP and SCTP ports, which are told once in the log.
+//! A node port is opened on the loopback address of the machine alone: what runs here for a try is not for the network that
+//! the machine is in. All nodes are this machine, so it is one socket, not one for each node. To the pod the connection comes
+//! from its node, as after the translation of addresses that `externalTrafficPolicy: Cluster` allows, so policies do not close it.
+//!
+//! Not handled: UDP and SCTP ports, which have no socket.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,8 +43,17 @@ struct Backends {
     affinity: Option<Duration>,
 }
 
+/// Which ports of services are sockets of the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doors {
+    /// Node ports.
+    NodePorts,
+    /// Node ports, and the addresses of services.
+    All,
+}
+
 /// Every TCP port of every service that has an address, with its ready endpoints. Pure.
-fn plan(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) -> BTreeMap<SocketAddr, Backends> {
+fn plan(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], doors: Doors) -> BTreeMap<SocketAddr, Backends> {
     let by_service = endpoints::by_service(slices);
     let mut planned = BTreeMap::new();
     for service in services {
@@ -53,11 +66,16 @@ fn plan(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) -> BTreeMap<So
             configured.and_then(|seconds| u64::try_from(seconds).ok()).map_or(AFFINITY, Duration::from_secs)
         });
         for port in spec.ports.iter().flatten() {
-            let Some(number) = u16::try_from(port.port).ok().filter(|_| is_tcp(port)) else { continue };
+            if !is_tcp(port) {
+                continue;
+            }
+            let number = |number: i32| u16::try_from(number).ok().filter(|number| *number > 0);
+            let own = number(port.port).filter(|_| doors == Doors::All).map(|port| SocketAddr::new(address, port));
+            let node = port.node_port.and_then(number).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
             let ready: BTreeSet<SocketAddr> =
                 slices.iter().flat_map(|slice| endpoints::ready(slice, port)).map(SocketAddr::V4).collect();
             let backends = Backends { ready: ready.into_iter().collect(), affinity };
-            planned.insert(SocketAddr::new(address, number), backends);
+            planned.extend(own.into_iter().chain(node).map(|address| (address, backends.clone())));
         }
     }
     planned
@@ -67,15 +85,17 @@ fn is_tcp(port: &ServicePort) -> bool {
     port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
 }
 
-/// Serves the addresses of services until cancelled.
-pub(crate) async fn run(context: Context, dialer: Dialer, cancel: CancellationToken) {
+/// Serves these ports of services until cancelled.
+pub(crate) async fn run(context: Context, dialer: Dialer, doors: Doors, cancel: CancellationToken) {
     let mut news = News::default();
     news.of(&context.caches.services);
     news.of(&context.caches.endpoint_slices);
 
     let mut open: BTreeMap<SocketAddr, Port> = BTreeMap::new();
+    let mut taken: BTreeSet<SocketAddr> = BTreeSet::new();
     loop {
-        let planned = plan(&context.caches.services.list(), &context.caches.endpoint_slices.list());
+        let planned = plan(&context.caches.services.list(), &context.caches.endpoint_slices.list(), doors);
+        taken.retain(|address| planned.contains_key(address));
         let closed: Vec<SocketAddr> = open.keys().filter(|address| !planned.contains_key(address)).copied().collect();
         for address in closed {
             open.remove(&address);
@@ -84,9 +104,15 @@ pub(crate) async fn run(context: Context, dialer: Dialer, cancel: CancellationTo
             match open.get(&address) {
                 Some(port) => port.backends.store(Arc::new(backends)),
                 None => match Port::open(address, backends, Arc::clone(&dialer)).await {
-                    Ok(port) => drop(open.insert(address, port)),
-                    // Tried again at the next change.
-                    Err(error) => warn!(%address, %error, "failed to serve the address of a service"),
+                    Ok(port) => {
+                        taken.remove(&address);
+                        open.insert(address, port);
+                    }
+                    // Tried again at the next change, and told once.
+                    Err(error) if taken.insert(address) => {
+                        warn!(%address, %error, "failed to open a port of a service");
+                    }
+                    Err(_) => {}
                 },
             }
         }
@@ -191,6 +217,10 @@ mod tests {
     use crate::network::dialer::Loopback;
 
     fn planned(service: &Value, slices: &[Value]) -> Vec<(String, Vec<String>)> {
+        planned_for(Doors::All, service, slices)
+    }
+
+    fn planned_for(doors: Doors, service: &Value, slices: &[Value]) -> Vec<(String, Vec<String>)> {
         let service = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": service});
         let service = Arc::new(serde_json::from_value(service).expect("a service"));
         let slices: Vec<Arc<EndpointSlice>> = slices
@@ -202,7 +232,7 @@ mod tests {
                 Arc::new(serde_json::from_value(slice).expect("a slice"))
             })
             .collect();
-        plan(&[service], &slices)
+        plan(&[service], &slices, doors)
             .into_iter()
             .map(|(address, backends)| (address.to_string(), backends.ready.iter().map(ToString::to_string).collect()))
             .collect()
@@ -230,6 +260,16 @@ mod tests {
             ),
         ]
         "#);
+    }
+
+    #[test]
+    fn a_node_port_is_a_socket_of_the_machine_beside_the_address() {
+        let service = json!({"type": "NodePort", "clusterIP": "10.96.0.5", "ports": [{"port": 80, "nodePort": 31000}]});
+        let slice = json!({"ports": [{"port": 8080}], "endpoints": [{"addresses": ["10.244.0.2"]}]});
+        let endpoint = vec!["10.244.0.2:8080".to_owned()];
+        let node = ("127.0.0.1:31000".to_owned(), endpoint.clone());
+        assert_eq!(planned_for(Doors::NodePorts, &service, &[slice.clone()]), [node.clone()]);
+        assert_eq!(planned(&service, &[slice]), [("10.96.0.5:80".to_owned(), endpoint), node]);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 mod away;
 
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -35,7 +37,7 @@ spec:
 apiVersion: v1
 kind: Service
 metadata: { name: server }
-spec: { selector: { app: server }, ports: [{ name: http, port: 80, targetPort: http }] }
+spec: { type: NodePort, selector: { app: server }, ports: [{ name: http, port: 80, targetPort: http }] }
 ---
 apiVersion: v1
 kind: Pod
@@ -103,6 +105,27 @@ impl Cluster {
         said.lines().rfind(|line| line.contains("Error") || line.len() == 3).unwrap_or(&said).trim().to_owned()
     }
 
+    /// Whether the node port of the service answers outside of the cluster.
+    fn is_served_outside(&self) -> bool {
+        let port = self.kubectl(&["get", "service", "server", "-o", "jsonpath={.spec.ports[0].nodePort}"]);
+        let port: u16 = String::from_utf8_lossy(&port.stdout).parse().expect("a service of this type has a node port");
+        let asked = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).and_then(|mut stream| {
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).map(|_| answer)
+        });
+        asked.is_ok_and(|answer| answer.starts_with("HTTP/1.0 200"))
+    }
+
+    fn eventually_outside(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.is_served_outside() {
+            assert!(Instant::now() < deadline, "the node port does not answer");
+            std::thread::sleep(POLL);
+        }
+    }
+
     fn eventually(&self, pod: &str, url: &str, expected: &str) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -127,9 +150,12 @@ fn pods_find_services_by_name_and_policies_close_what_they_do_not_open() {
     for url in ["http://server", "http://server.default", "http://server.default.svc.cluster.local"] {
         cluster.eventually("stranger", url, "200");
     }
+    cluster.eventually_outside();
     cluster.apply(ONLY_FRIENDS);
     cluster.eventually("stranger", "http://server", "Connection refused");
     cluster.eventually("friend", "http://server", "200");
+    // It comes from the node, which no policy keeps from its pods.
+    cluster.eventually_outside();
     let removed = cluster.kubectl(&["delete", "networkpolicy", "only-friends"]);
     assert!(removed.status.success(), "{removed:?}");
     cluster.eventually("stranger", "http://server", "200");
@@ -146,6 +172,7 @@ fn without_namespaces_services_have_addresses_all_the_same() {
     let pod = cluster.kubectl(&["get", "pod", "server", "-o", "jsonpath={.status.podIP}"]);
     let pod = String::from_utf8(pod.stdout).expect("an address is ASCII");
     cluster.eventually("friend", &format!("http://{pod}:8080"), "200");
+    cluster.eventually_outside();
     let privileged = std::net::TcpListener::bind(("127.0.0.9", 80)).is_ok();
     if privileged {
         cluster.eventually("friend", &format!("http://{address}"), "200");
