@@ -78,7 +78,8 @@ pub(super) fn route(architecture: &Architecture, flow: &Flow) -> Result<Route, S
                     route.visit(to, hop);
                 } else {
                     // Written in the direction of the data: the service reads.
-                    let reads = active(&to, &from);
+                    let mut reads = active(&to, &from);
+                    reads.retain(|edge| !edge.verb.writes());
                     if reads.is_empty() {
                         return Err(match consumes.is_empty() {
                             true => format!("`{}` has no edge to `{}`", to.name(), from.name()),
