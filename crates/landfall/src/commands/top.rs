@@ -66,6 +66,9 @@ pub(crate) fn run(arguments: &AskArguments, terminal: &mut Terminal) -> anyhow::
                 all.push(used(&namespace, pod)?);
             }
         }
+        if all.is_empty() {
+            terminal.say("nothing is measured yet: that takes a while after the start; try again")?;
+        }
         all.sort_by_key(|used| (std::cmp::Reverse(used.memory_bytes), used.pod.clone()));
         let total = |of: fn(&Used) -> u64| all.iter().map(of).sum::<u64>();
         let (cpu, memory) = (total(|used| used.cpu_millicores), total(|used| used.memory_bytes));
