@@ -21,12 +21,13 @@ bless: ## rewrite golden files with what the tests produce now
 conformance: ## play the scenarios against Kubernetes and the engine, and compare the answers
 	cargo xtask conformance
 
-tools: ## install what the tests look for: a real control plane, kubectl, Helm, kubeconform, actionlint, schemas, servers, nftables
+tools: ## install what the tests look for: a real control plane, kubectl, Helm, kubeconform, actionlint, schemas, servers, Kafka, nftables
 	tools/install-packages
 	tools/install-schemas
 	tools/install-clients
 	tools/install-control-plane
 	tools/install-readers kubeconform actionlint
+	tools/install-kafka
 
 tools-all: tools ## install also the readers of what is rendered for other tools
 	tools/install-readers
