@@ -117,13 +117,49 @@ pub enum Action {
         /// The queue, which somebody else has declared.
         queue: String,
     },
+    /// A message to a topic of Kafka, acknowledged by the brokers that are in sync.
+    KafkaPublish {
+        /// The cluster.
+        kafka: KafkaAccess,
+        /// The topic.
+        topic: String,
+    },
+    /// Messages of a topic of Kafka, committed when their work is done.
+    KafkaConsume {
+        /// The cluster.
+        kafka: KafkaAccess,
+        /// The topic.
+        topic: String,
+        /// The consumer group.
+        group: String,
+    },
 }
 
 impl Action {
     /// Whether it is not done for a message, but brings messages.
     pub(crate) fn comes_by_itself(&self) -> bool {
-        matches!(self, Self::Consume { .. })
+        matches!(self, Self::Consume { .. } | Self::KafkaConsume { .. })
     }
+}
+
+/// How a cluster of Kafka is reached.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KafkaAccess {
+    /// The environment variable with `host:port` of the brokers that are asked first.
+    pub servers: String,
+    /// Who the client is, by SCRAM-SHA-512; nobody in particular when left out.
+    pub login: Option<KafkaLogin>,
+    /// Whether TLS is spoken.
+    pub tls: bool,
+}
+
+/// Who a client of Kafka is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KafkaLogin {
+    /// The environment variable with the user's name.
+    pub user: String,
+    /// The environment variable with the password.
+    pub password: String,
 }
 
 /// What a service or external does for the messages of a flow: by the step that brings them.

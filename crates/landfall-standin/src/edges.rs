@@ -2,6 +2,7 @@
 
 mod broker;
 mod cache;
+mod kafka;
 mod sql;
 
 use std::collections::BTreeMap;
@@ -14,9 +15,11 @@ use hyper::body::Bytes;
 use rustls::ClientConfig;
 
 pub(crate) use self::broker::{Subscription, consume};
+pub(crate) use self::kafka::{Membership, consume as consume_topic};
 
 use self::broker::Broker;
 use self::cache::Cache;
+use self::kafka::Cluster;
 use self::sql::Database;
 use crate::Failure;
 use crate::behaviour::{Action, EdgeSeen, MESSAGE_HEADER, Message, ServiceBehaviour};
@@ -108,6 +111,7 @@ pub(crate) struct Edges {
     databases: BTreeMap<(String, Option<String>), Database>,
     caches: BTreeMap<String, Cache>,
     brokers: BTreeMap<String, Broker>,
+    clusters: BTreeMap<String, Cluster>,
     seen: Vec<Mutex<EdgeSeen>>,
     durations: Durations,
 }
@@ -122,6 +126,7 @@ impl Edges {
             databases: BTreeMap::new(),
             caches: BTreeMap::new(),
             brokers: BTreeMap::new(),
+            clusters: BTreeMap::new(),
             seen: behaviour.edges.iter().map(|_| Mutex::default()).collect(),
             durations: Durations::default(),
             behaviour: Arc::clone(&behaviour),
@@ -143,6 +148,9 @@ impl Edges {
                 Action::Publish { url, .. } | Action::Consume { url, .. } => {
                     edges.brokers.insert(url.clone(), Broker::new(value_of(url)?, &behaviour.authority));
                 }
+                Action::KafkaPublish { kafka, .. } | Action::KafkaConsume { kafka, .. } => {
+                    edges.clusters.insert(kafka.servers.clone(), Cluster::new(kafka, &behaviour.authority)?);
+                }
             }
         }
         Ok(edges)
@@ -151,6 +159,16 @@ impl Edges {
     /// The broker at the URL in this environment variable.
     pub(crate) fn broker(&self, url: &str) -> &Broker {
         self.brokers.get(url).expect("every URL of an edge was prepared")
+    }
+
+    /// The cluster of Kafka whose servers are in this environment variable.
+    pub(crate) fn cluster(&self, servers: &str) -> &Cluster {
+        self.clusters.get(servers).expect("every cluster of an edge was prepared")
+    }
+
+    /// Tells those who would wait for this service that it ends.
+    pub(crate) async fn leave(&self) {
+        futures::future::join_all(self.clusters.values().map(Cluster::leave_all)).await;
     }
 
     /// Does what the edge does for `message`, and counts it. Consuming is not done here, it happens.
@@ -176,7 +194,11 @@ impl Edges {
                 Action::Publish { url, exchange } => {
                     within(PATIENCE, self.broker(url).publish(exchange, &serde_json::to_vec(message)?)).await
                 }
-                Action::Consume { .. } => Ok(()),
+                Action::KafkaPublish { kafka, topic } => {
+                    let body = serde_json::to_vec(message)?;
+                    within(PATIENCE, self.cluster(&kafka.servers).publish(topic, key(message), body)).await
+                }
+                Action::Consume { .. } | Action::KafkaConsume { .. } => Ok(()),
             }
         };
         let result = done.await;

@@ -26,18 +26,18 @@ use std::process::ExitCode;
 pub use authority::{Authority, AuthorityError};
 pub use behaviour::{
     Action, Arrival, BEGIN_VARIABLE, BusinessCount, CONTROL_PORT, Callback, CountKind, EdgeBehaviour, EdgeSeen,
-    ExternalBehaviour, FAULT_PATH, FAULT_VARIABLE, FlowPart, MESSAGE_HEADER, Message, OUTBOX_PATH, OUTCOME_PATH,
+    ExternalBehaviour, FAULT_PATH, FAULT_VARIABLE, FlowPart, KafkaAccess, KafkaLogin, MESSAGE_HEADER, Message, OUTBOX_PATH, OUTCOME_PATH,
     Outcome, PROBE_PATH, Parcel, Probe, Probed, SEEN_FIELD, SEEN_PATH, Seen, ServiceBehaviour, Stage, StageStep,
 };
 pub use connect::{HttpClient, Pipe, TlsConfig, tls as trust};
 pub use fault::Fault;
-pub use operators::{OperatorError, run_operators};
-pub use servers::{Found, Server, find as find_server};
+pub use operators::{OperatorError, kafka_image, run_operators};
+pub use servers::{Found, Server, arguments as server_arguments, find as find_server};
 
 /// A reason that is told and nothing else: where it comes from is in its text.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Becomes a stand-in: `service FILE`, `external FILE` or `server NAME`. Returns when it has been asked to end, or failed.
+/// Becomes a stand-in: `service FILE`, `external FILE` or `server NAME …`. Returns when it has been asked to end, or failed.
 /// Where several services have one image, `service-of POD FILE…` takes the file of the service that the pod is named after.
 pub fn main(arguments: &[String]) -> ExitCode {
     use_ring();
@@ -45,7 +45,8 @@ pub fn main(arguments: &[String]) -> ExitCode {
         ["service", file] => on_threads(service::run(file)),
         ["service-of", pod, ref files @ ..] => on_threads(service::run_one_of(pod, files)),
         ["external", file] => on_threads(external::run(file)),
-        ["server", name] => servers::become_server(name),
+        ["server", name, ref arguments @ ..] => servers::become_server(name, arguments),
+        ["kafka-admin"] => on_threads(servers::kafka::admin::run()),
         _ => Err(format!("no stand-in is called so: {}", arguments.join(" ")).into()),
     };
     match result {

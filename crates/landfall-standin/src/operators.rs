@@ -9,6 +9,7 @@ mod cloudnative_pg;
 mod rabbitmq;
 mod redis;
 mod secrets;
+mod strimzi;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+
+pub use self::strimzi::image as kafka_image;
 
 use crate::authority::{Authority, AuthorityError};
 
@@ -71,6 +74,10 @@ type Reconcile = fn(Arc<Context>, Arc<DynamicObject>) -> BoxFuture<'static, Resu
 /// The kinds that are made into something here.
 const OPERATORS: &[(&str, &str, &str, Reconcile)] = &[
     ("cert-manager.io", "v1", "Certificate", |context, object| Box::pin(certificates::reconcile(context, object))),
+    ("kafka.strimzi.io", "v1", "Kafka", |context, object| Box::pin(strimzi::reconcile(context, object))),
+    ("kafka.strimzi.io", "v1", "KafkaNodePool", |context, object| Box::pin(strimzi::pool(context, object))),
+    ("kafka.strimzi.io", "v1", "KafkaTopic", |context, object| Box::pin(strimzi::topic(context, object))),
+    ("kafka.strimzi.io", "v1", "KafkaUser", |context, object| Box::pin(strimzi::user(context, object))),
     ("external-secrets.io", "v1", "ExternalSecret", |context, object| Box::pin(secrets::reconcile(context, object))),
     ("postgresql.cnpg.io", "v1", "Cluster", |context, object| Box::pin(cloudnative_pg::reconcile(context, object))),
     ("rabbitmq.com", "v1beta1", "RabbitmqCluster", |context, object| Box::pin(rabbitmq::reconcile(context, object))),

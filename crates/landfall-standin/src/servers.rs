@@ -4,6 +4,7 @@
 //! leads it here, and here the process becomes the server: `initdb`, configuration and all. What the pod says through its
 //! environment is the contract between the two.
 
+pub(crate) mod kafka;
 mod postgres;
 mod rabbitmq;
 mod redis;
@@ -27,6 +28,8 @@ pub enum Server {
     Redis,
     /// RabbitMQ.
     Rabbitmq,
+    /// Apache Kafka.
+    Kafka,
 }
 
 /// A server that this machine has.
@@ -45,6 +48,7 @@ impl Server {
             Self::Postgres => "postgres",
             Self::Redis => "redis",
             Self::Rabbitmq => "rabbitmq",
+            Self::Kafka => "kafka",
         }
     }
 
@@ -54,6 +58,7 @@ impl Server {
             Self::Postgres => "apt-get install postgresql",
             Self::Redis => "apt-get install redis-server",
             Self::Rabbitmq => "apt-get install rabbitmq-server",
+            Self::Kafka => "apt-get install default-jre-headless maven && tools/install-kafka",
         }
     }
 }
@@ -64,18 +69,29 @@ pub fn find(server: Server) -> Option<Found> {
         Server::Postgres => postgres::find(),
         Server::Redis => redis::find(),
         Server::Rabbitmq => rabbitmq::find(),
+        Server::Kafka => kafka::find(),
+    }
+}
+
+/// What follows the server's name where a stand-in is to become it: what it could not find from inside a pod.
+pub fn arguments(server: Server, found: &Found) -> Vec<String> {
+    match server {
+        Server::Postgres | Server::Redis | Server::Rabbitmq => Vec::new(),
+        Server::Kafka => kafka::arguments(found),
     }
 }
 
 /// Becomes the server. Returns only when that fails.
-pub(crate) fn become_server(name: &str) -> Result<(), Failure> {
-    let server = [Server::Postgres, Server::Redis, Server::Rabbitmq].into_iter().find(|server| server.as_str() == name);
+pub(crate) fn become_server(name: &str, arguments: &[&str]) -> Result<(), Failure> {
+    let all = [Server::Postgres, Server::Redis, Server::Rabbitmq, Server::Kafka];
+    let server = all.into_iter().find(|server| server.as_str() == name);
     let server = server.ok_or_else(|| format!("there is no server `{name}`"))?;
-    let found = find(server).ok_or_else(|| format!("{name} is missing; try: {}", server.remedy()))?;
+    let found = || find(server).ok_or_else(|| format!("{name} is missing; try: {}", server.remedy()));
     match server {
-        Server::Postgres => postgres::become_server(&found),
-        Server::Redis => redis::become_server(&found),
-        Server::Rabbitmq => rabbitmq::become_server(&found),
+        Server::Postgres => postgres::become_server(&found()?),
+        Server::Redis => redis::become_server(&found()?),
+        Server::Rabbitmq => rabbitmq::become_server(&found()?),
+        Server::Kafka => kafka::become_server(arguments),
     }
 }
 

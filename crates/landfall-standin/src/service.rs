@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::Failure;
 use crate::behaviour::{Action, Arrival, FAULT_VARIABLE, Message, Seen, ServiceBehaviour, Stage};
-use crate::edges::{Edges, Subscription, consume};
+use crate::edges::{Edges, Membership, Subscription, consume, consume_topic};
 use crate::fault::{Fault, Faults};
 use crate::metrics::{Durations, Passed};
 use crate::record::Record;
@@ -96,6 +96,7 @@ async fn serve(service: Arc<Service>) -> Result<(), Failure> {
     }
     // What a queue has brought and is not acknowledged comes again, to another copy; answers are given to the end.
     ending.cancel();
+    service.edges.leave().await;
     let finished = async { while servers.join_next().await.is_some() {} };
     if tokio::time::timeout(FINISH, finished).await.is_err() {
         warn!("requests were still under way");
@@ -115,6 +116,12 @@ async fn work(service: Arc<Service>, place: usize) {
         let attached = || service.detached[place].store(false, Ordering::Relaxed);
         let subscription = Subscription { url, exchange, queue };
         consume(&service.edges, subscription, attached, |message| take(&service, place, message)).await;
+        return;
+    }
+    if let Action::KafkaConsume { kafka: access, topic, group } = &edge.action {
+        let attached = || service.detached[place].store(false, Ordering::Relaxed);
+        let membership = Membership { access, topic, group };
+        consume_topic(&service.edges, membership, attached, |message| take(&service, place, message)).await;
         return;
     }
     let mut tick =

@@ -21,6 +21,7 @@ use landfall_standin::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::plan::{EXTERNAL_LABEL, Plan, StorePlan};
 
@@ -165,7 +166,9 @@ async fn is_whole(client: &Client, store: &StorePlan) -> anyhow::Result<bool> {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
     let api = Api::<DynamicObject>::namespaced_with(client.clone(), &store.namespace, &resource);
     let object = api.get(&store.name).await.with_context(|| format!("failed to read {kind} `{}`", store.name))?;
-    Ok(object.data["status"]["state"] == "Ready")
+    let conditions = object.data["status"]["conditions"].as_array();
+    let is_ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+    Ok(object.data["status"]["state"] == "Ready" || conditions.into_iter().flatten().any(is_ready))
 }
 
 /// What the stand-ins of each service and external have seen, one entry for each pod.

@@ -9,8 +9,11 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use landfall_engine::{Catalogue, Entry, NodeSpec};
-use landfall_model::{Architecture, Connection, Element, Engine, Name, Verb};
-use landfall_standin::{Action, ExternalBehaviour, Server, ServiceBehaviour, find_server};
+use landfall_model::{Architecture, Connection, Element, Engine, Name, Store, Verb};
+use landfall_standin::{
+    Action, ExternalBehaviour, KafkaAccess, KafkaLogin, Server, ServiceBehaviour, find_server, kafka_image,
+    server_arguments,
+};
 use serde_json::Value;
 
 pub(super) use self::externals::{EXTERNAL_LABEL, EXTERNAL_PORT};
@@ -133,6 +136,8 @@ const OPERATED: &[(&str, Engine, Server, &str)] = &[
     ("Cluster", Engine::Postgres, Server::Postgres, "/spec/imageName"),
     ("RabbitmqCluster", Engine::Rabbitmq, Server::Rabbitmq, "/spec/image"),
     ("RedisCluster", Engine::Redis, Server::Redis, "/spec/kubernetesConfig/image"),
+    // The operator chooses the image by the version.
+    ("Kafka", Engine::Kafka, Server::Kafka, "/spec/kafka/version"),
 ];
 
 impl Plan {
@@ -162,9 +167,12 @@ impl Plan {
                 self.leave_out(name.as_str(), &used, problem);
                 continue;
             };
-            let image = object.pointer(image).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let image = object.pointer(image).and_then(Value::as_str).unwrap_or_default();
+            let image = if server == Server::Kafka { kafka_image(image) } else { image.to_owned() };
             let resource = object["apiVersion"].as_str().unwrap_or_default().to_owned();
-            self.image(image, program, &["server", server.as_str()]);
+            let arguments = server_arguments(server, &found);
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            self.image(image, program, &[&["server", server.as_str()], arguments.as_slice()].concat());
             self.stores.push(StorePlan {
                 name: name.to_string(),
                 namespace: architecture.namespace_of(&Element::Store(name.value.clone())).to_string(),
@@ -172,7 +180,7 @@ impl Plan {
                 server: found.version,
                 declared: store.version.as_ref().map(|version| version.value.clone()),
                 members: store.members.value as usize,
-                resource: (kind == "RedisCluster").then(|| (resource, kind.to_owned())),
+                resource: matches!(kind, "RedisCluster" | "Kafka").then(|| (resource, kind.to_owned())),
             });
         }
     }
@@ -257,6 +265,16 @@ impl Plan {
                         let queue = format!("{detail}.{service}");
                         Ok(Action::Consume { url: url()?, exchange: detail, queue })
                     }
+                    (Engine::Kafka, Verb::Publish) => {
+                        let kafka = kafka_access(architecture, service, to.as_str(), store)?;
+                        Ok(Action::KafkaPublish { kafka, topic: detail })
+                    }
+                    (Engine::Kafka, Verb::Consume) => {
+                        let kafka = kafka_access(architecture, service, to.as_str(), store)?;
+                        // The rights of a service are for groups that are named after it.
+                        let group = format!("{service}.{detail}");
+                        Ok(Action::KafkaConsume { kafka, topic: detail, group })
+                    }
                     (engine, verb) => Err(format!("not handled yet: to {verb} at a {} store", engine.as_str())),
                 }
             }
@@ -264,8 +282,26 @@ impl Plan {
     }
 }
 
+/// By which variables a service finds the brokers and says who it is. Strimzi's listeners ask for users where they speak TLS.
+fn kafka_access(architecture: &Architecture, service: &str, name: &str, store: &Store) -> Result<KafkaAccess, String> {
+    let variable = |part: &str| {
+        variable(architecture, service, &format!("{name}/{part}")).ok_or_else(|| {
+            format!(
+                "no variable of `{service}` has the {part} of `{name}`: add `env: {{ …: {{ store: {name}/{part} }} }}`"
+            )
+        })
+    };
+    let tls = architecture.encrypts_in_transit(store);
+    let login = || Ok::<_, String>(KafkaLogin { user: variable("username")?, password: variable("password")? });
+    Ok(KafkaAccess { servers: variable("address")?, login: if tls { Some(login()?) } else { None }, tls })
+}
+
 fn url_variable(architecture: &Architecture, service: &str, store: &str) -> Option<String> {
-    let wanted = format!("{store}/url");
+    variable(architecture, service, &format!("{store}/url"))
+}
+
+/// The variable of a service that has this part of a store.
+fn variable(architecture: &Architecture, service: &str, wanted: &str) -> Option<String> {
     let environment = &architecture.service(service)?.env;
     environment.iter().find_map(|(variable, value)| {
         let from = value.store.as_ref()?;
