@@ -44,6 +44,8 @@ const JAVA_OPTIONS: &[&str] = &[
     "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaConfig=warn",
     "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn",
     "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.clients=warn",
+    // A probe that connects and says nothing is no failed handshake.
+    "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.network.Selector=warn",
 ];
 
 /// What a node needs less of when a machine is the whole cluster. What the architecture declares stands after it and is

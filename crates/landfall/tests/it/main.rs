@@ -10,6 +10,7 @@ mod engine_network;
 mod engine_nodes;
 mod engine_pods;
 mod examples;
+mod kafka;
 mod kubernetes;
 mod readme;
 mod running_engine;

@@ -144,12 +144,13 @@ async fn order(context: &Context, namespace: &str, pod: &str, order: &Order) -> 
     let pods = Api::<Pod>::namespaced(context.client.clone(), namespace);
     let failed = |output: String| OperatorError::Command { pod: pod.to_owned(), output };
     let line = serde_json::to_string(order).map_err(|error| failed(error.to_string()))? + "\n";
-    let parameters = AttachParams::default().stdin(true).stdout(false).stderr(true).container("kafka");
+    let parameters = AttachParams::default().stdin(true).stdout(true).stderr(false).container("kafka");
     let mut process = pods.exec(pod, [ADMIN], &parameters).await.map_err(|source| OperatorError::Request {
         action: format!("run a command in the pod {pod}"),
         source: Box::new(source),
     })?;
-    let (input, complaints, ended) = (process.stdin(), process.stderr(), process.take_status());
+    // A stand-in logs to its standard output, as the containers of pods do.
+    let (input, complaints, ended) = (process.stdin(), process.stdout(), process.take_status());
     let (Some(mut input), Some(mut complaints), Some(ended)) = (input, complaints, ended) else {
         return Err(failed("it has no streams".to_owned()));
     };

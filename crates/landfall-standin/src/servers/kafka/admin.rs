@@ -1,6 +1,8 @@
 //! What an operator asks a Kafka node for: topics, users and their rights. It runs in the pod of a node, as that is where
 //! the node's certificate is and where every network policy lets it speak to the nodes.
 
+mod rights;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead as _;
 use std::num::NonZeroU32;
@@ -8,15 +10,19 @@ use std::path::Path;
 
 use krafka::Kafka;
 use krafka::admin::{
-    AclBinding, AclFilter, AclOperation, AclPatternType, AclPermissionType, AclResourceType, AdminClient,
-    AlterUserScramCredentialsOptions, ConfigOp, ConfigResource, CreateAclsOptions, CreatePartitionsOptions,
-    CreateTopicsOptions, DeleteAclsOptions, DescribeAclsOptions, DescribeTopicsOptions, IncrementalAlterConfigsOptions,
-    NewTopic, ScramCredentialUpsertion,
+    AclBinding, AclFilter, AclOperation, AclPatternType, AclResourceType, AdminClient,
+    AlterUserScramCredentialsOptions, ConfigOp, ConfigResource, CreatePartitionsOptions, CreateTopicsOptions,
+    DeleteAclsOptions, DescribeAclsOptions, DescribeTopicsOptions, IncrementalAlterConfigsOptions, NewTopic,
+    ScramCredentialUpsertion,
 };
 use krafka::auth::{AuthConfig, ScramMechanism, TlsConfig};
 use krafka::error::ErrorCode;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 
+use self::rights::Granted;
 use super::IDENTITY;
 use crate::Failure;
 
@@ -73,14 +79,12 @@ pub(crate) async fn run() -> Result<(), Failure> {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;
     let order: Order = serde_json::from_str(&line)?;
-    let identity = |file: &str| Path::new(IDENTITY).join(file).display().to_string();
-    let tls =
-        TlsConfig::new().with_ca_cert(identity("ca.crt")).with_client_cert(identity("tls.crt"), identity("tls.key"));
-    let kafka = Kafka::builder(&order.node).security(AuthConfig::ssl(tls)).connect().await?;
+    let identity = Identity::read()?;
+    let kafka = Kafka::builder(&order.node).security(identity.security()).connect().await?;
     let admin = kafka.admin();
     match order.wanted {
         Wanted::Topic(wanted) => topic(&admin, wanted).await,
-        Wanted::User(wanted) => user(&admin, wanted).await,
+        Wanted::User(wanted) => user(&admin, wanted, &order.node, &identity).await,
     }
 }
 
@@ -115,7 +119,7 @@ async fn topic(admin: &AdminClient, wanted: Topic) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn user(admin: &AdminClient, wanted: User) -> Result<(), Failure> {
+async fn user(admin: &AdminClient, wanted: User, node: &str, identity: &Identity) -> Result<(), Failure> {
     let salt: [u8; 16] = rand::random();
     let mut salted = [0; 64];
     ring::pbkdf2::derive(ring::pbkdf2::PBKDF2_HMAC_SHA512, ITERATIONS, &salt, wanted.password.as_bytes(), &mut salted);
@@ -131,28 +135,21 @@ async fn user(admin: &AdminClient, wanted: User) -> Result<(), Failure> {
     kept.into_values().collect::<Result<(), _>>()?;
     let Some(rights) = &wanted.rights else { return Ok(()) };
     let principal = format!("User:{}", wanted.name);
-    let wanted: Vec<AclBinding> = rights.iter().map(|right| binding(&principal, right)).collect::<Result<_, _>>()?;
+    let wanted: BTreeSet<Granted> = rights.iter().map(granted).collect::<Result<_, _>>()?;
     let filter = AclFilter::for_principal(&principal);
-    let there = admin.describe_acls(filter, DescribeAclsOptions::default()).await?;
-    let (wanted_keys, there_keys): (BTreeSet<_>, BTreeSet<_>) =
-        (wanted.iter().map(key).collect(), there.iter().map(key).collect());
-    let missing: Vec<_> = wanted.iter().filter(|right| !there_keys.contains(&key(right))).cloned().collect();
-    if !missing.is_empty() {
-        for (_, result) in admin.create_acls(missing, CreateAclsOptions::default()).await? {
-            result?;
-        }
+    let there = admin.describe_acls(filter.clone(), DescribeAclsOptions::default()).await?;
+    if there.iter().map(as_granted).collect::<BTreeSet<_>>() == wanted {
+        return Ok(());
     }
-    let surplus = there.iter().filter(|right| !wanted_keys.contains(&key(right)));
-    let surplus: Vec<_> = surplus.map(exactly).collect();
-    if !surplus.is_empty() {
-        for (_, result) in admin.delete_acls(surplus, DeleteAclsOptions::default()).await? {
-            result?;
-        }
+    for (_, deleted) in admin.delete_acls(vec![filter], DeleteAclsOptions::default()).await? {
+        deleted?;
     }
-    Ok(())
+    let wanted: Vec<_> = wanted.into_iter().collect();
+    rights::create(node, identity.tls()?, &principal, &wanted).await
 }
 
-fn binding(principal: &str, right: &Right) -> Result<AclBinding, Failure> {
+/// A right in Kafka's numbers: <https://kafka.apache.org/41/design/protocol/>.
+fn granted(right: &Right) -> Result<Granted, Failure> {
     let resource = match right.resource.as_str() {
         "topic" => AclResourceType::Topic,
         "group" => AclResourceType::Group,
@@ -176,23 +173,49 @@ fn binding(principal: &str, right: &Right) -> Result<AclBinding, Failure> {
     };
     // Kafka's only cluster is called so: <https://kafka.apache.org/41/security/authorization-and-acls/>.
     let name = if resource == AclResourceType::Cluster { "kafka-cluster" } else { &right.name };
-    let pattern = if right.prefix { AclPatternType::Prefixed } else { AclPatternType::Literal };
-    let binding = AclBinding::new(resource, name, principal, "*", operation, AclPermissionType::Allow);
-    Ok(binding.with_pattern_type(pattern))
+    Ok(Granted {
+        resource: resource.to_i8(),
+        name: name.to_owned(),
+        prefix: right.prefix,
+        operation: operation.to_i8(),
+    })
 }
 
-/// By what two rights of one user are the same.
-fn key(right: &AclBinding) -> (i8, String, i8, i8, bool) {
-    let allows = right.permission_type == AclPermissionType::Allow;
-    let (resource, pattern) = (right.resource_type.to_i8(), right.pattern_type.to_i8());
-    (resource, right.resource_name.clone(), pattern, right.operation.to_i8(), allows)
+/// Kafka's `LITERAL` is what krafka calls `Prefixed`, and it does not know Kafka's `PREFIXED`.
+fn as_granted(right: &AclBinding) -> Granted {
+    Granted {
+        resource: right.resource_type.to_i8(),
+        name: right.resource_name.clone(),
+        prefix: right.pattern_type == AclPatternType::Unknown,
+        operation: right.operation.to_i8(),
+    }
 }
 
-fn exactly(right: &AclBinding) -> AclFilter {
-    AclFilter::for_resource(right.resource_type, &right.resource_name)
-        .pattern_type(right.pattern_type)
-        .principal(&right.principal)
-        .host(&right.host)
-        .operation(right.operation)
-        .permission_type(right.permission_type)
+/// The certificate of the node, and whom it trusts.
+struct Identity {
+    authority: Vec<u8>,
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl Identity {
+    fn read() -> Result<Self, Failure> {
+        let file = |file: &str| std::fs::read(Path::new(IDENTITY).join(file));
+        Ok(Self { authority: file("ca.crt")?, certificate: file("tls.crt")?, key: file("tls.key")? })
+    }
+
+    fn security(&self) -> AuthConfig {
+        let tls = TlsConfig::new().with_ca_cert_pem(self.authority.clone());
+        AuthConfig::ssl(tls.with_client_cert_pem(self.certificate.clone(), self.key.clone()))
+    }
+
+    fn tls(&self) -> Result<ClientConfig, Failure> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&self.authority) {
+            roots.add(certificate?)?;
+        }
+        let chain = CertificateDer::pem_slice_iter(&self.certificate).collect::<Result<_, _>>()?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key)?;
+        Ok(ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?)
+    }
 }
