@@ -26,8 +26,9 @@ use std::process::ExitCode;
 pub use authority::{Authority, AuthorityError};
 pub use behaviour::{
     Action, Arrival, BEGIN_VARIABLE, BusinessCount, CONTROL_PORT, Callback, CountKind, EdgeBehaviour, EdgeSeen,
-    ExternalBehaviour, FAULT_PATH, FAULT_VARIABLE, FlowPart, KafkaAccess, KafkaLogin, MESSAGE_HEADER, Message, OUTBOX_PATH, OUTCOME_PATH,
-    Outcome, PROBE_PATH, Parcel, Probe, Probed, SEEN_FIELD, SEEN_PATH, Seen, ServiceBehaviour, Stage, StageStep,
+    ExternalBehaviour, FAULT_PATH, FAULT_VARIABLE, FlowPart, KafkaAccess, KafkaLogin, MESSAGE_HEADER, Message,
+    OUTBOX_PATH, OUTCOME_PATH, Outcome, PROBE_PATH, Parcel, Probe, Probed, SEEN_FIELD, SEEN_PATH, Seen,
+    ServiceBehaviour, Stage, StageStep,
 };
 pub use connect::{HttpClient, Pipe, TlsConfig, tls as trust};
 pub use fault::Fault;
