@@ -26,7 +26,7 @@ use tower::Service;
 use crate::Failure;
 
 /// After how long without a request a connection is closed.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// What a client trusts: certificates that `authority` (PEM) has signed, and no others.
 pub fn tls(authority: &str) -> Result<ClientConfig, Failure> {

@@ -237,7 +237,7 @@ mod tests {
     }
 
     fn message(id: u64) -> String {
-        serde_json::to_string(&Message { flow: None, id, sent_us: 0 }).expect("a message is JSON")
+        serde_json::to_string(&Message { id, ..Message::default() }).expect("a message is JSON")
     }
 
     #[tokio::test]
