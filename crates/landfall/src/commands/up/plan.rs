@@ -14,7 +14,7 @@ use landfall_standin::{
     Action, ExternalBehaviour, KafkaAccess, KafkaLogin, Server, ServiceBehaviour, find_server, kafka_image,
     server_arguments,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub(super) use self::externals::{EXTERNAL_LABEL, EXTERNAL_PORT};
 pub(super) use self::flows::{Entrance, FlowPlan};
@@ -104,6 +104,7 @@ pub(super) fn plan(
     plan.add_stores(architecture, program, without);
     plan.add_externals(architecture, program, place);
     plan.add_services(architecture, program, place, authority);
+    plan.add_storage_classes();
     plan.flows = flows::plan(architecture, &mut plan.services, &mut plan.externals, &plan.edges);
     plan
 }
@@ -140,7 +141,37 @@ const OPERATED: &[(&str, Engine, Server, &str)] = &[
     ("Kafka", Engine::Kafka, Server::Kafka, "/spec/kafka/version"),
 ];
 
+/// The storage classes that an object names, in the claims of Kubernetes and in those of operators.
+fn storage_classes(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            let named = ["storageClassName", "storageClass"].iter().filter_map(|field| fields.get(*field)?.as_str());
+            found.extend(named.map(ToOwned::to_owned));
+            fields.values().for_each(|field| storage_classes(field, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| storage_classes(item, found)),
+        _ => {}
+    }
+}
+
 impl Plan {
+    /// The storage classes of a cluster's provider: here each is a folder, as the engine's own class is.
+    fn add_storage_classes(&mut self) {
+        let mut classes = BTreeSet::new();
+        self.objects.iter().for_each(|object| storage_classes(object, &mut classes));
+        let rendered = |name: &String| {
+            let mut objects = self.objects.iter();
+            objects.any(|object| object["kind"] == "StorageClass" && object["metadata"]["name"] == *name)
+        };
+        classes.retain(|name| !rendered(name));
+        self.additions.extend(classes.into_iter().map(|name| {
+            json!({
+                "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": { "name": name },
+                "provisioner": "landfall.dev/folder", "volumeBindingMode": "WaitForFirstConsumer",
+            })
+        }));
+    }
+
     fn add_stores(&mut self, architecture: &Architecture, program: &Path, without: &[String]) {
         for (name, store) in &architecture.document.stores {
             let engine = store.engine.value;
