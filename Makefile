@@ -28,6 +28,7 @@ tools: ## install what the tests look for: a real control plane, kubectl, Helm, 
 	tools/install-control-plane
 	tools/install-readers kubeconform actionlint
 	tools/install-kafka
+	tools/install-mermaid
 
 tools-all: tools ## install also the readers of what is rendered for other tools
 	tools/install-readers

@@ -54,14 +54,18 @@ pub struct LedgerRow {
 
 /// The ledger of an architecture, from the report on it and the objects rendered from it.
 ///
-/// `declared` says whether a path of the file was written; it comes from [`landfall_model::File::written`].
+/// `declared` says whether a path of the file was written; it comes from [`landfall_model::File::written`]. `renders` says
+/// whether a target of `landfall render` other than the objects writes something; that its real reader takes it is what
+/// the tests of the renderer show.
 pub fn ledger(
     architecture: &Architecture,
     objects: &[serde_json::Value],
     report: &Report,
     declared: &dyn Fn(&str) -> bool,
+    renders: &dyn Fn(&str) -> bool,
 ) -> Vec<LedgerRow> {
-    let judge = Judge { architecture, rendered: Rendered::new(objects), report, rules: by_rule(report), declared };
+    let judge =
+        Judge { architecture, rendered: Rendered::new(objects), report, rules: by_rule(report), declared, renders };
     let row = |claim: &landfall_model::Claim| {
         let (runs, rest): (Vec<&Spanned<ShownBy>>, _) = claim.shown_by.iter().partition(|shown| needs_run(shown));
         let evidence: Vec<(String, ClaimState)> =
@@ -171,6 +175,7 @@ struct Judge<'a> {
     report: &'a Report,
     rules: BTreeMap<&'a str, BTreeMap<&'a str, ClaimState>>,
     declared: &'a dyn Fn(&str) -> bool,
+    renders: &'a dyn Fn(&str) -> bool,
 }
 
 impl Judge<'_> {
@@ -186,6 +191,7 @@ impl Judge<'_> {
             ShownBy::Declared(path) if (self.declared)(path) => ClaimState::Claimed,
             ShownBy::Declared(_) => ClaimState::Refuted,
             ShownBy::Render(target) if target == "kubernetes" && !nothing_rendered => ClaimState::Proved,
+            ShownBy::Render(target) if target != "kubernetes" && (self.renders)(target) => ClaimState::Proved,
             ShownBy::Render(_) | ShownBy::Up(_) | ShownBy::Ship(_) | ShownBy::Drill(_) => ClaimState::NotYetShown,
         }
     }
@@ -248,7 +254,8 @@ mod tests {
         let text = format!("{HEAD}  - {{ id: A1, says: it holds, line: 7..9, shown-by: [{shown_by}] }}\n");
         let file = File::read("landfall.yaml", text.as_bytes(), &mut |path| Err(path.to_owned()));
         let architecture = file.architecture(None).expect("the file of the test can be read");
-        let rows = ledger(&architecture, objects, report, &|path| file.written(path).is_some());
+        let rows =
+            ledger(&architecture, objects, report, &|path| file.written(path).is_some(), &|target| target == "docs");
         assert_eq!((rows.len(), rows[0].id.as_str(), rows[0].line.as_deref()), (1, "A1", Some("7..9")));
         (rows[0].state, rows[0].evidence.iter().map(|(_, state)| *state).collect())
     }
@@ -304,6 +311,12 @@ mod tests {
         assert_eq!(states("object: Deployment/api", &[deployment()], &Report::default()).0, ClaimState::Refuted);
         assert_eq!(states("render: kubernetes", &[], &Report::default()).0, ClaimState::NotYetShown);
         assert_eq!(states("render: kubernetes", &[deployment()], &Report::default()).0, ClaimState::Proved);
+    }
+
+    #[test]
+    fn another_target_shows_something_when_it_is_rendered() {
+        assert_eq!(states("render: docs", &[], &Report::default()).0, ClaimState::Proved);
+        assert_eq!(states("render: terraform", &[], &Report::default()).0, ClaimState::NotYetShown);
     }
 
     #[test]

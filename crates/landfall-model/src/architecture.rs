@@ -141,6 +141,14 @@ pub struct Connection {
     pub span: Span,
 }
 
+/// `balance publish events/balance.changed`: how reports, metrics and diagrams name it.
+impl fmt::Display for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.from.name(), self.verb, self.to.name())?;
+        self.detail.as_ref().map_or(Ok(()), |detail| write!(f, "/{detail}"))
+    }
+}
+
 impl Edge {
     /// Every verb that the edge was given, with its target.
     pub fn verbs(&self) -> impl Iterator<Item = (Verb, &Spanned<Target>)> {

@@ -11,7 +11,7 @@ mod environment;
 mod exposure;
 mod mesh;
 mod metadata;
-mod monitoring;
+pub(crate) mod monitoring;
 mod namespace;
 mod network;
 mod patches;

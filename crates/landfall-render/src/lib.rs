@@ -5,17 +5,21 @@
 
 mod argocd;
 mod dockerfile;
+mod docs;
 mod helm;
 mod json;
 mod kubernetes;
 mod kustomize;
 mod layers;
+mod monitoring;
 mod object;
 mod pipeline;
 mod target;
 mod terraform;
 mod yaml;
 
+pub use docs::{ClaimRow, DOCUMENT, docs};
 pub use kubernetes::{Rendered, kubernetes};
+pub use monitoring::monitoring;
 pub use object::{FileTree, Object};
 pub use target::{Output, Target, Variant, render};

@@ -3,7 +3,9 @@
 use landfall_model::{Architecture, Finding, Sources};
 
 use crate::dockerfile::dockerfile;
+use crate::docs::docs;
 use crate::kubernetes::{Rendered, kubernetes};
+use crate::monitoring::monitoring;
 use crate::object::FileTree;
 use crate::pipeline::{github, gitlab};
 use crate::terraform::terraform;
@@ -28,6 +30,10 @@ pub enum Target {
     Terraform,
     /// Builders of images: a Dockerfile for each service that is built here.
     Dockerfile,
+    /// Prometheus, Alertmanager, Grafana, a log shipper and the OpenTelemetry collector, without an operator.
+    Monitoring,
+    /// People: the architecture document.
+    Docs,
 }
 
 impl Target {
@@ -41,6 +47,8 @@ impl Target {
         Self::Gitlab,
         Self::Terraform,
         Self::Dockerfile,
+        Self::Monitoring,
+        Self::Docs,
     ];
 
     /// How it is written in `delivery.render` and on the command line.
@@ -54,6 +62,8 @@ impl Target {
             Self::Gitlab => "gitlab",
             Self::Terraform => "terraform",
             Self::Dockerfile => "dockerfile",
+            Self::Monitoring => "monitoring",
+            Self::Docs => "docs",
         }
     }
 }
@@ -89,6 +99,8 @@ impl Variant {
 
 /// Renders the environments of one file, in the order in which the file declares them, for a target.
 ///
+/// The document of [`Target::Docs`] is a new one, and states no claims; [`docs()`] is handed both.
+///
 /// # Panics
 ///
 /// If there is no environment at all.
@@ -103,6 +115,8 @@ pub fn render(target: Target, variants: &[Variant], sources: &Sources) -> Output
         Target::Gitlab => gitlab::pipeline(variants),
         Target::Terraform => plainly(terraform(architectures(variants))),
         Target::Dockerfile => plainly(dockerfile(architectures(variants))),
+        Target::Monitoring => monitoring(architectures(variants)),
+        Target::Docs => docs(architectures(variants), &[], None),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Where the real tools are: `make tools` installs them, `LANDFALL_TOOLS` names another folder for them.
 //!
 //! The versions here are those of the installers in `tools/`. They stand in the names of the folders, so a tool of another
-//! version is a missing one.
+//! version is a missing one. promtool and amtool are also taken from the system: the formats that they read are older than
+//! any version that a system has, and Debian's package takes seconds where the build takes minutes.
 
 use std::env;
 use std::path::PathBuf;
@@ -11,6 +12,9 @@ const OLD_CLIENTS: &str = "clients-kubectl-1.31.9-helm-3.17.3";
 const NEW_CLIENTS: &str = "clients-kubectl-1.37.1-helm-4.3.1";
 const TOFU: &str = "tofu-v1.10.6";
 const ACTIONLINT: &str = "actionlint-v1.7.7";
+const PROMTOOL: &str = "promtool-v0.305.0";
+const AMTOOL: &str = "amtool-v0.28.1";
+const MERMAID: &str = "mermaid-12.3.0";
 
 /// A real program that tests run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +33,12 @@ pub enum Tool {
     OldKubectl,
     /// A current Helm.
     Helm,
+    /// The reader of Prometheus' rules and configuration.
+    Promtool,
+    /// The reader of Alertmanager's configuration.
+    Amtool,
+    /// A program for Node that has Mermaid's own parser read the diagrams of Markdown files.
+    Mermaid,
     /// The last Helm 3 minor version but a few: it writes releases and merges in the old way.
     OldHelm,
     /// The reader of GitHub's workflows.
@@ -58,8 +68,15 @@ impl Tool {
             Self::OldHelm => (OLD_CLIENTS, "helm"),
             Self::Actionlint => (ACTIONLINT, "actionlint"),
             Self::Tofu => (TOFU, "tofu"),
+            Self::Promtool => (PROMTOOL, "promtool"),
+            Self::Amtool => (AMTOOL, "amtool"),
+            Self::Mermaid => (MERMAID, "parse.mjs"),
         };
         let path = tools_folder().join(folder).join(program);
+        let of_system = PathBuf::from("/usr/bin").join(program);
+        if matches!(self, Self::Promtool | Self::Amtool) && !path.is_file() && of_system.is_file() {
+            return Ok(of_system);
+        }
         if path.is_file() { Ok(path) } else { Err(MissingTool { path }) }
     }
 }

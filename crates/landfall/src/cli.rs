@@ -124,10 +124,10 @@ pub(crate) enum Deny {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  landfall render kubernetes --env production --out deploy\n  landfall render kubernetes --env staging --stdout | kubectl apply -f -\n  landfall render kubernetes --out deploy --check    exit 1 when the files differ\n  landfall render helm argocd examples/mindcompute --out deploy"
+    after_help = "Examples:\n  landfall render kubernetes --env production --out deploy\n  landfall render kubernetes --env staging --stdout | kubectl apply -f -\n  landfall render kubernetes --out deploy --check    exit 1 when the files differ\n  landfall render helm argocd examples/mindcompute --out deploy\n  landfall render docs --out docs"
 )]
 pub(crate) struct RenderArguments {
-    /// What to write (`kubernetes`, `helm`, `kustomize`, `argocd`, `github`, `gitlab`), and the file or its folder after that.
+    /// What to write (`kubernetes`, `helm`, `kustomize`, `argocd`, `github`, `gitlab`, `terraform`, `dockerfile`, `monitoring`, `docs`), and the file or its folder after that.
     #[arg(required = true, value_name = "TARGET… [FILE]", value_parser = RenderWord::parse)]
     pub(crate) words: Vec<RenderWord>,
     /// Only this environment; when left out every one.
@@ -142,6 +142,9 @@ pub(crate) struct RenderArguments {
     /// Write nothing; say how the folder differs from what would be written.
     #[arg(long)]
     pub(crate) check: bool,
+    /// For `docs`: state the claims as of this day, such as `2027-03-31`.
+    #[arg(long, value_name = "DATE")]
+    pub(crate) today: Option<Date>,
 }
 
 /// A word behind `render`: something to write, or the file.

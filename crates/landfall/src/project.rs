@@ -101,6 +101,14 @@ impl Project {
     }
 }
 
+/// Whether a target other than the objects is rendered from the architecture, for the ledger.
+pub(crate) fn renders(architecture: &Architecture) -> impl Fn(&str) -> bool + use<> {
+    let one = std::slice::from_ref(architecture);
+    let monitoring = !landfall_render::monitoring(one).files.is_empty();
+    let docs = !landfall_render::docs(one, &[], None).files.is_empty();
+    move |target| (target == "monitoring" && monitoring) || (target == "docs" && docs)
+}
+
 /// Today in the time zone of the machine, unless the user says otherwise.
 pub(crate) fn today(wanted: Option<Date>) -> Date {
     wanted.unwrap_or_else(|| Date::from(jiff::Zoned::now().date()))

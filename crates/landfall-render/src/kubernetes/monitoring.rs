@@ -39,7 +39,7 @@ pub(super) fn objects(architecture: &Architecture) -> Vec<Object> {
 
 /// The name of the port that is scraped. A scheduled job is gone before it would be found: what it has to say has to
 /// be asked of its store.
-fn scraped_port(service: &Service) -> Option<String> {
+pub(crate) fn scraped_port(service: &Service) -> Option<String> {
     if !service.metrics.scrape.value || service.kind.value == ServiceKind::ScheduledJob {
         return None;
     }
@@ -118,25 +118,19 @@ const BURN_RATES: [BurnRate; 4] = [
 ];
 
 /// A number without needless zeros.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let text = format!("{value:.6}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn service_rules(architecture: &Architecture, subject: &Subject<'_>, service: &Service) -> Object {
     let mut groups = Vec::new();
-    let speaks_http = service.all_ports().iter().any(|(_, port)| port.protocol.value == PortProtocol::Http);
     let mut raised = vec![down(subject)];
-    if speaks_http {
+    if speaks_http(service) {
         groups.push(json!({ "name": format!("{}.requests", subject.name), "rules": recorded(subject) }));
-        let objectives = &architecture.document.objectives;
-        let own = service.objective.as_ref();
-        let availability = own.and_then(|own| own.availability.as_ref()).or(objectives.availability.as_ref());
-        let p99 = own.and_then(|own| own.p99.as_ref()).or(objectives.p99.as_ref());
-        if let Some(availability) = availability {
-            raised.extend(burning(subject, availability.value, objectives.window.value));
-        }
-        raised.extend(p99.map(|p99| slow(subject, p99.value)));
+        let objective = Objective::of(architecture, service);
+        raised.extend(burning(subject, &objective));
+        raised.extend(objective.p99.map(|p99| slow(subject, p99)));
     }
     groups.push(json!({
         "name": format!("{}.alerts", subject.name),
@@ -149,6 +143,54 @@ fn service_rules(architecture: &Architecture, subject: &Subject<'_>, service: &S
         "spec": { "groups": groups },
     });
     subject.object("prometheusrule", value)
+}
+
+/// Whether requests to it are counted.
+pub(crate) fn speaks_http(service: &Service) -> bool {
+    service.all_ports().iter().any(|(_, port)| port.protocol.value == PortProtocol::Http)
+}
+
+/// What a service promises: by itself, otherwise as the platform does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Objective {
+    pub(crate) availability: Option<Percent>,
+    /// The period over which the availability is counted.
+    pub(crate) window: Duration,
+    pub(crate) p99: Option<Duration>,
+}
+
+impl Objective {
+    pub(crate) fn of(architecture: &Architecture, service: &Service) -> Self {
+        let objectives = &architecture.document.objectives;
+        let own = service.objective.as_ref();
+        let availability = own.and_then(|own| own.availability.as_ref()).or(objectives.availability.as_ref());
+        let p99 = own.and_then(|own| own.p99.as_ref()).or(objectives.p99.as_ref());
+        Self {
+            availability: availability.map(|availability| availability.value),
+            window: objectives.window.value,
+            p99: p99.map(|p99| p99.value),
+        }
+    }
+
+    /// The share of requests that may fail, if anything is promised.
+    pub(crate) fn budget(&self) -> Option<f64> {
+        Some(f64::from(1_000_000_u32.saturating_sub(self.availability?.millionths())) / 1e6)
+    }
+
+    /// The speeds at which the budget may burn, each with its factor. Without a budget there is nothing to burn, a window
+    /// longer than the period says nothing about it, and a limit of more than every request is never passed.
+    fn burn_rates(&self) -> Vec<(&'static BurnRate, f64, f64)> {
+        let budget = self.budget().unwrap_or_default();
+        let period = self.window.as_secs_f64() / 3600.0;
+        let factor = |rate: &BurnRate| rate.share / 100.0 * period / rate.hours;
+        let fits = |rate: &&BurnRate| budget > 0.0 && rate.hours < period && factor(rate) * budget < 1.0;
+        BURN_RATES.iter().filter(fits).map(|rate| (rate, factor(rate), budget)).collect()
+    }
+
+    /// The share of failed requests above which each alert on the budget is raised, by the name of the alert.
+    pub(crate) fn burn_limits(&self) -> Vec<(&'static str, f64)> {
+        self.burn_rates().into_iter().map(|(rate, factor, budget)| (rate.alert, factor * budget)).collect()
+    }
 }
 
 fn selector(subject: &Subject<'_>) -> String {
@@ -194,31 +236,25 @@ fn down(subject: &Subject<'_>) -> Alert {
     }
 }
 
-fn burning(subject: &Subject<'_>, availability: Percent, window: Duration) -> Vec<Alert> {
-    let budget = f64::from(1_000_000_u32.saturating_sub(availability.millionths())) / 1e6;
-    let period = window.as_secs_f64() / 3600.0;
-    // Without a budget there is nothing to burn, and a window longer than the period says nothing about it.
-    let fitting = BURN_RATES.iter().filter(|rate| budget > 0.0 && rate.hours < period);
+fn burning(subject: &Subject<'_>, objective: &Objective) -> Vec<Alert> {
     let which = selector(subject);
-    fitting
-        .map(|rate| {
-            let factor = rate.share / 100.0 * period / rate.hours;
-            let limit = format!("({} * {})", number(factor), number(budget));
-            let over = |window: &str| format!("service:http_request_errors:ratio_rate{window}{{{which}}} > {limit}");
-            Alert {
-                name: rate.alert,
-                expression: format!("{} and {}", over(rate.long), over(rate.short)),
-                lasting: rate.lasting,
-                severity: rate.severity,
-                summary: format!(
-                    "{} uses up {} % of its error budget in {}: {{{{ $value | humanizePercentage }}}} of requests fail.",
-                    subject.name,
-                    number(rate.share),
-                    rate.long
-                ),
-            }
-        })
-        .collect()
+    let alert = |(rate, factor, budget): (&BurnRate, f64, f64)| {
+        let limit = format!("({} * {})", number(factor), number(budget));
+        let over = |window: &str| format!("service:http_request_errors:ratio_rate{window}{{{which}}} > {limit}");
+        Alert {
+            name: rate.alert,
+            expression: format!("{} and {}", over(rate.long), over(rate.short)),
+            lasting: rate.lasting,
+            severity: rate.severity,
+            summary: format!(
+                "{} uses up {} % of its error budget in {}: {{{{ $value | humanizePercentage }}}} of requests fail.",
+                subject.name,
+                number(rate.share),
+                rate.long
+            ),
+        }
+    };
+    objective.burn_rates().into_iter().map(alert).collect()
 }
 
 fn slow(subject: &Subject<'_>, p99: Duration) -> Alert {
@@ -233,14 +269,14 @@ fn slow(subject: &Subject<'_>, p99: Duration) -> Alert {
 }
 
 /// The routes in their order, with the severity that alerts carry.
-fn routes(architecture: &Architecture) -> impl Iterator<Item = (&'static str, &Route)> {
+pub(crate) fn routes(architecture: &Architecture) -> impl Iterator<Item = (&'static str, &Route)> {
     let routes = &architecture.document.observability.alerts.routes;
     let declared = [("critical", &routes.critical), ("warning", &routes.warning), ("info", &routes.info)];
     declared.into_iter().filter_map(|(severity, route)| Some((severity, route.as_ref()?)))
 }
 
 /// The secret that holds a receiver's address, if it is one: `alerting/slack-url`. A URL and a mail address are not.
-fn secret(receiver: &Receiver) -> Option<Reference> {
+pub(crate) fn secret(receiver: &Receiver) -> Option<Reference> {
     let is_address = receiver.by.value == ReceiverMeans::Email || receiver.to.contains("://");
     if is_address { None } else { receiver.to.parse().ok() }
 }
@@ -258,7 +294,7 @@ pub(super) fn secrets(architecture: &Architecture) -> Vec<(String, String, Span)
 }
 
 /// The receiver of alerts that no route takes.
-const NOBODY: &str = "nobody";
+pub(crate) const NOBODY: &str = "nobody";
 
 fn alertmanager(architecture: &Architecture) -> Option<Object> {
     let declared = &architecture.document.observability.alerts.receivers;

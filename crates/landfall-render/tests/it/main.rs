@@ -1,6 +1,7 @@
 //! Tests of what is rendered, by what a reader of the objects sees.
 
 mod architecture;
+mod docs;
 mod environment;
 mod everything;
 mod exposure;

@@ -10,7 +10,7 @@ use landfall_check::{ClaimState, LedgerRow, ledger};
 use crate::Outcome;
 use crate::cli::{ClaimsArguments, Output, State};
 use crate::output::ClaimsOutput;
-use crate::project::{Project, today};
+use crate::project::{Project, renders, today};
 use crate::terminal::Terminal;
 
 /// Prints the ledger of the production environment, or of the one that is wanted.
@@ -25,7 +25,8 @@ pub(crate) fn run(arguments: &ClaimsArguments, terminal: &mut Terminal) -> anyho
         }
     };
     let declared = |path: &str| project.file.written(path).is_some();
-    let all = ledger(&checked.architecture, &checked.objects, &checked.report, &declared);
+    let all =
+        ledger(&checked.architecture, &checked.objects, &checked.report, &declared, &renders(&checked.architecture));
     let wanted = |row: &&LedgerRow| arguments.state.is_none_or(|state| row.state == claim_state(state));
     let rows: Vec<&LedgerRow> = all.iter().filter(wanted).collect();
     if arguments.output == Output::Json {

@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use anyhow::Context as _;
+use landfall_check::ledger;
 use landfall_model::{Finding, Severity};
-use landfall_render::{Target, Variant};
+use landfall_render::{ClaimRow, DOCUMENT, Output, Target, Variant};
 
 use crate::Outcome;
 use crate::cli::{RenderArguments, RenderWord};
-use crate::project::Project;
+use crate::project::{Project, renders, today};
 use crate::terminal::Terminal;
 
 /// The file that marks a folder as ours, and lists what was written: only those files are ever removed.
@@ -48,7 +49,17 @@ pub(crate) fn run(arguments: &RenderArguments, terminal: &mut Terminal) -> anyho
     }
     let mut files = BTreeMap::new();
     for target in &targets {
-        let output = landfall_render::render(*target, &variants, sources);
+        let folder = if targets.len() > 1 { arguments.out.join(target.as_str()) } else { arguments.out.clone() };
+        let output = match target {
+            Target::Docs => match document(arguments, &project, &variants, &folder)? {
+                Ok(output) => output,
+                Err(findings) => {
+                    terminal.findings(&findings, sources)?;
+                    return Ok(Outcome::NotUnderstood);
+                }
+            },
+            target => landfall_render::render(*target, &variants, sources),
+        };
         terminal.findings(&output.findings, sources)?;
         if has_errors(&output.findings) {
             return Ok(Outcome::NotUnderstood);
@@ -76,6 +87,46 @@ pub(crate) fn run(arguments: &RenderArguments, terminal: &mut Terminal) -> anyho
     }
     terminal.say(&line)?;
     Ok(Outcome::Done)
+}
+
+/// Renders the document in `folder` around what its author has written, with the claims of the production environment.
+fn document(
+    arguments: &RenderArguments,
+    project: &Project,
+    variants: &[Variant],
+    folder: &Path,
+) -> anyhow::Result<Result<Output, Vec<Finding>>> {
+    let path = folder.join(DOCUMENT);
+    let existing = match fs::read_to_string(&path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error).with_context(|| format!("failed to read `{}`", path.display())),
+    };
+    let environment = project.production(arguments.environment.as_deref());
+    let checked = match project.check(environment.as_deref(), today(arguments.today)) {
+        Ok(checked) => checked,
+        Err(findings) => return Ok(Err(findings)),
+    };
+    let declared = |path: &str| project.file.written(path).is_some();
+    let rows =
+        ledger(&checked.architecture, &checked.objects, &checked.report, &declared, &renders(&checked.architecture));
+    let claims: Vec<ClaimRow> = rows
+        .into_iter()
+        .map(|row| ClaimRow {
+            id: row.id,
+            says: row.says,
+            line: row.line,
+            state: row.state.as_str().to_owned(),
+            to_measure: row.to_measure.len(),
+        })
+        .collect();
+    let architectures = variants.iter().map(|variant| &variant.architecture);
+    Ok(Ok(landfall_render::docs(architectures, &claims, existing.as_deref())))
+}
+
+/// Whether somebody writes in the file besides: such a file is never removed.
+fn is_shared(path: &str) -> bool {
+    path.rsplit('/').next() == Some(DOCUMENT)
 }
 
 /// The targets, each once and in a fixed order, and the file behind them.
@@ -118,7 +169,8 @@ fn is_inside(path: &str) -> bool {
 /// Files of others in the folder stay.
 fn write(files: &BTreeMap<String, String>, folder: &Path) -> anyhow::Result<usize> {
     let before = written_before(folder)?;
-    let mut manifest: BTreeSet<&str> = files.keys().map(String::as_str).collect();
+    let ours = || files.keys().map(String::as_str).filter(|path| !is_shared(path));
+    let mut manifest: BTreeSet<&str> = ours().collect();
     manifest.extend(before.iter().map(String::as_str));
     // The manifest names the union first, so that a crash half-way forgets no file.
     write_whole(&folder.join(MANIFEST), &lines(&manifest))?;
@@ -141,7 +193,7 @@ fn write(files: &BTreeMap<String, String>, folder: &Path) -> anyhow::Result<usiz
             let _ = fs::remove_dir(parent);
         });
     }
-    write_whole(&folder.join(MANIFEST), &lines(&files.keys().map(String::as_str).collect()))?;
+    write_whole(&folder.join(MANIFEST), &lines(&ours().collect()))?;
     Ok(removed)
 }
 

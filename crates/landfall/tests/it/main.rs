@@ -12,6 +12,7 @@ mod engine_pods;
 mod examples;
 mod kafka;
 mod kubernetes;
+mod monitoring;
 mod readme;
 mod running_engine;
 mod up;

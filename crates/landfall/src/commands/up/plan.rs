@@ -342,8 +342,7 @@ fn variable(architecture: &Architecture, service: &str, wanted: &str) -> Option<
 
 /// `balance publish events/balance.changed`.
 pub(super) fn edge_name(connection: &Connection) -> String {
-    let detail = connection.detail.as_ref().map(|detail| format!("/{detail}")).unwrap_or_default();
-    format!("{} {} {}{detail}", connection.from.name(), connection.verb, connection.to.name())
+    connection.to_string()
 }
 
 pub(super) fn millis(duration: landfall_model::Duration) -> u64 {
