@@ -23,6 +23,7 @@ conformance: ## play the scenarios against Kubernetes and the engine, and compar
 
 tools: ## install what the tests look for: a real control plane, kubectl, Helm, kubeconform, actionlint, schemas, servers, Kafka, nftables
 	tools/install-packages
+	tools/install-ferretdb
 	tools/install-schemas
 	tools/install-clients
 	tools/install-control-plane

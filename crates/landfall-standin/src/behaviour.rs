@@ -133,12 +133,52 @@ pub enum Action {
         /// The consumer group.
         group: String,
     },
+    /// An object in a bucket of an S3 store.
+    Object {
+        /// The environment variable with `host:port`.
+        address: String,
+        /// The environment variable with the access key.
+        access_key: String,
+        /// The environment variable with the secret key.
+        secret_key: String,
+        /// Whether it is spoken to with TLS.
+        encrypted: bool,
+        /// The bucket.
+        bucket: String,
+        /// Whether an object is put, and got back; otherwise it is looked for.
+        puts: bool,
+    },
+    /// A document in a collection of MongoDB.
+    Document {
+        /// The environment variable with the URL.
+        url: String,
+        /// The collection.
+        collection: String,
+        /// Whether a document is written; otherwise it is looked for.
+        writes: bool,
+        /// Whether whoever answers is asked, as no replica set is there.
+        direct: bool,
+    },
+    /// A message to a topic of an MQTT broker, acknowledged by it.
+    MqttPublish {
+        /// The environment variable with the URL.
+        url: String,
+        /// The topic.
+        topic: String,
+    },
+    /// Messages of a topic of an MQTT broker, acknowledged when their work is done.
+    MqttSubscribe {
+        /// The environment variable with the URL.
+        url: String,
+        /// The topic.
+        topic: String,
+    },
 }
 
 impl Action {
     /// Whether it is not done for a message, but brings messages.
     pub(crate) fn comes_by_itself(&self) -> bool {
-        matches!(self, Self::Consume { .. } | Self::KafkaConsume { .. })
+        matches!(self, Self::Consume { .. } | Self::KafkaConsume { .. } | Self::MqttSubscribe { .. })
     }
 }
 

@@ -2,7 +2,10 @@
 
 mod broker;
 mod cache;
+mod document;
 mod kafka;
+mod mqtt;
+mod object;
 mod sql;
 
 use std::collections::BTreeMap;
@@ -16,10 +19,14 @@ use rustls::ClientConfig;
 
 pub(crate) use self::broker::{Subscription, consume};
 pub(crate) use self::kafka::{Membership, consume as consume_topic};
+pub(crate) use self::mqtt::subscribe;
 
 use self::broker::Broker;
 use self::cache::Cache;
+use self::document::Documents;
 use self::kafka::Cluster;
+use self::mqtt::Topics;
+use self::object::Objects;
 use self::sql::Database;
 use crate::Failure;
 use crate::behaviour::{Action, EdgeSeen, MESSAGE_HEADER, Message, ServiceBehaviour};
@@ -112,6 +119,10 @@ pub(crate) struct Edges {
     caches: BTreeMap<String, Cache>,
     brokers: BTreeMap<String, Broker>,
     clusters: BTreeMap<String, Cluster>,
+    documents: BTreeMap<String, Documents>,
+    topics: BTreeMap<String, Topics>,
+    /// By the variable with the address, and the bucket.
+    objects: BTreeMap<(String, String), Objects>,
     seen: Vec<Mutex<EdgeSeen>>,
     durations: Durations,
 }
@@ -127,6 +138,9 @@ impl Edges {
             caches: BTreeMap::new(),
             brokers: BTreeMap::new(),
             clusters: BTreeMap::new(),
+            documents: BTreeMap::new(),
+            topics: BTreeMap::new(),
+            objects: BTreeMap::new(),
             seen: behaviour.edges.iter().map(|_| Mutex::default()).collect(),
             durations: Durations::default(),
             behaviour: Arc::clone(&behaviour),
@@ -151,6 +165,18 @@ impl Edges {
                 Action::KafkaPublish { kafka, .. } | Action::KafkaConsume { kafka, .. } => {
                     edges.clusters.insert(kafka.servers.clone(), Cluster::new(kafka, &behaviour.authority)?);
                 }
+                Action::Document { url, direct, .. } => {
+                    let documents = Documents::new(value_of(url)?, *direct, &behaviour.authority)?;
+                    edges.documents.insert(url.clone(), documents);
+                }
+                Action::MqttPublish { url, .. } | Action::MqttSubscribe { url, .. } => {
+                    edges.topics.insert(url.clone(), Topics::new(&value_of(url)?, Arc::clone(&edges.tls))?);
+                }
+                Action::Object { address, access_key, secret_key, encrypted, bucket, .. } => {
+                    let credentials = (value_of(access_key)?, value_of(secret_key)?);
+                    let objects = Objects::new(&value_of(address)?, *encrypted, bucket, credentials, &edges.tls)?;
+                    edges.objects.insert((address.clone(), bucket.clone()), objects);
+                }
             }
         }
         Ok(edges)
@@ -159,6 +185,11 @@ impl Edges {
     /// The broker at the URL in this environment variable.
     pub(crate) fn broker(&self, url: &str) -> &Broker {
         self.brokers.get(url).expect("every URL of an edge was prepared")
+    }
+
+    /// The MQTT broker at the URL in this environment variable.
+    pub(crate) fn topics(&self, url: &str) -> &Topics {
+        self.topics.get(url).expect("every URL of an edge was prepared")
     }
 
     /// The cluster of Kafka whose servers are in this environment variable.
@@ -198,7 +229,19 @@ impl Edges {
                     let body = serde_json::to_vec(message)?;
                     within(PATIENCE, self.cluster(&kafka.servers).publish(topic, key(message), body)).await
                 }
-                Action::Consume { .. } | Action::KafkaConsume { .. } => Ok(()),
+                Action::Document { url, collection, writes, .. } => {
+                    let documents = self.documents.get(url).expect("every URL of an edge was prepared");
+                    within(PATIENCE, documents.document(collection, &key(message), *writes)).await
+                }
+                Action::MqttPublish { url, topic } => {
+                    within(PATIENCE, self.topics(url).publish(topic, &serde_json::to_vec(message)?)).await
+                }
+                Action::Object { address, bucket, puts, .. } => {
+                    let place = (address.clone(), bucket.clone());
+                    let objects = self.objects.get(&place).expect("every bucket of an edge was prepared");
+                    within(PATIENCE, object(objects, message, *puts)).await
+                }
+                Action::Consume { .. } | Action::KafkaConsume { .. } | Action::MqttSubscribe { .. } => Ok(()),
             }
         };
         let result = done.await;
@@ -262,6 +305,20 @@ async fn call(
             return Err(failure);
         }
         attempt += 1;
+    }
+}
+
+/// Puts a message as an object, or gets it: then it must be that message.
+async fn object(objects: &Objects, message: &Message, puts: bool) -> Result<(), Failure> {
+    let (key, content) = (format!("{}.json", key(message)), serde_json::to_vec(message)?);
+    if puts {
+        return objects.put(&key, &content).await;
+    }
+    match objects.get(&key).await? {
+        Some(kept) if serde_json::from_slice::<Message>(&kept)?.id != message.id => {
+            Err(format!("object `{key}` is of another message").into())
+        }
+        _ => Ok(()),
     }
 }
 

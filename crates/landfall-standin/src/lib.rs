@@ -32,8 +32,8 @@ pub use behaviour::{
 };
 pub use connect::{HttpClient, Pipe, TlsConfig, tls as trust};
 pub use fault::Fault;
-pub use operators::{OperatorError, kafka_image, run_operators};
-pub use servers::{Found, Server, arguments as server_arguments, find as find_server};
+pub use operators::{OperatorError, URL_OF, kafka_image, run_operators};
+pub use servers::{Found, Server, TOOLS, arguments as server_arguments, find as find_server, tools, unpacked};
 
 /// A reason that is told and nothing else: where it comes from is in its text.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

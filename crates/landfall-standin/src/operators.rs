@@ -6,10 +6,14 @@
 
 mod certificates;
 mod cloudnative_pg;
+mod percona_mongodb;
 mod rabbitmq;
 mod redis;
+mod redis_replication;
 mod secrets;
 mod strimzi;
+
+pub use secrets::URL_OF;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +41,9 @@ const MANAGER: &str = "landfall-standin";
 
 /// What is not finished is looked at again after this time.
 const AGAIN: Duration = Duration::from_millis(500);
+
+/// What may change by itself is looked at again after this time.
+const LATER: Duration = Duration::from_secs(2);
 
 /// Why something could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +74,7 @@ pub enum OperatorError {
 enum Progress {
     Done,
     Again,
+    Later,
 }
 
 type Reconcile = fn(Arc<Context>, Arc<DynamicObject>) -> BoxFuture<'static, Result<Progress, OperatorError>>;
@@ -83,6 +91,18 @@ const OPERATORS: &[(&str, &str, &str, Reconcile)] = &[
     ("rabbitmq.com", "v1beta1", "RabbitmqCluster", |context, object| Box::pin(rabbitmq::reconcile(context, object))),
     ("redis.redis.opstreelabs.in", "v1beta2", "RedisCluster", |context, object| {
         Box::pin(redis::reconcile(context, object))
+    }),
+    ("redis.redis.opstreelabs.in", "v1beta2", "Redis", |context, object| {
+        Box::pin(redis_replication::standalone(context, object))
+    }),
+    ("redis.redis.opstreelabs.in", "v1beta2", "RedisReplication", |context, object| {
+        Box::pin(redis_replication::replication(context, object))
+    }),
+    ("redis.redis.opstreelabs.in", "v1beta2", "RedisSentinel", |context, object| {
+        Box::pin(redis_replication::sentinel(context, object))
+    }),
+    ("psmdb.percona.com", "v1", "PerconaServerMongoDB", |context, object| {
+        Box::pin(percona_mongodb::reconcile(context, object))
     }),
 ];
 
@@ -111,6 +131,7 @@ async fn run(context: Arc<Context>, kind: GroupVersionKind, reconcile: Reconcile
         reconcile(context, object).await.map(|progress| match progress {
             Progress::Done => Action::await_change(),
             Progress::Again => Action::requeue(AGAIN),
+            Progress::Later => Action::requeue(LATER),
         })
     };
     let failed = |object: Arc<DynamicObject>, error: &OperatorError, _: Arc<Context>| {
@@ -179,6 +200,16 @@ impl Context {
         let listed = pods.list(&ListParams::default().labels(labels)).await;
         listed.map(|list| list.items).map_err(|source| OperatorError::Request {
             action: format!("list the pods {labels}"),
+            source: Box::new(source),
+        })
+    }
+
+    /// Gives a pod a label.
+    async fn label(&self, namespace: &str, pod: &str, key: &str, value: &str) -> Result<(), OperatorError> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), namespace);
+        let patch = Patch::Merge(json!({ "metadata": { "labels": { key: value } } }));
+        pods.patch(pod, &PatchParams::default(), &patch).await.map(drop).map_err(|source| OperatorError::Request {
+            action: format!("label the pod {pod}"),
             source: Box::new(source),
         })
     }

@@ -4,10 +4,14 @@
 //! leads it here, and here the process becomes the server: `initdb`, configuration and all. What the pod says through its
 //! environment is the contract between the two.
 
+mod forward;
 pub(crate) mod kafka;
+mod mongodb;
+mod mosquitto;
 mod postgres;
 mod rabbitmq;
 mod redis;
+mod s3;
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
@@ -30,6 +34,12 @@ pub enum Server {
     Rabbitmq,
     /// Apache Kafka.
     Kafka,
+    /// Object storage: a library inside of this program.
+    S3,
+    /// Mosquitto, for MQTT.
+    Mosquitto,
+    /// FerretDB, which speaks MongoDB's protocol.
+    Mongodb,
 }
 
 /// A server that this machine has.
@@ -42,6 +52,10 @@ pub struct Found {
 }
 
 impl Server {
+    /// All of them.
+    pub const ALL: &[Self] =
+        &[Self::Postgres, Self::Redis, Self::Rabbitmq, Self::Kafka, Self::S3, Self::Mosquitto, Self::Mongodb];
+
     /// Its name on the command line of a stand-in.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -49,16 +63,32 @@ impl Server {
             Self::Redis => "redis",
             Self::Rabbitmq => "rabbitmq",
             Self::Kafka => "kafka",
+            Self::S3 => "s3",
+            Self::Mosquitto => "mqtt",
+            Self::Mongodb => "mongodb",
         }
     }
 
-    /// How to get it.
+    /// How to get it: `apt-get install PACKAGE`, or a script of `tools/`; one after the other by `&&`.
     pub fn remedy(self) -> &'static str {
         match self {
             Self::Postgres => "apt-get install postgresql",
             Self::Redis => "apt-get install redis-server",
             Self::Rabbitmq => "apt-get install rabbitmq-server",
             Self::Kafka => "apt-get install default-jre-headless maven && tools/install-kafka",
+            // Never needed: it is part of this program.
+            Self::S3 => "cargo install landfall",
+            Self::Mosquitto => "apt-get install mosquitto",
+            Self::Mongodb => "tools/install-ferretdb",
+        }
+    }
+
+    /// What it cannot do that the server of an architecture can, if it is not the same program.
+    pub fn differs(self) -> Option<&'static str> {
+        match self {
+            Self::Postgres | Self::Redis | Self::Rabbitmq | Self::Kafka | Self::Mosquitto => None,
+            Self::S3 => Some("the first member keeps all objects, without versions; the others lead there"),
+            Self::Mongodb => Some("the first member keeps all documents; no election, no oplog"),
         }
     }
 }
@@ -70,21 +100,24 @@ pub fn find(server: Server) -> Option<Found> {
         Server::Redis => redis::find(),
         Server::Rabbitmq => rabbitmq::find(),
         Server::Kafka => kafka::find(),
+        Server::S3 => s3::find(),
+        Server::Mosquitto => mosquitto::find(),
+        Server::Mongodb => mongodb::find(),
     }
 }
 
 /// What follows the server's name where a stand-in is to become it: what it could not find from inside a pod.
 pub fn arguments(server: Server, found: &Found) -> Vec<String> {
     match server {
-        Server::Postgres | Server::Redis | Server::Rabbitmq => Vec::new(),
         Server::Kafka => kafka::arguments(found),
+        _ => Vec::new(),
     }
 }
 
-/// Becomes the server. Returns only when that fails.
+/// Becomes the server. `arguments` are those of the program that its image would have. Returns when it fails or, for one
+/// that is a part of this program, has been asked to end.
 pub(crate) fn become_server(name: &str, arguments: &[&str]) -> Result<(), Failure> {
-    let all = [Server::Postgres, Server::Redis, Server::Rabbitmq, Server::Kafka];
-    let server = all.into_iter().find(|server| server.as_str() == name);
+    let server = Server::ALL.iter().copied().find(|server| server.as_str() == name);
     let server = server.ok_or_else(|| format!("there is no server `{name}`"))?;
     let found = || find(server).ok_or_else(|| format!("{name} is missing; try: {}", server.remedy()));
     match server {
@@ -92,6 +125,9 @@ pub(crate) fn become_server(name: &str, arguments: &[&str]) -> Result<(), Failur
         Server::Redis => redis::become_server(&found()?),
         Server::Rabbitmq => rabbitmq::become_server(&found()?),
         Server::Kafka => kafka::become_server(arguments),
+        Server::S3 => s3::become_program(arguments),
+        Server::Mosquitto => mosquitto::become_server(&found()?, arguments),
+        Server::Mongodb => mongodb::become_server(&found()?),
     }
 }
 
@@ -113,7 +149,7 @@ impl Account {
 
     /// A command that runs as this account.
     fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
+        let mut command = program_command(program);
         if let Some(user) = &self.0 {
             command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
         }
@@ -155,14 +191,41 @@ fn exec(mut command: Command) -> Failure {
     format!("failed to start {}: {error}", command.get_program().display()).into()
 }
 
-/// The first of these programs that is there.
+/// The variable that names the folder of tools, for those who keep it elsewhere and for pods, which have no home.
+pub const TOOLS: &str = "LANDFALL_TOOLS";
+
+/// Where the installers of `tools/` put what they make.
+pub fn tools() -> Option<PathBuf> {
+    let named = std::env::var_os(TOOLS).map(PathBuf::from);
+    named.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/landfall/tools")))
+}
+
+/// Where packages are unpacked for somebody who may not install them.
+pub fn unpacked() -> Option<PathBuf> {
+    tools().map(|tools| tools.join("packages"))
+}
+
+/// The first of these programs that is there, installed or unpacked.
 fn first_of(paths: &[&str]) -> Option<PathBuf> {
-    paths.iter().map(PathBuf::from).find(|path| path.is_file())
+    let installed = paths.iter().map(PathBuf::from);
+    let unpacked = unpacked().into_iter().flat_map(|root| paths.iter().map(move |path| root.join(&path[1..])));
+    installed.chain(unpacked).find(|path| path.is_file())
+}
+
+/// A command for a program; one of an unpacked package finds its libraries beside it.
+fn program_command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    if let Some(root) = unpacked().filter(|root| program.starts_with(root)) {
+        let folders = ["usr/lib", "usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "lib/x86_64-linux-gnu"];
+        let folders: Vec<_> = folders.iter().map(|folder| root.join(folder).display().to_string()).collect();
+        command.env("LD_LIBRARY_PATH", folders.join(":"));
+    }
+    command
 }
 
 /// What a program prints, trimmed.
 fn says(program: &Path, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).output().ok()?;
+    let output = program_command(program).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
     (output.status.success() && !text.is_empty()).then_some(text)
 }

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::Failure;
 use crate::behaviour::{Action, Arrival, FAULT_VARIABLE, Message, Seen, ServiceBehaviour, Stage};
-use crate::edges::{Edges, Membership, Subscription, consume, consume_topic};
+use crate::edges::{Edges, Membership, Subscription, consume, consume_topic, subscribe};
 use crate::fault::{Fault, Faults};
 use crate::metrics::{Durations, Passed};
 use crate::record::Record;
@@ -122,6 +122,12 @@ async fn work(service: Arc<Service>, place: usize) {
         let attached = || service.detached[place].store(false, Ordering::Relaxed);
         let membership = Membership { access, topic, group };
         consume_topic(&service.edges, membership, attached, |message| take(&service, place, message)).await;
+        return;
+    }
+    if let Action::MqttSubscribe { url, topic } = &edge.action {
+        let attached = || service.detached[place].store(false, Ordering::Relaxed);
+        let work = |message| take(&service, place, message);
+        subscribe(&service.edges, url, topic, &service.behaviour.service, attached, work).await;
         return;
     }
     let mut tick =

@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Logs(LogsArguments),
     /// Say how much the pods of a platform that is up use.
     Top(AskArguments),
+    /// Say what of this machine `up` can use, and what is missing.
+    Doctor(DoctorArguments),
     /// Run a Kubernetes on this machine, in one process; pods are processes.
     Engine(Box<EngineArguments>),
     /// Print the JSON Schema of the file, for editors.
@@ -373,6 +375,23 @@ pub(crate) struct LogsArguments {
     /// How many lines of each container, from the end.
     #[arg(long, value_name = "LINES", default_value_t = 100)]
     pub(crate) tail: u32,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landfall doctor                               every server and program that can be used\n  landfall doctor examples/balance-alerts       what its stores need\n  landfall doctor --install --output json\n\nIt exits with 1 when something is missing that is needed."
+)]
+pub(crate) struct DoctorArguments {
+    /// The file whose stores are looked at; without one, and none in this folder, everything counts as needed.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Install what is missing and needed: packages of the system (unpacked in the cache where they may not be installed),
+    /// and what is built from Go modules.
+    #[arg(long)]
+    pub(crate) install: bool,
     /// How to print.
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
     pub(crate) output: Output,

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         Command::Flows(arguments) => commands::flows::run(&arguments, &mut terminal),
         Command::Logs(arguments) => commands::logs::run(&arguments, &mut terminal),
         Command::Top(arguments) => commands::top::run(&arguments, &mut terminal),
+        Command::Doctor(arguments) => commands::doctor::run(&arguments, &mut terminal),
         Command::Engine(arguments) => commands::engine::run(*arguments, &mut terminal),
         Command::Schema => commands::schema::run(&mut terminal),
         Command::Completions(arguments) => Ok(commands::completions::run(&arguments, &mut terminal)),

@@ -52,8 +52,8 @@ impl Database {
     }
 
     /// Writes a row once, or looks for it.
-    pub(super) async fn row(&self, table: &str, key: &str, writes: bool) -> Result<(), Failure> {
-        let table = format!("\"{}\"", table.replace('"', "\"\""));
+    pub(super) async fn row(&self, name: &str, key: &str, writes: bool) -> Result<(), Failure> {
+        let table = format!("\"{}\"", name.replace('"', "\"\""));
         let statement = if writes {
             format!("insert into {table} (id) values ($1) on conflict (id) do nothing")
         } else {

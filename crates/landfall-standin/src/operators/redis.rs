@@ -73,7 +73,12 @@ fn form(addresses: &[String], followers: u32, tls: bool) -> String {
     )
 }
 
-async fn run_in(context: &Context, namespace: &str, pod: &str, script: &str) -> Result<String, OperatorError> {
+pub(super) async fn run_in(
+    context: &Context,
+    namespace: &str,
+    pod: &str,
+    script: &str,
+) -> Result<String, OperatorError> {
     let pods = Api::<Pod>::namespaced(context.client.clone(), namespace);
     let failed = |output: String| OperatorError::Command { pod: pod.to_owned(), output };
     let parameters = AttachParams::default().stdout(true).stderr(true).container("redis");

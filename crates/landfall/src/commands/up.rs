@@ -12,6 +12,7 @@ mod traffic;
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::place::Place;
-pub(crate) use self::plan::STANDIN;
+pub(crate) use self::plan::{STANDIN, server_of};
 pub(crate) use self::report::{FlowReport, flow_table, table};
 pub(crate) use self::running::{EdgeState, Found};
 
@@ -96,6 +97,7 @@ pub(crate) fn run(arguments: &UpArguments, terminal: &mut Terminal) -> anyhow::R
     let (architecture, authority_pem) = (&checked.architecture, authority.certificate());
     let plan = plan::plan(architecture, checked.objects, &program, &place, authority_pem, &arguments.without, now);
     write_behaviours(&plan, &place)?;
+    write_programs(&plan, &place, &program)?;
     let check_ms = millis(begin.elapsed());
     terminal.say(&format!("checked and rendered: {} objects, {check_ms} ms", plan.objects.len()))?;
 
@@ -127,6 +129,21 @@ fn write_behaviours(plan: &Plan, place: &Place) -> anyhow::Result<()> {
     for (name, text) in services.chain(externals) {
         let file = place.behaviour(&name);
         fs::write(&file, text?).with_context(|| format!("failed to write `{}`", file.display()))?;
+    }
+    Ok(())
+}
+
+/// Writes the programs that pods find before those of the machine.
+fn write_programs(plan: &Plan, place: &Place, program: &Path) -> anyhow::Result<()> {
+    let folder = place.programs();
+    fs::create_dir_all(&folder).with_context(|| format!("failed to make `{}`", folder.display()))?;
+    let program = program.to_str().context("this program has a name that no script can have")?.replace('\'', r"'\''");
+    for (called, server) in &plan.programs {
+        let file = folder.join(called);
+        let script = format!("#!/bin/sh\nexec '{program}' {STANDIN} server {} \"$@\"\n", server.as_str());
+        fs::write(&file, script).with_context(|| format!("failed to write `{}`", file.display()))?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("failed to make `{}` a program", file.display()))?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The program from outside: a command goes in; an exit code, stdout, stderr and files come out.
 
 mod commands;
+mod doctor;
 mod engine_clients;
 mod engine_controllers;
 mod engine_crash;
@@ -16,6 +17,7 @@ mod monitoring;
 mod readme;
 mod running_engine;
 mod up;
+mod up_stores;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

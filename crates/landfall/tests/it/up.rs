@@ -35,7 +35,8 @@ fn up(folder: &Path, arguments: &[&str]) -> Ended {
 
 /// A folder with the files of an example, so that its data does not stay in the checkout.
 fn copy(name: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    // Not in `/tmp`, of which pods of object stores have one of their own.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder can be made");
     for entry in std::fs::read_dir(example(name)).expect("the example has a folder") {
         let entry = entry.expect("it can be read");
         if entry.path().is_file() {

@@ -89,9 +89,19 @@ impl Snapshot {
         self.pods.iter().filter(move |pod| self.is_ready(pod) && pod.labels().get(NAME).is_some_and(|own| own == name))
     }
 
+    /// The ready members of a store.
+    pub(super) fn members_of(&self, store: &StorePlan) -> impl Iterator<Item = &Pod> {
+        self.pods.iter().filter(|pod| {
+            let labels = pod.labels();
+            self.is_ready(pod)
+                && pod.namespace().as_deref() == Some(&store.namespace)
+                && store.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+        })
+    }
+
     /// How many members of a store are ready.
     pub(super) fn members(&self, store: &StorePlan) -> usize {
-        self.ready_of(&store.name).filter(|pod| pod.namespace().as_deref() == Some(&store.namespace)).count()
+        self.members_of(store).count()
     }
 
     /// The ready pod of the stand-in of an external.

@@ -55,7 +55,7 @@ fn targets(architecture: &Architecture, plan: &Plan, pods: &Snapshot) -> Vec<(El
     for store in &plan.stores {
         let declared = architecture.store(&store.name);
         let place = pods
-            .ready_of(&store.name)
+            .members_of(store)
             .next()
             .zip(declared)
             .and_then(|(pod, declared)| address(pod, architecture.store_port(declared)));

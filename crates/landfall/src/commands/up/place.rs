@@ -70,6 +70,11 @@ impl Place {
         self.root.join("standins").join(format!("{name}.json"))
     }
 
+    /// Programs of images that lead to stand-ins, by their names.
+    pub(crate) fn programs(&self) -> PathBuf {
+        self.root.join("programs")
+    }
+
     fn process(&self) -> PathBuf {
         self.root.join("process")
     }

@@ -3,21 +3,20 @@
 mod externals;
 mod flows;
 mod services;
+mod stores;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use jiff::Timestamp;
 use landfall_engine::{Catalogue, Entry, NodeSpec};
-use landfall_model::{Architecture, Connection, Element, Engine, Name, Store, Verb};
-use landfall_standin::{
-    Action, ExternalBehaviour, KafkaAccess, KafkaLogin, Server, ServiceBehaviour, find_server, kafka_image,
-    server_arguments,
-};
+use landfall_model::{Architecture, Connection, Element, Engine, Name};
+use landfall_standin::{Action, ExternalBehaviour, Server, ServiceBehaviour};
 use serde_json::{Value, json};
 
 pub(super) use self::externals::{EXTERNAL_LABEL, EXTERNAL_PORT};
 pub(super) use self::flows::{Entrance, FlowPlan};
+pub(crate) use self::stores::server_of;
 
 use super::place::Place;
 
@@ -26,9 +25,6 @@ pub(crate) const STANDIN: &str = "__standin";
 
 /// How long a call may take that declares nothing, in milliseconds.
 const CALL_TIMEOUT_MS: u64 = 5_000;
-
-/// How long a cached value stays that declares nothing, in milliseconds.
-const CACHE_MS: u64 = 60_000;
 
 /// What has to run.
 pub(super) struct Plan {
@@ -44,6 +40,8 @@ pub(super) struct Plan {
     pub(super) edges: Vec<EdgePlan>,
     pub(super) flows: Vec<FlowPlan>,
     pub(super) images: Catalogue,
+    /// Programs that pods call by their names, and which server each leads to.
+    pub(super) programs: BTreeMap<&'static str, Server>,
     pub(super) nodes: Vec<NodeSpec>,
     /// When it was made, in whole seconds, as the times of containers are.
     pub(super) begun: Timestamp,
@@ -63,6 +61,8 @@ pub(super) struct StorePlan {
     /// What the architecture asks for, such as `17`.
     pub(super) declared: Option<String>,
     pub(super) members: usize,
+    /// What its members are labelled with.
+    pub(super) labels: Vec<(String, String)>,
     /// The custom resource that says when it is whole, if its pods alone do not.
     pub(super) resource: Option<(String, String)>,
 }
@@ -96,12 +96,13 @@ pub(super) fn plan(
         edges: Vec::new(),
         flows: Vec::new(),
         images: Catalogue::default(),
+        programs: BTreeMap::new(),
         nodes: nodes(architecture),
         begun: now,
         absent: BTreeMap::new(),
         left_out: Vec::new(),
     };
-    plan.add_stores(architecture, program, without);
+    plan.add_stores(architecture, program, place, without);
     plan.add_externals(architecture, program, place);
     plan.add_services(architecture, program, place, authority);
     plan.add_storage_classes();
@@ -132,15 +133,6 @@ fn nodes(architecture: &Architecture) -> Vec<NodeSpec> {
     nodes
 }
 
-/// The kinds that a small operator makes into a real server: with the field that names the image.
-const OPERATED: &[(&str, Engine, Server, &str)] = &[
-    ("Cluster", Engine::Postgres, Server::Postgres, "/spec/imageName"),
-    ("RabbitmqCluster", Engine::Rabbitmq, Server::Rabbitmq, "/spec/image"),
-    ("RedisCluster", Engine::Redis, Server::Redis, "/spec/kubernetesConfig/image"),
-    // The operator chooses the image by the version.
-    ("Kafka", Engine::Kafka, Server::Kafka, "/spec/kafka/version"),
-];
-
 /// The storage classes that an object names, in the claims of Kubernetes and in those of operators.
 fn storage_classes(value: &Value, found: &mut BTreeSet<String>) {
     match value {
@@ -170,64 +162,6 @@ impl Plan {
                 "provisioner": "landfall.dev/folder", "volumeBindingMode": "WaitForFirstConsumer",
             })
         }));
-    }
-
-    fn add_stores(&mut self, architecture: &Architecture, program: &Path, without: &[String]) {
-        for (name, store) in &architecture.document.stores {
-            let engine = store.engine.value;
-            let used: BTreeSet<String> = architecture
-                .to(&Element::Store(name.value.clone()))
-                .map(|connection| connection.from.name().to_owned())
-                .collect();
-            if without.iter().any(|without| without == name.as_str()) {
-                self.leave_out(name.as_str(), &used, format!("store `{name}` was left out, as `--without` says"));
-                continue;
-            }
-            let made_by = self.objects.iter().find_map(|object| {
-                let (kind, _, server, image) =
-                    OPERATED.iter().find(|(kind, of, ..)| object["kind"] == *kind && *of == engine)?;
-                (object["metadata"]["name"] == name.as_str()).then_some((*kind, *server, *image, object))
-            });
-            let Some((kind, server, image, object)) = made_by else {
-                self.leave_out(name.as_str(), &used, format!("not handled yet: {} store `{name}`", engine.as_str()));
-                continue;
-            };
-            let Some(found) = find_server(server) else {
-                let problem =
-                    format!("store `{name}`: no {} server on this machine; try: {}", server.as_str(), server.remedy());
-                self.leave_out(name.as_str(), &used, problem);
-                continue;
-            };
-            let image = object.pointer(image).and_then(Value::as_str).unwrap_or_default();
-            let image = if server == Server::Kafka { kafka_image(image) } else { image.to_owned() };
-            let resource = object["apiVersion"].as_str().unwrap_or_default().to_owned();
-            let arguments = server_arguments(server, &found);
-            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-            self.image(image, program, &[&["server", server.as_str()], arguments.as_slice()].concat());
-            self.stores.push(StorePlan {
-                name: name.to_string(),
-                namespace: architecture.namespace_of(&Element::Store(name.value.clone())).to_string(),
-                engine,
-                server: found.version,
-                declared: store.version.as_ref().map(|version| version.value.clone()),
-                members: store.members.value as usize,
-                resource: matches!(kind, "RedisCluster" | "Kafka").then(|| (resource, kind.to_owned())),
-            });
-        }
-    }
-
-    /// Takes the workloads of a store away; what uses it runs without.
-    fn leave_out(&mut self, name: &str, used: &BTreeSet<String>, problem: String) {
-        self.objects.retain(|object| {
-            let workload = ["StatefulSet", "Deployment", "Job", "CronJob"].iter().any(|kind| object["kind"] == *kind);
-            !(workload && object["metadata"]["labels"]["app.kubernetes.io/name"] == name)
-        });
-        let users: Vec<_> = used.iter().map(String::as_str).collect();
-        self.left_out.push(match users.as_slice() {
-            [] => format!("{problem}; no service uses it"),
-            users => format!("{problem}; {} run without", users.join(", ")),
-        });
-        self.absent.insert(name.to_owned(), problem);
     }
 
     fn image(&mut self, image: String, program: &Path, arguments: &[&str]) {
@@ -266,83 +200,15 @@ impl Plan {
                 let host = external.host.as_ref().map_or_else(|| to.to_string(), |host| host.value.clone());
                 Ok(call(format!("{to}.{}.svc:443", self.outside), Some(host)))
             }
-            Element::Store(to) => {
-                let store = architecture.store(to.as_str()).expect("an edge leads to a store that is there");
-                let url = || {
-                    url_variable(architecture, service, to.as_str())
-                        .ok_or_else(|| format!("no variable of `{service}` has the URL of `{to}`: add `env: {{ …: {{ store: {to}/url }} }}`"))
-                };
-                let table = || if detail.is_empty() { to.to_string() } else { detail.clone() };
-                match (store.engine.value, connection.verb) {
-                    (Engine::Postgres, Verb::Read | Verb::Query) => {
-                        let namespace = architecture.namespace_of(&connection.to);
-                        // CloudNativePG's Service of the replicas; of a single member there are none.
-                        let asks_replicas = edge.from_replica.value && store.members.value > 1;
-                        let replicas = asks_replicas.then(|| format!("{to}-ro.{namespace}.svc"));
-                        Ok(Action::Sql { url: url()?, table: table(), writes: false, replicas })
-                    }
-                    (Engine::Postgres, Verb::Write | Verb::Store) => {
-                        Ok(Action::Sql { url: url()?, table: table(), writes: true, replicas: None })
-                    }
-                    (Engine::Redis, verb @ (Verb::Read | Verb::Write | Verb::Cache)) => Ok(Action::Redis {
-                        url: url()?,
-                        prefix: table(),
-                        keep_ms: (verb != Verb::Read)
-                            .then(|| edge.ttl.as_ref().map_or(CACHE_MS, |ttl| millis(ttl.value))),
-                        cluster: store.shards.is_some(),
-                    }),
-                    (Engine::Rabbitmq, Verb::Publish) => Ok(Action::Publish { url: url()?, exchange: detail }),
-                    (Engine::Rabbitmq, Verb::Consume) => {
-                        let queue = format!("{detail}.{service}");
-                        Ok(Action::Consume { url: url()?, exchange: detail, queue })
-                    }
-                    (Engine::Kafka, Verb::Publish) => {
-                        let kafka = kafka_access(architecture, service, to.as_str(), store)?;
-                        Ok(Action::KafkaPublish { kafka, topic: detail })
-                    }
-                    (Engine::Kafka, Verb::Consume) => {
-                        let kafka = kafka_access(architecture, service, to.as_str(), store)?;
-                        // The rights of a service are for groups that are named after it.
-                        let group = format!("{service}.{detail}");
-                        Ok(Action::KafkaConsume { kafka, topic: detail, group })
-                    }
-                    (engine, verb) => Err(format!("not handled yet: to {verb} at a {} store", engine.as_str())),
-                }
-            }
+            Element::Store(to) => Self::store_action(architecture, service, to, connection),
         }
     }
 }
 
-/// By which variables a service finds the brokers and says who it is. Strimzi's listeners ask for users where they speak TLS.
-fn kafka_access(architecture: &Architecture, service: &str, name: &str, store: &Store) -> Result<KafkaAccess, String> {
-    let variable = |part: &str| {
-        variable(architecture, service, &format!("{name}/{part}")).ok_or_else(|| {
-            format!(
-                "no variable of `{service}` has the {part} of `{name}`: add `env: {{ …: {{ store: {name}/{part} }} }}`"
-            )
-        })
-    };
-    let tls = architecture.encrypts_in_transit(store);
-    let login = || Ok::<_, String>(KafkaLogin { user: variable("username")?, password: variable("password")? });
-    Ok(KafkaAccess { servers: variable("address")?, login: if tls { Some(login()?) } else { None }, tls })
-}
-
-fn url_variable(architecture: &Architecture, service: &str, store: &str) -> Option<String> {
-    variable(architecture, service, &format!("{store}/url"))
-}
-
-/// The variable of a service that has this part of a store.
-fn variable(architecture: &Architecture, service: &str, wanted: &str) -> Option<String> {
-    let environment = &architecture.service(service)?.env;
-    environment.iter().find_map(|(variable, value)| {
-        let from = value.store.as_ref()?;
-        (from.to_string() == wanted).then(|| variable.to_string())
-    })
-}
-
 /// `balance publish events/balance.changed`.
 pub(super) fn edge_name(connection: &Connection) -> String {
-    connection.to_string()
+    let detail = connection.detail.as_ref().map(|detail| format!("/{detail}")).unwrap_or_default();
+    format!("{} {} {}{detail}", connection.from.name(), connection.verb, connection.to.name())
 }
 
 pub(super) fn millis(duration: landfall_model::Duration) -> u64 {

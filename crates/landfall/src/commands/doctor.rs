@@ -1,0 +1,325 @@
+//! `landfall doctor`: what of this machine `up` and the engine can use, what is missing, and how to get it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::Context as _;
+use comfy_table::{Table, presets};
+use landfall_engine::{
+    Catalogue, Config, Engine, GatewayConfig, Level, NODE_MONITOR_GRACE_PERIOD, NodeSpec, PodRuntime, Pods, Shim,
+};
+use landfall_standin::{Server, find_server};
+use serde::Serialize;
+
+use crate::Outcome;
+use crate::cli::{DoctorArguments, Output};
+use crate::commands::engine::{NETWORK, POD};
+use crate::commands::up::server_of;
+use crate::output::VERSION;
+use crate::project::Project;
+use crate::terminal::Terminal;
+
+/// The installers, which are part of this program: who has it need not have a checkout.
+const SCRIPTS: &[(&str, &str)] = &[
+    ("cache.bash", include_str!("../../../../tools/cache.bash")),
+    ("install-packages", include_str!("../../../../tools/install-packages")),
+    ("install-kafka", include_str!("../../../../tools/install-kafka")),
+    ("install-ferretdb", include_str!("../../../../tools/install-ferretdb")),
+];
+
+/// How remedies begin that are carried out here: see [`Server::remedy`].
+const PACKAGE: &str = "apt-get install ";
+const SCRIPT: &str = "tools/";
+
+/// Programs that are no server of a store.
+const PROGRAMS: &[Program] = &[
+    Program {
+        name: "nft",
+        purpose: "network policies",
+        places: &["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"],
+        remedy: "apt-get install nftables",
+        instead: "pods get loopback addresses, which `up` does not handle yet",
+        needed: true,
+    },
+    Program {
+        name: "wget",
+        purpose: "the start script of S3 stores",
+        places: &["/usr/bin/wget", "/usr/local/bin/wget"],
+        remedy: "apt-get install wget",
+        instead: "nothing; S3 stores get no buckets",
+        needed: true,
+    },
+    Program {
+        name: "kubectl",
+        purpose: "looking at what runs",
+        places: &["/usr/bin/kubectl", "/usr/local/bin/kubectl"],
+        remedy: "https://kubernetes.io/docs/tasks/tools/",
+        instead: "`landfall status`",
+        needed: false,
+    },
+];
+
+struct Program {
+    name: &'static str,
+    purpose: &'static str,
+    places: &'static [&'static str],
+    remedy: &'static str,
+    instead: &'static str,
+    /// Whether `up` does not work without it.
+    needed: bool,
+}
+
+/// What is printed for programs.
+#[derive(Debug, Serialize)]
+struct Diagnosis {
+    version: u32,
+    /// How far pods can be kept apart here; tried, not guessed.
+    isolation: &'static str,
+    /// The file whose stores were looked at.
+    file: Option<PathBuf>,
+    items: Vec<Item>,
+    /// Whether nothing is missing that is needed.
+    healthy: bool,
+}
+
+/// A server or a program.
+#[derive(Debug, Serialize)]
+struct Item {
+    name: String,
+    /// What it is for: a kind of stores, or a task.
+    purpose: String,
+    /// The stores of the file that need it.
+    stores: Vec<String>,
+    /// Whether it is needed: by a store of the file, or by `up` itself.
+    needed: bool,
+    /// What was found: its version, or its name where it tells none.
+    found: Option<String>,
+    path: Option<PathBuf>,
+    /// How to get it, when it is missing.
+    remedy: Option<String>,
+    /// What it cannot do that the real one can, or what is done without it.
+    instead: Option<String>,
+}
+
+impl Item {
+    fn is_missing(&self) -> bool {
+        self.needed && self.found.is_none()
+    }
+}
+
+/// Says what is there. The answer is no when something is missing that the file, or without a file any store, needs.
+pub(crate) fn run(arguments: &DoctorArguments, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
+    let beside = PathBuf::from("landfall.yaml");
+    let file = arguments.file.clone().or_else(|| beside.is_file().then_some(beside));
+    let stores = match &file {
+        None => None,
+        Some(file) => match stores(file)? {
+            Ok(stores) => Some(stores),
+            Err((project, findings)) => {
+                terminal.findings(&findings, project.file.sources())?;
+                return Ok(Outcome::NotUnderstood);
+            }
+        },
+    };
+    let mut items = items(stores.as_ref());
+    if arguments.install {
+        install(&items, terminal)?;
+        items = self::items(stores.as_ref());
+    }
+    let isolation = match isolation()? {
+        Level::Namespace => "namespace",
+        Level::Loopback => "loopback",
+    };
+    let healthy = isolation == "namespace" && !items.iter().any(Item::is_missing);
+    let diagnosis = Diagnosis { version: VERSION, isolation, file, items, healthy };
+    match arguments.output {
+        Output::Json => writeln!(terminal.data(), "{}", serde_json::to_string_pretty(&diagnosis)?)?,
+        Output::Text => print(&diagnosis, terminal)?,
+    }
+    Ok(if healthy { Outcome::Done } else { Outcome::No })
+}
+
+type Refused = (Project, Vec<landfall_model::Finding>);
+
+/// The stores of every environment that are to run here, by their engine.
+fn stores(file: &Path) -> anyhow::Result<Result<BTreeMap<&'static str, BTreeSet<String>>, Refused>> {
+    let project = Project::read(file)?;
+    let mut stores = BTreeMap::<&'static str, BTreeSet<String>>::new();
+    for environment in project.environments(None) {
+        let architecture = match project.file.architecture(environment.as_deref()) {
+            Ok(architecture) => architecture,
+            Err(findings) => return Ok(Err((project, findings))),
+        };
+        for (name, store) in &architecture.document.stores {
+            // A store of a cloud is used where it is.
+            if store.provider.value.is_managed() {
+                continue;
+            }
+            let server = server_of(store.engine.value).map_or(store.engine.value.as_str(), Server::as_str);
+            stores.entry(server).or_default().insert(name.to_string());
+        }
+    }
+    Ok(Ok(stores))
+}
+
+/// Everything that can be used; with `stores` given, only those servers are needed that one of them needs.
+fn items(stores: Option<&BTreeMap<&'static str, BTreeSet<String>>>) -> Vec<Item> {
+    let users = |server: &str| -> Vec<String> {
+        stores.and_then(|stores| stores.get(server)).into_iter().flatten().cloned().collect()
+    };
+    let mut items = Vec::new();
+    for server in Server::ALL {
+        let found = find_server(*server);
+        let (name, users) = (server.as_str(), users(server.as_str()));
+        items.push(Item {
+            name: name.to_owned(),
+            purpose: format!("{name} stores"),
+            needed: stores.is_none() || !users.is_empty(),
+            stores: users,
+            remedy: found.is_none().then(|| server.remedy().to_owned()),
+            instead: match found {
+                Some(_) => server.differs().map(ToOwned::to_owned),
+                None => Some("nothing; what needs it does not start".to_owned()),
+            },
+            path: found.as_ref().map(|found| found.path.clone()),
+            found: found.map(|found| found.version),
+        });
+    }
+    // A kind of stores that no server here can be.
+    let known: BTreeSet<_> = Server::ALL.iter().map(|server| server.as_str()).collect();
+    for (engine, users) in stores.into_iter().flatten().filter(|(engine, _)| !known.contains(*engine)) {
+        items.push(Item {
+            name: (*engine).to_owned(),
+            purpose: format!("{engine} stores"),
+            stores: users.iter().cloned().collect(),
+            needed: true,
+            found: None,
+            path: None,
+            remedy: Some("not handled yet".to_owned()),
+            instead: Some("nothing; what needs it does not start".to_owned()),
+        });
+    }
+    for program in PROGRAMS {
+        let path = program.places.iter().map(PathBuf::from).find(|path| path.is_file());
+        items.push(Item {
+            name: program.name.to_owned(),
+            purpose: program.purpose.to_owned(),
+            stores: Vec::new(),
+            needed: program.needed,
+            remedy: path.is_none().then(|| program.remedy.to_owned()),
+            instead: path.is_none().then(|| program.instead.to_owned()),
+            found: path.is_some().then(|| program.name.to_owned()),
+            path,
+        });
+    }
+    items
+}
+
+/// Tries how far pods can be kept apart: an engine without pods, which is stopped at once.
+fn isolation() -> anyhow::Result<Level> {
+    let folder = tempfile::tempdir().context("failed to make a temporary folder")?;
+    let program = std::env::current_exe().context("failed to find this program")?;
+    let again = |mode: &str| Shim { program: program.clone(), arguments: vec![mode.to_owned()] };
+    let configuration = Config {
+        data: folder.path().to_owned(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        kubeconfig: Some(folder.path().join("kubeconfig")),
+        nodes: vec![NodeSpec::new("node-1", "1", "1Gi")],
+        images: Catalogue::default(),
+        runtime: PodRuntime::Processes(again(POD)),
+        network: Some(again(NETWORK)),
+        gateway: GatewayConfig::default(),
+        node_monitor_grace_period: NODE_MONITOR_GRACE_PERIOD,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the threads of the engine")?;
+    runtime.block_on(async {
+        let engine = Engine::start(configuration).await?;
+        let level = engine.report().network;
+        engine.stop(Pods::Stop).await;
+        Ok(level)
+    })
+}
+
+/// Gets what is missing and needed: packages of the system, then what scripts build.
+fn install(items: &[Item], terminal: &mut Terminal) -> anyhow::Result<()> {
+    let remedies: Vec<&str> = items
+        .iter()
+        .filter(|item| item.is_missing())
+        .filter_map(|item| item.remedy.as_deref())
+        .flat_map(|remedy| remedy.split(" && "))
+        .collect();
+    let packages: Vec<&str> =
+        remedies.iter().filter_map(|remedy| remedy.strip_prefix(PACKAGE)).flat_map(str::split_whitespace).collect();
+    let scripts = remedies.iter().filter_map(|remedy| remedy.strip_prefix(SCRIPT));
+    let mut runs: Vec<(&str, Vec<&str>)> = scripts.map(|script| (script, Vec::new())).collect();
+    if !packages.is_empty() {
+        runs.insert(0, ("install-packages", packages));
+    }
+    if runs.is_empty() {
+        terminal.say("nothing to install")?;
+        return Ok(());
+    }
+    let folder = tempfile::tempdir().context("failed to make a temporary folder")?;
+    for (name, text) in SCRIPTS {
+        fs::write(folder.path().join(name), text).with_context(|| format!("failed to write the script {name}"))?;
+    }
+    for (script, packages) in runs {
+        terminal.say(&format!("installing: {script} {}", packages.join(" ")).trim_end())?;
+        terminal.flush()?;
+        // What the installers print is progress, and stdout is for the diagnosis.
+        let ended = Command::new("bash")
+            .arg(folder.path().join(script))
+            .args(packages)
+            .stdout(Stdio::from(std::io::stderr()))
+            .status()
+            .context("failed to start bash")?;
+        if !ended.success() {
+            terminal.say(&format!("error: {script} ended with {ended}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn print(diagnosis: &Diagnosis, terminal: &mut Terminal) -> anyhow::Result<()> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["PROGRAM", "FOR", "FOUND", "PATH"]);
+    for item in &diagnosis.items {
+        let purpose = if item.stores.is_empty() {
+            item.purpose.clone()
+        } else {
+            format!("{} ({})", item.purpose, item.stores.join(", "))
+        };
+        let found = item.found.as_deref().unwrap_or(if item.needed { "missing" } else { "missing, not needed" });
+        let path = item.path.as_ref().map_or_else(String::new, |path| path.display().to_string());
+        table.add_row([item.name.as_str(), &purpose, found, &path]);
+    }
+    writeln!(terminal.data(), "{table}\n")?;
+    let isolation = match diagnosis.isolation {
+        "namespace" => "namespace: each pod has a network of its own, and policies are enforced",
+        _ => "loopback: pods share this machine's addresses, policies are not enforced, and `up` does not run",
+    };
+    writeln!(terminal.data(), "isolation  {isolation}")?;
+    for item in &diagnosis.items {
+        match (&item.found, &item.remedy, &item.instead) {
+            (None, Some(remedy), Some(instead)) if item.needed => {
+                writeln!(terminal.data(), "missing    {}: {remedy}; until then: {instead}", item.name)?;
+            }
+            (Some(_), _, Some(differs)) if item.needed => {
+                writeln!(terminal.data(), "note       {}: {differs}", item.name)?
+            }
+            _ => {}
+        }
+    }
+    let mut remedies =
+        diagnosis.items.iter().filter(|item| item.is_missing()).filter_map(|item| item.remedy.as_deref());
+    if remedies.any(|remedy| [PACKAGE, SCRIPT].iter().any(|kind| remedy.starts_with(kind))) {
+        terminal.say("hint: `landfall doctor --install` gets what the package manager and Go have")?;
+    }
+    Ok(())
+}

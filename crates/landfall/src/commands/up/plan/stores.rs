@@ -1,0 +1,421 @@
+//! The stores: which server of this machine runs each, and what cannot be had.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use landfall_engine::Entry;
+use landfall_model::{Architecture, Connection, Element, Engine, Name, Store, Verb};
+use landfall_standin::{
+    Action, Found, KafkaAccess, KafkaLogin, Server, TOOLS, URL_OF, find_server, kafka_image, server_arguments, tools,
+};
+use serde_json::{Value, json};
+
+use super::{Place, Plan, StorePlan, millis};
+
+/// Where programs are looked for after ours, as the images have it.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long a cached value stays that declares nothing, in milliseconds.
+const CACHE_MS: u64 = 60_000;
+
+/// Says to which store a pod belongs, for stores whose pods are rendered or whose operator takes over their labels.
+const NAME: &str = "app.kubernetes.io/name";
+
+/// How a rendered kind becomes a server of this machine.
+struct Kind {
+    kind: &'static str,
+    engine: Engine,
+    server: Server,
+    /// The field that names the image.
+    image: &'static str,
+    /// How the members are told from other pods, where the name of the store alone does not.
+    members: fn(&str) -> Vec<(String, String)>,
+    /// Whether it is whole only when its status says `state: Ready`.
+    tells_when_whole: bool,
+    /// The program that the pod calls by its name and that leads to the stand-in; its image has no entry point then.
+    program: Option<&'static str>,
+}
+
+const OPERATED: Kind = Kind {
+    kind: "",
+    engine: Engine::Postgres,
+    server: Server::Postgres,
+    image: "",
+    members: |name| vec![(NAME.to_owned(), name.to_owned())],
+    tells_when_whole: false,
+    program: None,
+};
+
+/// The image of the first container of a `StatefulSet`.
+const CONTAINER: &str = "/spec/template/spec/containers/0/image";
+
+/// All kinds that are handled.
+const KINDS: &[Kind] = &[
+    Kind { kind: "Cluster", engine: Engine::Postgres, server: Server::Postgres, image: "/spec/imageName", ..OPERATED },
+    Kind {
+        kind: "RabbitmqCluster",
+        engine: Engine::Rabbitmq,
+        server: Server::Rabbitmq,
+        image: "/spec/image",
+        ..OPERATED
+    },
+    Kind {
+        kind: "Kafka",
+        engine: Engine::Kafka,
+        server: Server::Kafka,
+        // The operator chooses the image by the version.
+        image: "/spec/kafka/version",
+        tells_when_whole: true,
+        ..OPERATED
+    },
+    Kind { kind: "RedisCluster", tells_when_whole: true, ..REDIS },
+    Kind {
+        kind: "RedisReplication",
+        // The Sentinels have the labels of the same store.
+        members: |name| vec![pair("app", name), pair("redis_setup_type", "replication")],
+        tells_when_whole: true,
+        ..REDIS
+    },
+    Kind { kind: "Redis", ..REDIS },
+    Kind {
+        kind: "PerconaServerMongoDB",
+        engine: Engine::Mongodb,
+        server: Server::Mongodb,
+        image: "/spec/image",
+        members: |name| vec![pair("app.kubernetes.io/instance", name), pair("app.kubernetes.io/component", "mongod")],
+        ..OPERATED
+    },
+    Kind {
+        kind: "StatefulSet",
+        engine: Engine::S3,
+        server: Server::S3,
+        image: CONTAINER,
+        program: Some("weed"),
+        ..OPERATED
+    },
+    Kind {
+        kind: "StatefulSet",
+        engine: Engine::Mqtt,
+        server: Server::Mosquitto,
+        image: CONTAINER,
+        program: Some("mosquitto"),
+        ..OPERATED
+    },
+];
+
+const REDIS: Kind =
+    Kind { engine: Engine::Redis, server: Server::Redis, image: "/spec/kubernetesConfig/image", ..OPERATED };
+
+/// The server of this machine that can be a store of this engine, if any can.
+pub(crate) fn server_of(engine: Engine) -> Option<Server> {
+    KINDS.iter().find(|kind| kind.engine == engine).map(|kind| kind.server)
+}
+
+fn pair(key: &str, value: &str) -> (String, String) {
+    (key.to_owned(), value.to_owned())
+}
+
+/// The image of the Sentinels beside a replication.
+const SENTINEL: (&str, &str) = ("RedisSentinel", "/spec/kubernetesConfig/image");
+
+impl Plan {
+    pub(super) fn add_stores(
+        &mut self,
+        architecture: &Architecture,
+        program: &Path,
+        place: &Place,
+        without: &[String],
+    ) {
+        for (name, store) in &architecture.document.stores {
+            let engine = store.engine.value;
+            let made_by = self.objects.iter().find_map(|object| {
+                let kind = KINDS.iter().find(|kind| object["kind"] == kind.kind && kind.engine == engine)?;
+                (object["metadata"]["name"] == name.as_str()).then_some((kind, object))
+            });
+            let used: BTreeSet<String> = architecture
+                .to(&Element::Store(name.value.clone()))
+                .map(|connection| connection.from.name().to_owned())
+                .collect();
+            if without.iter().any(|without| without == name.as_str()) {
+                self.leave_out(name.as_str(), &used, format!("store `{name}` was left out, as `--without` says"));
+                continue;
+            }
+            let Some((kind, object)) = made_by else {
+                let problem = if store.provider.value.is_managed() {
+                    format!("{} store `{name}` of a cloud, which is not here", engine.as_str())
+                } else {
+                    format!("not handled yet: {} store `{name}`", engine.as_str())
+                };
+                self.leave_out(name.as_str(), &used, problem);
+                continue;
+            };
+            let server = kind.server;
+            let Some(found) = find_server(server) else {
+                let problem =
+                    format!("store `{name}`: no {} server on this machine; try: {}", server.as_str(), server.remedy());
+                self.leave_out(name.as_str(), &used, problem);
+                continue;
+            };
+            let image = object.pointer(kind.image).and_then(Value::as_str).unwrap_or_default();
+            let image = if server == Server::Kafka { kafka_image(image) } else { image.to_owned() };
+            let version = object["apiVersion"].as_str().unwrap_or_default().to_owned();
+            let hidden = mounts(object).find(|mount| place.root.starts_with(mount)).map(ToOwned::to_owned);
+            if let (Some(mount), Some(_)) = (hidden, kind.program) {
+                let root = place.root.display();
+                let problem = format!(
+                    "store `{name}`: its pods have a `{mount}` of their own, which hides `{root}`: move the project elsewhere"
+                );
+                self.leave_out(name.as_str(), &used, problem);
+                continue;
+            }
+            match kind.program {
+                Some(called) => self.called(called, server, image, place),
+                None => self.server(image, program, server, &found),
+            }
+            let sentinel = self.objects.iter().find(|object| {
+                engine == Engine::Redis && object["kind"] == SENTINEL.0 && object["metadata"]["name"] == name.as_str()
+            });
+            let image = sentinel.and_then(|object| object.pointer(SENTINEL.1)?.as_str()).map(ToOwned::to_owned);
+            if let Some(image) = image {
+                self.server(image, program, server, &found);
+            }
+            self.additions.extend(self.credentials(name.as_str()));
+            if engine == Engine::Postgres {
+                self.fill_urls(architecture, name);
+            }
+            if let Some(differs) = server.differs() {
+                self.left_out.push(format!("store `{name}` is {}: {differs}", found.version));
+            }
+            self.stores.push(StorePlan {
+                name: name.to_string(),
+                namespace: architecture.namespace_of(&Element::Store(name.value.clone())).to_string(),
+                engine,
+                server: found.version,
+                declared: store.version.as_ref().map(|version| version.value.clone()),
+                members: store.members.value as usize,
+                labels: (kind.members)(name.as_str()),
+                resource: kind.tells_when_whole.then(|| (version, kind.kind.to_owned())),
+            });
+        }
+    }
+
+    fn server(&mut self, image: String, program: &Path, server: Server, found: &Found) {
+        let arguments = server_arguments(server, found);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        self.image(image, program, &[&["server", server.as_str()], arguments.as_slice()].concat());
+        // Pods have no home in which to look for what is installed there.
+        if let (Some(entry), Some(tools)) = (self.images.images.last_mut(), tools()) {
+            entry.env.insert(TOOLS.to_owned(), tools.display().to_string());
+        }
+    }
+
+    /// Tells the stand-in for the back end of secrets which secrets have the URL of a store.
+    fn fill_urls(&mut self, architecture: &Architecture, store: &Name) {
+        for service in architecture.document.services.keys() {
+            let Some((_, secret)) = secret_url(architecture, service.as_str(), store) else { continue };
+            let is_it =
+                |object: &&mut Value| object["kind"] == "ExternalSecret" && object["metadata"]["name"] == secret;
+            for object in self.objects.iter_mut().filter(is_it) {
+                object["metadata"]["annotations"][URL_OF] = json!(format!("{store}-app/uri"));
+            }
+        }
+    }
+
+    /// The Secret with the credentials of a store, where the file names no back end that has it and a person would put it
+    /// there: the values are made up as those of a back end are.
+    fn credentials(&self, store: &str) -> Option<Value> {
+        let wanted = format!("{store}-credentials");
+        let is_rendered = |object: &Value| {
+            ["Secret", "ExternalSecret"].iter().any(|kind| object["kind"] == *kind)
+                && object["metadata"]["name"] == wanted
+        };
+        if self.objects.iter().any(is_rendered) {
+            return None;
+        }
+        let mut keys = BTreeSet::new();
+        let mut namespace = None;
+        for object in &self.objects {
+            let before = keys.len();
+            collect_keys(object, &wanted, &mut keys);
+            if keys.len() > before && namespace.is_none() {
+                namespace = object["metadata"]["namespace"].as_str();
+            }
+        }
+        let data: Vec<_> = keys.iter().map(|key| json!({ "secretKey": key })).collect();
+        Some(json!({
+            "apiVersion": "external-secrets.io/v1",
+            "kind": "ExternalSecret",
+            "metadata": { "name": wanted, "namespace": namespace? },
+            "spec": { "target": { "name": wanted }, "data": data },
+        }))
+    }
+
+    /// An image whose pods call a program by its name: they run the rendered commands, and find ours first.
+    fn called(&mut self, called: &'static str, server: Server, image: String, place: &Place) {
+        let path = format!("{}:{PATH}", place.programs().display());
+        let tools = tools().map(|tools| (TOOLS.to_owned(), tools.display().to_string()));
+        let env = std::iter::once(("PATH".to_owned(), path)).chain(tools).collect();
+        self.images.images.push(Entry { image, env, ..Entry::default() });
+        self.programs.insert(called, server);
+    }
+
+    /// Takes the workloads of a store away; what uses it runs without.
+    fn leave_out(&mut self, name: &str, used: &BTreeSet<String>, problem: String) {
+        self.objects.retain(|object| {
+            let workload = ["StatefulSet", "Deployment", "Job", "CronJob"].iter().any(|kind| object["kind"] == *kind);
+            !(workload && object["metadata"]["labels"]["app.kubernetes.io/name"] == name)
+        });
+        let users: Vec<_> = used.iter().map(String::as_str).collect();
+        self.left_out.push(match users.as_slice() {
+            [] => format!("{problem}; no service uses it"),
+            users => format!("{problem}; {} run without", users.join(", ")),
+        });
+        self.absent.insert(name.to_owned(), problem);
+    }
+
+    /// How a service uses a store.
+    pub(super) fn store_action(
+        architecture: &Architecture,
+        service: &str,
+        to: &Name,
+        connection: &Connection,
+    ) -> Result<Action, String> {
+        let edge = &connection.edge;
+        let detail = connection.detail.clone().unwrap_or_default();
+        let store = architecture.store(to.as_str()).expect("an edge leads to a store that is there");
+        let variable = |what: &str| {
+            variable(architecture, service, to.as_str(), what).ok_or_else(|| {
+                format!(
+                    "no variable of `{service}` has the {what} of `{to}`: add `env: {{ …: {{ store: {to}/{what} }} }}`"
+                )
+            })
+        };
+        // A URL that a person keeps in a secret is not known to the file: it is filled in when the secret is made up.
+        let url = || {
+            variable("url")
+                .or_else(|missing| secret_url(architecture, service, to).map_or(Err(missing), |(name, _)| Ok(name)))
+        };
+        let table = || if detail.is_empty() { to.to_string() } else { detail.clone() };
+        match (store.engine.value, connection.verb) {
+            (Engine::Postgres, Verb::Read | Verb::Query) => {
+                let namespace = architecture.namespace_of(&connection.to);
+                // The name of the operator's service for replicas; with one member there is nobody behind it.
+                let asked = edge.from_replica.value && store.members.value > 1;
+                let replicas = asked.then(|| format!("{to}-ro.{namespace}.svc"));
+                Ok(Action::Sql { url: url()?, table: table(), writes: false, replicas })
+            }
+            (Engine::Postgres, Verb::Write | Verb::Store) => {
+                Ok(Action::Sql { url: url()?, table: table(), writes: true, replicas: None })
+            }
+            (Engine::Redis, verb @ (Verb::Read | Verb::Write | Verb::Cache)) => Ok(Action::Redis {
+                url: url()?,
+                prefix: table(),
+                keep_ms: (verb != Verb::Read).then(|| edge.ttl.as_ref().map_or(CACHE_MS, |ttl| millis(ttl.value))),
+                cluster: store.shards.is_some(),
+            }),
+            (Engine::Rabbitmq, Verb::Publish) => Ok(Action::Publish { url: url()?, exchange: detail }),
+            (Engine::Rabbitmq, Verb::Consume) => {
+                let queue = format!("{detail}.{service}");
+                Ok(Action::Consume { url: url()?, exchange: detail, queue })
+            }
+            (Engine::Kafka, Verb::Publish) => {
+                let kafka = kafka_access(architecture, service, to.as_str(), store)?;
+                Ok(Action::KafkaPublish { kafka, topic: detail })
+            }
+            (Engine::Kafka, Verb::Consume) => {
+                let kafka = kafka_access(architecture, service, to.as_str(), store)?;
+                // The rights of a service are for groups that are named after it.
+                let group = format!("{service}.{detail}");
+                Ok(Action::KafkaConsume { kafka, topic: detail, group })
+            }
+            (Engine::Mongodb, verb @ (Verb::Read | Verb::Query | Verb::Write | Verb::Store)) => Ok(Action::Document {
+                url: url()?,
+                collection: table(),
+                writes: matches!(verb, Verb::Write | Verb::Store),
+                direct: Server::Mongodb.differs().is_some(),
+            }),
+            (Engine::S3, verb @ (Verb::Read | Verb::Query | Verb::Write | Verb::Store)) => Ok(Action::Object {
+                address: variable("address")?,
+                access_key: variable("username")?,
+                secret_key: variable("password")?,
+                encrypted: architecture.encrypts_in_transit(store),
+                bucket: table(),
+                puts: matches!(verb, Verb::Write | Verb::Store),
+            }),
+            (Engine::Mqtt, Verb::Publish) => Ok(Action::MqttPublish { url: url()?, topic: detail }),
+            (Engine::Mqtt, Verb::Consume) => Ok(Action::MqttSubscribe { url: url()?, topic: detail }),
+            (engine, verb) => Err(format!("not handled yet: to {verb} at a {} store", engine.as_str())),
+        }
+    }
+}
+
+/// Where the containers of a workload have something of their own.
+fn mounts(workload: &Value) -> impl Iterator<Item = &str> {
+    let containers = workload.pointer("/spec/template/spec/containers").and_then(Value::as_array);
+    let mounts = containers.into_iter().flatten().filter_map(|container| container["volumeMounts"].as_array());
+    mounts.flatten().filter_map(|mount| mount["mountPath"].as_str())
+}
+
+/// The environment variable that can only be the URL of this store: it is the key `url` of a declared secret, and the service
+/// uses one store of which no variable says anything. With the secret.
+fn secret_url(architecture: &Architecture, service: &str, store: &Name) -> Option<(String, String)> {
+    let declared = architecture.service(service)?;
+    let element = architecture.element(service)?;
+    let told = |name: &str| {
+        let mut stores = declared.env.values().filter_map(|value| value.store.as_ref());
+        stores.any(|from| from.to_string().split('/').next() == Some(name))
+    };
+    let silent: BTreeSet<&str> = architecture
+        .from(&element)
+        .filter(|connection| matches!(connection.to, Element::Store(_)) && !told(connection.to.name()))
+        .map(|connection| connection.to.name())
+        .collect();
+    if silent.iter().copied().ne([store.as_str()]) {
+        return None;
+    }
+    let mut urls = declared.env.iter().filter_map(|(variable, value)| {
+        let secret = value.secret.as_ref()?.to_string();
+        Some((variable.to_string(), secret.strip_suffix("/url")?.to_owned()))
+    });
+    urls.next().filter(|_| urls.next().is_none())
+}
+
+/// The keys of a Secret that an object refers to.
+fn collect_keys(value: &Value, secret: &str, keys: &mut BTreeSet<String>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| collect_keys(item, secret, keys)),
+        Value::Object(fields) => {
+            if fields.get("name").and_then(Value::as_str) == Some(secret)
+                && let Some(key) = fields.get("key").and_then(Value::as_str)
+            {
+                keys.insert(key.to_owned());
+            }
+            fields.values().for_each(|field| collect_keys(field, secret, keys));
+        }
+        _ => {}
+    }
+}
+
+/// By which variables a service finds the brokers and says who it is. Strimzi's listeners ask for users where they speak TLS.
+fn kafka_access(architecture: &Architecture, service: &str, name: &str, store: &Store) -> Result<KafkaAccess, String> {
+    let variable = |part: &str| {
+        self::variable(architecture, service, name, part).ok_or_else(|| {
+            format!(
+                "no variable of `{service}` has the {part} of `{name}`: add `env: {{ …: {{ store: {name}/{part} }} }}`"
+            )
+        })
+    };
+    let tls = architecture.encrypts_in_transit(store);
+    let login = || Ok::<_, String>(KafkaLogin { user: variable("username")?, password: variable("password")? });
+    Ok(KafkaAccess { servers: variable("address")?, login: if tls { Some(login()?) } else { None }, tls })
+}
+
+/// The environment variable of a service that has this of a store: `url`, `address`, `username` or `password`.
+fn variable(architecture: &Architecture, service: &str, store: &str, what: &str) -> Option<String> {
+    let wanted = format!("{store}/{what}");
+    let environment = &architecture.service(service)?.env;
+    environment.iter().find_map(|(variable, value)| {
+        let from = value.store.as_ref()?;
+        (from.to_string() == wanted).then(|| variable.to_string())
+    })
+}

@@ -1,0 +1,169 @@
+//! `landfall up` with every kind of store that no other test runs, and what happens when the primary of one is lost.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use landfall_standin::{Server, find_server};
+use landfall_testing::{Tool, require_or_skip};
+use serde_json::{Value, json};
+
+/// How long everything may take to become ready, and a replica to be promoted.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+const POLL: Duration = Duration::from_millis(250);
+
+const SHOP: &str = r#"
+landfall: v1
+name: shop
+platform:
+  regions: { here: { location: ap-south-1, zones: [a, b, c] } }
+  nodes: { count: 3, cpu: 8, memory: 16Gi }
+services:
+  web:
+    image: web:1.0.0
+    port: 8080
+    probes: { ready: { http: /ready, period: 2s } }
+    env:
+      MONGODB_URL:    { store: documents/url }
+      REDIS_URL:      { store: sessions/url }
+      OBJECTS:        { store: objects/address }
+      OBJECTS_KEY:    { store: objects/username }
+      OBJECTS_SECRET: { store: objects/password }
+      DEVICES_URL:    { store: devices/url }
+      DATABASE_URL:   { secret: rows-secret/url }
+    uses:
+      - { write:   documents/orders }
+      - { read:    documents/orders }
+      - { cache:   sessions/session, ttl: 1m }
+      - { store:   objects/images }
+      - { read:    objects/images }
+      - { publish: devices/telemetry }
+      - { write:   rows/orders }
+      - { read:    rows/orders, from-replica: true }
+  worker:
+    image: worker:1.0.0
+    port: 8080
+    replicas: 2
+    probes: { ready: { http: /ready, period: 2s } }
+    env:
+      DEVICES_URL: { store: devices/url }
+    uses:
+      - { consume: devices/telemetry }
+security: { secrets: { backend: aws, items: { rows-secret: { keys: [url] } } } }
+stores:
+  documents: { engine: mongodb, version: "8.0", members: 3, size: 1Gi, encryption: { in-transit: true } }
+  sessions:  { engine: redis, members: 3, size: 1Gi, persistence: log, failover: 4s, encryption: { in-transit: true } }
+  objects:   { engine: s3, members: 3, replication: 2, size: 1Gi, encryption: { in-transit: true } }
+  devices:   { engine: mqtt, size: 1Gi, encryption: { in-transit: true } }
+  rows:      { engine: postgres, version: "17", members: 2, size: 1Gi, encryption: { in-transit: true } }
+"#;
+
+/// A folder that no pod hides: those of object stores have a `/tmp` of their own.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder can be made")
+}
+
+/// The platform while it is up; ends it when dropped.
+struct Platform {
+    up: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        let _ = down(self.folder.path());
+        // It has been asked to end, or has ended by itself.
+        let _ = self.up.wait();
+    }
+}
+
+fn down(folder: &Path) -> std::io::Result<std::process::ExitStatus> {
+    Command::new(env!("CARGO_BIN_EXE_landfall")).arg("down").current_dir(folder).stderr(Stdio::null()).status()
+}
+
+impl Platform {
+    /// Starts it and waits for its report.
+    fn start() -> (Self, Value) {
+        let folder = folder();
+        fs::write(folder.path().join("landfall.yaml"), SHOP).expect("a file can be written");
+        let said = fs::File::create(folder.path().join("said")).expect("a file can be made");
+        let up = Command::new(env!("CARGO_BIN_EXE_landfall"))
+            .args(["up", "--duration", "1s", "--timeout", "4m", "--output", "json"])
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(said)
+            .spawn()
+            .expect("the program can be started");
+        let mut platform = Self { up, folder };
+        let report = platform.folder.path().join(".landfall/shop/report.json");
+        let deadline = Instant::now() + PATIENCE + Duration::from_secs(60);
+        loop {
+            if let Ok(text) = fs::read(&report)
+                && let Ok(report) = serde_json::from_slice(&text)
+            {
+                return (platform, report);
+            }
+            let ended = platform.up.try_wait().expect("a child can be asked");
+            let said = || fs::read_to_string(platform.folder.path().join("said")).unwrap_or_default();
+            assert!(ended.is_none(), "it has ended:\n{}", said());
+            assert!(Instant::now() < deadline, "no report:\n{}", said());
+            thread::sleep(POLL);
+        }
+    }
+
+    fn kubectl(&self, kubectl: &Path, arguments: &[&str]) -> String {
+        let kubeconfig = self.folder.path().join(".landfall/shop/kubeconfig");
+        let output = Command::new(kubectl).arg("--kubeconfig").arg(kubeconfig).args(arguments).output();
+        let output = output.expect("kubectl can be started");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}
+
+#[test]
+fn every_kind_of_store_carries_its_edges_and_a_lost_redis_primary_is_replaced() {
+    for server in [Server::Postgres, Server::Redis, Server::S3, Server::Mosquitto, Server::Mongodb] {
+        let found = find_server(server).ok_or_else(|| server.remedy());
+        if require_or_skip(server.as_str(), found).is_none() {
+            return;
+        }
+    }
+    let Some(kubectl) = require_or_skip("kubectl", Tool::Kubectl.locate()) else { return };
+    let (platform, report) = Platform::start();
+    assert_eq!(report["broken"], json!([]), "{report:#}");
+    assert_eq!((&report["edges"]["declared"], &report["edges"]["carrying"]), (&json!(9), &json!(9)), "{report:#}");
+    assert_eq!(report["edges"]["reachable"], json!([]), "{report:#}");
+    let stores = report["stores"].as_array().expect("stores are a list");
+    let ready: Vec<_> = stores.iter().map(|store| (&store["name"], &store["ready"])).collect();
+    let expected = [("devices", 1), ("documents", 3), ("objects", 3), ("rows", 2), ("sessions", 3)]
+        .map(|(n, r)| (json!(n), json!(r)));
+    assert_eq!(ready, expected.iter().map(|(n, r)| (n, r)).collect::<Vec<_>>(), "{report:#}");
+
+    let primary = || {
+        let label = "redis-role=master";
+        platform
+            .kubectl(&kubectl, &["get", "pods", "-n", "shop", "-l", label, "-o", "jsonpath={.items[*].metadata.name}"])
+    };
+    let before = primary();
+    assert_eq!(before, "sessions-0");
+    // Its container is killed and started again; Sentinel is to have another primary by then, or keep this one.
+    platform.kubectl(&kubectl, &["delete", "pod", "-n", "shop", &before, "--grace-period=0", "--force"]);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = primary();
+        let writes = platform.kubectl(
+            &kubectl,
+            &[
+                "exec", "-n", "shop", "sessions-sentinel-0", "--", "sh", "-c",
+                "REDISCLI_AUTH=$REDIS_PASSWORD redis-cli --tls --cacert /tls/ca.crt -h sessions-master.shop.svc set probe 1",
+            ],
+        );
+        if writes == "OK" && !now.is_empty() && !now.contains(' ') {
+            break;
+        }
+        assert!(Instant::now() < deadline, "no primary takes writes: `{now}`, `{writes}`");
+        thread::sleep(POLL);
+    }
+}
