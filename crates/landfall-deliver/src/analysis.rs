@@ -1,0 +1,331 @@
+//! Whether a canary is good enough to go on: a verdict over counts, with numbers that one can check by hand.
+//!
+//! A share of bad requests is judged by a sequential probability ratio test between two declared rates: the limit, which
+//! must not be passed, and half of it, which must not be failed. With `b` bad and `g` good requests the evidence is
+//! `b·ln(limit/half) + g·ln((1−limit)/(1−half))`. It fails at `ln(1/α)` and passes at `ln(β)`. Both ratios are martingales,
+//! so by Ville's inequality a version at half of the limit or better is ever failed with a chance of at most α, and one at
+//! the limit or worse is ever passed with a chance of at most β, however often one looks. A test of one sample, asked again
+//! and again, keeps no such promise.
+//!
+//! A p99 is a share, too: at most 1 % of the requests may be slower. Histogram buckets that the limit falls into count against
+//! whichever verdict they could help.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use statrs::distribution::{DiscreteCDF as _, Hypergeometric};
+
+/// The chance that a release is taken back although its version is at half of every limit or better.
+pub(crate) const FALSE_ROLLBACK: f64 = 0.05;
+
+/// The chance that a version at the limit or worse goes on.
+pub(crate) const MISSED_REGRESSION: f64 = 0.05;
+
+/// Below so many requests nobody is judged: the first ones fill caches and open connections.
+pub(crate) const FEWEST: u64 = 50;
+
+/// So many requests without a single success end a canary at once.
+pub(crate) const HOPELESS: u64 = 10;
+
+/// From this chance on that two shares are alike, one is not called worse than the other.
+const ALIKE: f64 = 0.05;
+
+/// What a verdict may be. Only [`Verdict::Pass`] goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verdict {
+    /// Good enough, with the declared certainty.
+    Pass,
+    /// Not good enough, with the declared certainty.
+    Fail,
+    /// Too few requests, or too little to tell them apart.
+    Inconclusive,
+    /// No request at all.
+    NoData,
+}
+
+impl Verdict {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::Inconclusive => "inconclusive",
+            Self::NoData => "no data",
+        }
+    }
+}
+
+/// Requests that one version has answered.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// Answered, and not with 5xx.
+    pub good: u64,
+    /// Answered with 5xx, or not at all.
+    pub bad: u64,
+    /// How many took at most so many seconds, by growing bounds; those above the last are in none.
+    pub buckets: Vec<(f64, u64)>,
+    /// How many were timed.
+    pub timed: u64,
+}
+
+impl Counts {
+    /// All requests.
+    pub fn total(&self) -> u64 {
+        self.good + self.bad
+    }
+
+    /// What was counted after `earlier`. `None` when the counter has begun anew.
+    pub fn since(&self, earlier: &Self) -> Option<Self> {
+        let mut buckets = Vec::new();
+        for (bound, count) in &self.buckets {
+            let before = earlier.buckets.iter().find(|(other, _)| other == bound).map_or(0, |(_, count)| *count);
+            buckets.push((*bound, count.checked_sub(before)?));
+        }
+        Some(Self {
+            good: self.good.checked_sub(earlier.good)?,
+            bad: self.bad.checked_sub(earlier.bad)?,
+            buckets,
+            timed: self.timed.checked_sub(earlier.timed)?,
+        })
+    }
+
+    /// Slower than `limit`: surely, and perhaps.
+    fn slower(&self, limit: f64) -> (u64, u64) {
+        // A bucket that ends at the limit, within what decimal fractions lose, decides.
+        let at_most = self.buckets.iter().rfind(|(bound, _)| *bound <= limit * (1.0 + 1e-9));
+        let at_least = self.buckets.iter().find(|(bound, _)| *bound >= limit * (1.0 - 1e-9));
+        let surely_fast = at_most.map_or(0, |(_, count)| *count);
+        let perhaps_fast = at_least.map_or(self.timed, |(_, count)| *count);
+        (self.timed.saturating_sub(perhaps_fast), self.timed.saturating_sub(surely_fast))
+    }
+
+    /// The bucket in which the slowest of 99 of 100 requests is: above which bound, and up to which.
+    fn p99(&self) -> Option<(f64, Option<f64>)> {
+        let rank = self.timed - self.timed / 100;
+        if self.timed == 0 {
+            return None;
+        }
+        let place = self.buckets.iter().position(|(_, count)| *count >= rank);
+        let above = place.unwrap_or(self.buckets.len()).checked_sub(1).map_or(0.0, |before| self.buckets[before].0);
+        Some((above, place.map(|place| self.buckets[place].0)))
+    }
+}
+
+/// What a canary must reach.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Judge {
+    /// The share of requests that may fail; above zero and below one.
+    pub failures: Option<f64>,
+    /// The slowest answer that 99 of 100 requests may get, in milliseconds.
+    pub p99_ms: Option<u64>,
+    /// How many verdicts the release asks for in all: α is shared among them.
+    pub verdicts: u32,
+}
+
+/// A verdict with everything that led to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Analysis {
+    /// The whole.
+    pub verdict: Verdict,
+    /// How many requests the canary has answered.
+    pub requests: u64,
+    /// Each thing that is judged, with its numbers.
+    pub lines: Vec<String>,
+}
+
+/// Two rates, and the bounds of the evidence between them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Test {
+    limit: f64,
+    half: f64,
+    alpha: f64,
+}
+
+impl Test {
+    /// Between `limit` and half of it; α is a share of [`FALSE_ROLLBACK`].
+    ///
+    /// # Panics
+    ///
+    /// When `limit` is not between 0 and 1: nothing can be shown about these two.
+    pub(crate) fn new(limit: f64, verdicts: u32) -> Self {
+        assert!(limit > 0.0 && limit < 1.0, "a limit of {limit} cannot be tested");
+        Self { limit, half: limit / 2.0, alpha: FALSE_ROLLBACK / f64::from(verdicts.max(1)) }
+    }
+
+    /// What one bad and one good request weigh.
+    fn weights(self) -> (f64, f64) {
+        ((self.limit / self.half).ln(), ((1.0 - self.limit) / (1.0 - self.half)).ln())
+    }
+
+    /// Positive evidence speaks for the limit, negative for half of it.
+    fn evidence(self, bad: u64, good: u64) -> f64 {
+        let (by_bad, by_good) = self.weights();
+        float(bad) * by_bad + float(good) * by_good
+    }
+
+    fn fails_at(self) -> f64 {
+        -self.alpha.ln()
+    }
+
+    fn passes_at(self) -> f64 {
+        MISSED_REGRESSION.ln()
+    }
+
+    fn verdict(self, bad: u64, good: u64) -> Verdict {
+        let evidence = self.evidence(bad, good);
+        if bad + good == 0 {
+            Verdict::NoData
+        } else if bad + good < FEWEST {
+            Verdict::Inconclusive
+        } else if evidence >= self.fails_at() {
+            Verdict::Fail
+        } else if evidence <= self.passes_at() {
+            Verdict::Pass
+        } else {
+            Verdict::Inconclusive
+        }
+    }
+
+    /// How many good requests in a row pass.
+    pub(crate) fn least(self) -> u64 {
+        whole(self.passes_at() / self.weights().1).max(FEWEST)
+    }
+
+    /// About how many requests a version at half of the limit needs to pass.
+    pub(crate) fn usual(self) -> u64 {
+        let (by_bad, by_good) = self.weights();
+        whole(self.passes_at() / (self.half * by_bad + (1.0 - self.half) * by_good)).max(FEWEST)
+    }
+
+    fn derivation(self, what: &str, bad: u64, good: u64) -> String {
+        let (limit, half) = (percent(self.limit), percent(self.half));
+        let evidence = self.evidence(bad, good);
+        let bound = match self.verdict(bad, good) {
+            Verdict::NoData => "no request".to_owned(),
+            Verdict::Inconclusive if bad + good < FEWEST => format!("fewer than {FEWEST} requests"),
+            Verdict::Fail => format!("≥ {:.2} = ln(1/{:.4}): fail", self.fails_at(), self.alpha),
+            Verdict::Pass => format!("≤ {:.2} = ln({MISSED_REGRESSION}): pass", self.passes_at()),
+            Verdict::Inconclusive => {
+                format!("between {:.2} (pass) and {:.2} (fail): inconclusive", self.passes_at(), self.fails_at())
+            }
+        };
+        let share = if bad + good == 0 { 0.0 } else { float(bad) / float(bad + good) };
+        format!(
+            "{what}: {bad} of {} ({}, at most {limit}): {bad}·ln({limit}/{half}) + {good}·ln({}/{}) = {evidence:.2} {bound}",
+            bad + good,
+            percent(share),
+            percent(1.0 - self.limit),
+            percent(1.0 - self.half),
+        )
+    }
+}
+
+/// Judges a canary beside the stable copies of the same time.
+pub(crate) fn analyse(judge: &Judge, canary: &Counts, stable: &Counts) -> Analysis {
+    let mut lines = Vec::new();
+    let mut verdicts = Vec::new();
+    if canary.good == 0 && canary.bad >= HOPELESS {
+        let line = format!("success: not one of {} requests; {HOPELESS} without a success are a failure", canary.bad);
+        return Analysis { verdict: Verdict::Fail, requests: canary.bad, lines: vec![line] };
+    }
+    if let Some(limit) = judge.failures {
+        let test = Test::new(limit, judge.verdicts);
+        lines.push(test.derivation("failed", canary.bad, canary.good));
+        let verdict = test.verdict(canary.bad, canary.good);
+        verdicts.push(excuse(verdict, test, (canary.bad, canary.good), (stable.bad, stable.good), &mut lines));
+    }
+    if let Some(limit) = judge.p99_ms.map(Duration::from_millis) {
+        let test = Test::new(0.01, judge.verdicts);
+        let (surely, perhaps) = canary.slower(limit.as_secs_f64());
+        let against = (surely, canary.timed.saturating_sub(surely));
+        let towards = (perhaps, canary.timed.saturating_sub(perhaps));
+        // What is uncertain counts against a failure while it is one, and against a pass otherwise.
+        let (bad, good) = if test.verdict(against.0, against.1) == Verdict::Fail { against } else { towards };
+        let verdict = match test.verdict(bad, good) {
+            Verdict::Fail if (bad, good) != against => Verdict::Inconclusive,
+            verdict => verdict,
+        };
+        let place = canary.p99().map_or_else(String::new, |(above, to)| match to {
+            Some(to) => format!("; the p99 is between {} and {}", seconds(above), seconds(to)),
+            None => format!("; the p99 is above {}", seconds(above)),
+        });
+        let what = format!("slower than {}", seconds(limit.as_secs_f64()));
+        lines.push(format!("{}{place}", test.derivation(&what, bad, good)));
+        if perhaps != surely {
+            lines.push(format!(
+                "no bucket ends at {}: {} requests may be on either side, and count against either verdict",
+                seconds(limit.as_secs_f64()),
+                perhaps - surely
+            ));
+        }
+        let (slow, _) = stable.slower(limit.as_secs_f64());
+        verdicts.push(excuse(verdict, test, (bad, good), (slow, stable.timed.saturating_sub(slow)), &mut lines));
+    }
+    let worst = [Verdict::Fail, Verdict::NoData, Verdict::Inconclusive, Verdict::Pass];
+    let verdict = worst.into_iter().find(|verdict| verdicts.contains(verdict)).unwrap_or(Verdict::NoData);
+    Analysis { verdict, requests: canary.total(), lines }
+}
+
+/// A canary that fails where the stable copies fail as well shows nothing about its version: something else is wrong.
+fn excuse(verdict: Verdict, test: Test, canary: (u64, u64), stable: (u64, u64), lines: &mut Vec<String>) -> Verdict {
+    if verdict != Verdict::Fail || test.verdict(stable.0, stable.1) != Verdict::Fail {
+        return verdict;
+    }
+    let chance = as_bad_by_chance(canary, stable);
+    if chance < ALIKE {
+        lines.push(format!(
+            "the stable copies fail, too ({} of {}), and the canary is worse: by chance in {} (Fisher's exact test)",
+            stable.0,
+            stable.0 + stable.1,
+            percent(chance)
+        ));
+        return Verdict::Fail;
+    }
+    lines.push(format!(
+        "the stable copies fail, too ({} of {}), and the canary is no worse: by chance in {} (Fisher's exact test); inconclusive",
+        stable.0,
+        stable.0 + stable.1,
+        percent(chance)
+    ));
+    Verdict::Inconclusive
+}
+
+/// The chance that the canary has so many of the bad requests, or more, if both versions are alike: Fisher's exact test,
+/// one-sided. Each side is bad and good requests.
+pub(crate) fn as_bad_by_chance(canary: (u64, u64), stable: (u64, u64)) -> f64 {
+    let Some(fewer) = canary.0.checked_sub(1) else { return 1.0 };
+    let requests = canary.0 + canary.1;
+    let all = requests + stable.0 + stable.1;
+    let distribution =
+        Hypergeometric::new(all, canary.0 + stable.0, requests).expect("no part is greater than the whole");
+    distribution.sf(fewer)
+}
+
+/// `0.5%`, with as many digits as say something.
+fn percent(share: f64) -> String {
+    let text = format!("{:.2}", share * 100.0);
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}%")
+}
+
+fn seconds(seconds: f64) -> String {
+    if seconds < 1.0 { format!("{} ms", (seconds * 1e6).round() / 1e3) } else { format!("{seconds} s") }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of requests are far below 2^52")]
+pub(crate) fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// Rounded up; a cast saturates.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and a cast saturates")]
+pub(crate) fn whole(value: f64) -> u64 {
+    value.max(0.0).ceil() as u64
+}
+
+#[cfg(test)]
+mod tests;

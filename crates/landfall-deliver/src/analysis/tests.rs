@@ -1,0 +1,256 @@
+//! Verdicts at their borders, and 10,000 releases that show how often they are wrong.
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::*;
+
+fn counts(bad: u64, good: u64) -> Counts {
+    Counts { good, bad, buckets: Vec::new(), timed: 0 }
+}
+
+/// All requests at once, in one bucket each.
+fn timed(buckets: &[(f64, u64)], slower: u64) -> Counts {
+    let mut total = 0;
+    let cumulative = buckets.iter().map(|(bound, count)| {
+        total += count;
+        (*bound, total)
+    });
+    let buckets: Vec<_> = cumulative.collect();
+    Counts { good: total + slower, bad: 0, buckets, timed: total + slower }
+}
+
+fn success(limit: f64) -> Judge {
+    Judge { failures: Some(limit), p99_ms: None, verdicts: 1 }
+}
+
+fn p99(limit_ms: u64) -> Judge {
+    Judge { failures: None, p99_ms: Some(limit_ms), verdicts: 1 }
+}
+
+fn text(judge: &Judge, canary: &Counts, stable: &Counts) -> String {
+    let analysis = analyse(judge, canary, stable);
+    format!("{}\n{}\n", analysis.verdict.as_str(), analysis.lines.join("\n"))
+}
+
+#[test]
+fn silence_is_no_data_and_a_few_requests_decide_nothing() {
+    assert_eq!(analyse(&success(0.01), &counts(0, 0), &counts(0, 0)).verdict, Verdict::NoData);
+    assert_eq!(analyse(&success(0.01), &counts(0, 49), &counts(0, 0)).verdict, Verdict::Inconclusive);
+    assert_eq!(analyse(&p99(100), &counts(0, 500), &counts(0, 0)).verdict, Verdict::NoData, "nobody timed them");
+    let nothing = Judge { failures: None, p99_ms: None, verdicts: 1 };
+    assert_eq!(analyse(&nothing, &counts(0, 500), &counts(0, 0)).verdict, Verdict::NoData);
+}
+
+#[test]
+fn a_verdict_can_be_checked_by_hand() {
+    insta::assert_snapshot!(text(&success(0.01), &counts(12, 228), &counts(0, 2000)), @"
+    fail
+    failed: 12 of 240 (5%, at most 1%): 12·ln(1%/0.5%) + 228·ln(99%/99.5%) = 7.17 ≥ 3.00 = ln(1/0.0500): fail
+    ");
+    insta::assert_snapshot!(text(&success(0.01), &counts(0, 600), &counts(0, 2000)), @"
+    pass
+    failed: 0 of 600 (0%, at most 1%): 0·ln(1%/0.5%) + 600·ln(99%/99.5%) = -3.02 ≤ -3.00 = ln(0.05): pass
+    ");
+    insta::assert_snapshot!(text(&success(0.01), &counts(2, 598), &counts(0, 2000)), @"
+    inconclusive
+    failed: 2 of 600 (0.33%, at most 1%): 2·ln(1%/0.5%) + 598·ln(99%/99.5%) = -1.63 between -3.00 (pass) and 3.00 (fail): inconclusive
+    ");
+    insta::assert_snapshot!(text(&success(0.01), &counts(10, 0), &counts(0, 2000)), @"
+    fail
+    success: not one of 10 requests; 10 without a success are a failure
+    ");
+}
+
+#[test]
+fn so_many_good_requests_in_a_row_pass_and_one_less_does_not() {
+    for limit in [0.001, 0.005, 0.01, 0.05, 0.5] {
+        let least = Test::new(limit, 4).least();
+        assert_eq!(analyse(&success(limit), &counts(0, least), &counts(0, 0)).verdict, Verdict::Pass, "{limit}");
+        if least > FEWEST {
+            let verdict = analyse(&success(limit), &counts(0, least - 1), &counts(0, 0)).verdict;
+            assert_eq!(verdict, Verdict::Inconclusive, "{limit}");
+        }
+    }
+}
+
+#[test]
+fn a_canary_that_shares_the_trouble_of_the_stable_copies_is_not_to_blame() {
+    insta::assert_snapshot!(text(&success(0.01), &counts(12, 228), &counts(110, 1890)), @"
+    inconclusive
+    failed: 12 of 240 (5%, at most 1%): 12·ln(1%/0.5%) + 228·ln(99%/99.5%) = 7.17 ≥ 3.00 = ln(1/0.0500): fail
+    the stable copies fail, too (110 of 2000), and the canary is no worse: by chance in 67.18% (Fisher's exact test); inconclusive
+    ");
+    insta::assert_snapshot!(text(&success(0.01), &counts(60, 180), &counts(110, 1890)), @"
+    fail
+    failed: 60 of 240 (25%, at most 1%): 60·ln(1%/0.5%) + 180·ln(99%/99.5%) = 40.68 ≥ 3.00 = ln(1/0.0500): fail
+    the stable copies fail, too (110 of 2000), and the canary is worse: by chance in 0% (Fisher's exact test)
+    ");
+}
+
+#[test]
+fn a_p99_is_judged_by_the_buckets_that_surely_lie_on_one_side() {
+    let slow = timed(&[(0.1, 900), (0.2, 50), (0.3, 40)], 10);
+    insta::assert_snapshot!(text(&p99(200), &slow, &counts(0, 0)), @"
+    fail
+    slower than 200 ms: 50 of 1000 (5%, at most 1%): 50·ln(1%/0.5%) + 950·ln(99%/99.5%) = 29.87 ≥ 3.00 = ln(1/0.0500): fail; the p99 is between 200 ms and 300 ms
+    ");
+    let fast = timed(&[(0.1, 2000), (0.2, 0), (0.3, 0)], 0);
+    insta::assert_snapshot!(text(&p99(200), &fast, &counts(0, 0)), @"
+    pass
+    slower than 200 ms: 0 of 2000 (0%, at most 1%): 0·ln(1%/0.5%) + 2000·ln(99%/99.5%) = -10.08 ≤ -3.00 = ln(0.05): pass; the p99 is between 0 ms and 100 ms
+    ");
+    // The limit is inside a bucket that has everything: on which side is not known.
+    let unknown = timed(&[(0.1, 0), (0.2, 2000)], 0);
+    insta::assert_snapshot!(text(&p99(150), &unknown, &counts(0, 0)), @"
+    inconclusive
+    slower than 150 ms: 2000 of 2000 (100%, at most 1%): 2000·ln(1%/0.5%) + 0·ln(99%/99.5%) = 1386.29 ≥ 3.00 = ln(1/0.0500): fail; the p99 is between 100 ms and 200 ms
+    no bucket ends at 150 ms: 2000 requests may be on either side, and count against either verdict
+    ");
+    let above_all = timed(&[(0.1, 0)], 2000);
+    assert_eq!(analyse(&p99(50), &above_all, &counts(0, 0)).verdict, Verdict::Fail);
+}
+
+#[test]
+fn counters_that_begin_anew_are_noticed() {
+    let earlier = counts(3, 100);
+    assert_eq!(counts(5, 150).since(&earlier), Some(counts(2, 50)));
+    assert_eq!(counts(0, 20).since(&earlier), None);
+}
+
+#[test]
+fn fishers_test_agrees_with_known_values() {
+    // Fisher's tea: three or four of four cups right by chance, 1/70 + 16/70.
+    assert!((as_bad_by_chance((3, 1), (1, 3)) - 17.0 / 70.0).abs() < 1e-9);
+    assert!((as_bad_by_chance((0, 10), (5, 5)) - 1.0).abs() < 1e-9);
+}
+
+/// Releases of this many requests a look, judged at each look until decided or out of time.
+struct Simulation {
+    releases: u32,
+    steps: u32,
+    /// Requests to the canary between two looks.
+    batch: u32,
+    looks: u32,
+}
+
+/// How releases ended.
+#[derive(Debug, Default)]
+struct Ends {
+    passed: u32,
+    failed: u32,
+    undecided: u32,
+    requests: u64,
+}
+
+impl Simulation {
+    /// `judge` sees all requests of the step and those of the last look.
+    fn run(&self, failures: f64, seed: u64, judge: impl Fn(&Counts, &Counts) -> Verdict) -> Ends {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut ends = Ends::default();
+        'release: for _ in 0..self.releases {
+            for _ in 0..self.steps {
+                let mut all = Counts::default();
+                let mut verdict = Verdict::NoData;
+                for _ in 0..self.looks {
+                    let bad = failing(&mut random, failures, self.batch);
+                    let last = counts(bad, u64::from(self.batch) - bad);
+                    all = counts(all.bad + last.bad, all.good + last.good);
+                    verdict = judge(&all, &last);
+                    if matches!(verdict, Verdict::Pass | Verdict::Fail) {
+                        break;
+                    }
+                }
+                ends.requests += all.total();
+                match verdict {
+                    Verdict::Pass => {}
+                    Verdict::Fail => {
+                        ends.failed += 1;
+                        continue 'release;
+                    }
+                    Verdict::Inconclusive | Verdict::NoData => {
+                        ends.undecided += 1;
+                        continue 'release;
+                    }
+                }
+            }
+            ends.passed += 1;
+        }
+        ends
+    }
+}
+
+/// How many of `requests` fail: the good ones between two failures are drawn at once, as a geometric number.
+fn failing(random: &mut StdRng, failures: f64, requests: u32) -> u64 {
+    let (mut place, mut bad) = (0.0, 0);
+    loop {
+        place += (1.0 - random.random::<f64>()).log(1.0 - failures).floor() + 1.0;
+        if place > f64::from(requests) {
+            return bad;
+        }
+        bad += 1;
+    }
+}
+
+/// A judge that most tools are set up with: the success of each minute against a threshold; a minute below it fails, ten
+/// good ones in a row pass.
+fn fixed_threshold(limit: f64, minutes: u32, batch: u32) -> impl Fn(&Counts, &Counts) -> Verdict {
+    move |all, last| {
+        if float(last.bad) > limit * float(last.total()) {
+            Verdict::Fail
+        } else if all.total() >= u64::from(minutes * batch) {
+            Verdict::Pass
+        } else {
+            Verdict::Inconclusive
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_releases_keep_the_declared_error_rates() {
+    let seed = std::env::var("LANDFALL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(4);
+    // 1 request a second to the canary, looked at each minute, for as long as it takes.
+    let simulation = Simulation { releases: 10_000, steps: 2, batch: 60, looks: 200 };
+    let judge = Judge { failures: Some(0.01), p99_ms: None, verdicts: 2 };
+    let ours = |all: &Counts, _: &Counts| analyse(&judge, all, &counts(0, 0)).verdict;
+    let mut table = String::from("failures  judge      passed  failed  undecided  requests/release\n");
+    let mut row = |failures: f64, name: &str, ends: &Ends| {
+        table += &format!(
+            "{:<8}  {name:<9} {:>7} {:>7} {:>10} {:>17}\n",
+            percent(failures),
+            ends.passed,
+            ends.failed,
+            ends.undecided,
+            ends.requests / u64::from(simulation.releases)
+        );
+    };
+    for failures in [0.001, 0.005, 0.01, 0.02, 0.05] {
+        let ends = simulation.run(failures, seed, ours);
+        row(failures, "counts", &ends);
+        let fixed = simulation.run(failures, seed, fixed_threshold(0.01, 10, 60));
+        row(failures, "threshold", &fixed);
+        if failures <= 0.005 {
+            let wrong = f64::from(ends.failed) / f64::from(simulation.releases);
+            assert!(wrong <= FALSE_ROLLBACK, "seed {seed}: {wrong} of good releases fail at {failures}");
+        }
+        if failures >= 0.01 {
+            let wrong = f64::from(ends.passed) / f64::from(simulation.releases);
+            assert!(wrong <= MISSED_REGRESSION, "seed {seed}: {wrong} of bad releases pass at {failures}");
+        }
+    }
+    if seed == 4 {
+        insta::assert_snapshot!(table, @"
+        failures  judge      passed  failed  undecided  requests/release
+        0.1%      counts      10000       0          0              1429
+        0.1%      threshold    3028    6972          0               722
+        0.5%      counts       9683     314          3              3868
+        0.5%      threshold      29    9971          0               233
+        1%        counts         16    9983          1              2066
+        1%        threshold       0   10000          0               133
+        2%        counts          0   10000          0               496
+        2%        threshold       0   10000          0                85
+        5%        counts          0   10000          0               170
+        5%        threshold       0   10000          0                62
+        ");
+    }
+}

@@ -1,0 +1,115 @@
+//! How many requests each version has answered: from the figures of the engine's gateway, in Prometheus' text format.
+//!
+//! Not handled: the figures of other gateways, by a Prometheus in the cluster. Where there are none a canary is refused.
+
+use http::Request;
+use kube::Client;
+
+use super::{ClusterError, During as _};
+use crate::analysis::Counts;
+
+/// Where the engine serves the figures of its gateway.
+const PATH: &str = "/landfall.dev/v1/gateway/figures";
+
+/// The figures of now; `None` where nobody counts, or nobody may ask: other API servers know no such path, and say so as
+/// they like.
+pub(crate) async fn read(client: &Client) -> Result<Option<String>, ClusterError> {
+    let request = Request::get(PATH).body(Vec::new()).expect("a constant path makes a request");
+    match client.request_text(request).await {
+        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 503) => Ok(None),
+        answered => answered.map(Some).during(|| "read the figures of the gateway".to_owned()),
+    }
+}
+
+/// What a service has answered, over all routes and ports. A client that went away is neither good nor bad.
+pub(crate) fn counts(figures: &str, namespace: &str, service: &str) -> Counts {
+    let backend = format!("{namespace}/{service}");
+    let mut counts = Counts::default();
+    for (name, labels, value) in figures.lines().filter_map(sample) {
+        let label = |wanted: &str| labels.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.as_str());
+        let own = label("backend").is_some_and(|own| own.split(':').next() == Some(backend.as_str()));
+        match name {
+            "gateway_requests_total" if own => match label("class") {
+                Some("5xx") => counts.bad += value,
+                Some("aborted") | None => {}
+                Some(_) => counts.good += value,
+            },
+            "gateway_request_duration_seconds_count" if own => counts.timed += value,
+            "gateway_request_duration_seconds_bucket" if own => {
+                let Some(bound) = label("le").and_then(|bound| bound.parse::<f64>().ok()).filter(|le| le.is_finite())
+                else {
+                    continue;
+                };
+                match counts.buckets.iter_mut().find(|(other, _)| other.total_cmp(&bound).is_eq()) {
+                    Some((_, count)) => *count += value,
+                    None => counts.buckets.push((bound, value)),
+                }
+            }
+            _ => {}
+        }
+    }
+    counts.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+    counts
+}
+
+/// A sample: its name, labels and whole value. `None` for comments and what is no count.
+fn sample(line: &str) -> Option<(&str, Vec<(String, String)>, u64)> {
+    if line.starts_with('#') {
+        return None;
+    }
+    let (name, mut rest) = line.split_once('{')?;
+    let mut labels = Vec::new();
+    loop {
+        rest = rest.trim_start_matches([',', ' ']);
+        if let Some(value) = rest.strip_prefix('}') {
+            let value = value.split_whitespace().next()?;
+            return Some((name, labels, value.parse().ok()?));
+        }
+        let (key, text) = rest.split_once("=\"")?;
+        let mut value = String::new();
+        let mut characters = text.char_indices();
+        loop {
+            let (place, character) = characters.next()?;
+            match character {
+                '"' => {
+                    rest = &text[place + 1..];
+                    break;
+                }
+                '\\' => value.push(match characters.next()?.1 {
+                    'n' => '\n',
+                    other => other,
+                }),
+                other => value.push(other),
+            }
+        }
+        labels.push((key.to_owned(), value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_counted_over_all_its_routes_and_apart_from_its_canary() {
+        let figures = r#"
+# TYPE gateway_requests_total counter
+gateway_requests_total{route="HTTPRoute/shop/web",backend="shop/web:80",class="2xx"} 90
+gateway_requests_total{route="HTTPRoute/shop/web-api",backend="shop/web:8080",class="4xx"} 3
+gateway_requests_total{route="HTTPRoute/shop/web",backend="shop/web:80",class="5xx"} 2
+gateway_requests_total{route="HTTPRoute/shop/web",backend="shop/web:80",class="aborted"} 7
+gateway_requests_total{route="HTTPRoute/shop/web",backend="shop/web-canary:80",class="2xx"} 10
+gateway_requests_total{route="a \"b\", \\c",backend="",class="5xx"} 4
+gateway_request_duration_seconds_bucket{route="HTTPRoute/shop/web",backend="shop/web-canary:80",le="0.1"} 8
+gateway_request_duration_seconds_bucket{route="HTTPRoute/shop/web",backend="shop/web-canary:80",le="0.05"} 5
+gateway_request_duration_seconds_bucket{route="HTTPRoute/shop/web",backend="shop/web-canary:80",le="+Inf"} 10
+gateway_request_duration_seconds_sum{route="HTTPRoute/shop/web",backend="shop/web-canary:80"} 0.5
+gateway_request_duration_seconds_count{route="HTTPRoute/shop/web",backend="shop/web-canary:80"} 10
+"#;
+        let stable = counts(figures, "shop", "web");
+        assert_eq!((stable.good, stable.bad), (93, 2));
+        let canary = counts(figures, "shop", "web-canary");
+        assert_eq!((canary.good, canary.bad, canary.timed), (10, 0, 10));
+        assert_eq!(canary.buckets, [(0.05, 5), (0.1, 8)]);
+    }
+}

@@ -1,0 +1,313 @@
+//! Does what a rollout asks for. Each effect may be done again after it was cut off anywhere.
+
+use std::time::Duration;
+
+use http::Request;
+use http::header::CONTENT_TYPE;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PropagationPolicy};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+
+use super::workload::{self, template_hash};
+use super::{ClusterError, During as _, MANAGER, if_there, route_resource};
+use crate::plan::{CanaryPlan, Strategy};
+use crate::release::{ReleaseSpec, ServiceRelease};
+use crate::rollout::{Effect, Version};
+
+/// Tells the pods of a canary from others of the service.
+const TRACK: &str = "landfall.dev/track";
+
+const HASH: &str = "pod-template-hash";
+
+/// How long the pods of a canary may take to be told to end.
+const FAREWELL: Duration = Duration::from_secs(60);
+
+const POLL: Duration = Duration::from_millis(200);
+
+/// Why an effect could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum PerformError {
+    /// The cluster refused, or did not answer.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// What has to be changed is not there.
+    #[error("{0}")]
+    Missing(String),
+}
+
+/// The name of everything that belongs to the canary of a service.
+pub(crate) fn canary_name(service: &str) -> String {
+    format!("{service}-canary")
+}
+
+/// Does one effect.
+pub(crate) async fn perform(client: &Client, spec: &ReleaseSpec, effect: Effect) -> Result<(), PerformError> {
+    let place = |service: usize| {
+        let release = spec.services.get(service).expect("effects are about services of the release");
+        Place { client, release }
+    };
+    match effect {
+        Effect::SetTemplate { service, version } => place(service).set_template(version).await,
+        Effect::StartCanary { service } => place(service).start_canary().await,
+        Effect::Weigh { service, step } => place(service).weigh(step).await,
+        Effect::OpenService { service } => place(service).fence(None).await,
+        Effect::RemoveCanary { service } => place(service).remove_canary().await,
+    }
+}
+
+/// One service of a release, in a cluster.
+struct Place<'a> {
+    client: &'a Client,
+    release: &'a ServiceRelease,
+}
+
+impl Place<'_> {
+    fn deployments(&self) -> Api<Deployment> {
+        Api::namespaced(self.client.clone(), &self.release.namespace)
+    }
+
+    fn services(&self) -> Api<Service> {
+        Api::namespaced(self.client.clone(), &self.release.namespace)
+    }
+
+    fn name(&self) -> &str {
+        &self.release.name
+    }
+
+    async fn stable(&self) -> Result<Deployment, PerformError> {
+        let found = workload::deployment(self.client, &self.release.namespace, self.name()).await?;
+        found.ok_or_else(|| PerformError::Missing(format!("the Deployment `{}` is gone", self.name())))
+    }
+
+    fn canary(&self) -> Option<&CanaryPlan> {
+        match &self.release.strategy {
+            Strategy::Canary(canary) => Some(canary),
+            Strategy::Rolling | Strategy::Recreate => None,
+        }
+    }
+
+    async fn set_template(&self, version: Version) -> Result<(), PerformError> {
+        let template = match version {
+            Version::Old => &self.release.old_template,
+            Version::New => &self.release.new_template,
+        };
+        let stable = self.stable().await?;
+        let live = stable.spec.as_ref().map(|spec| json!(spec.template)).unwrap_or_default();
+        if live == *template {
+            return Ok(());
+        }
+        // The whole template takes the place of the other: what an earlier version had and this one has not is gone.
+        let patch = json!([{ "op": "replace", "path": "/spec/template", "value": template }]);
+        let path = format!(
+            "/apis/apps/v1/namespaces/{}/deployments/{}?fieldManager={MANAGER}",
+            self.release.namespace,
+            self.name()
+        );
+        let request = Request::patch(path).header(CONTENT_TYPE, "application/json-patch+json");
+        let request = request.body(patch.to_string().into_bytes()).expect("names make a path");
+        let patched = self.client.request::<Value>(request).await;
+        patched.during(|| format!("change the Deployment `{}`", self.name()))?;
+        Ok(())
+    }
+
+    /// First the callers inside the platform are kept on the stable copies; then the canary starts, which has the labels of
+    /// the service, as network policies go by them.
+    async fn start_canary(&self) -> Result<(), PerformError> {
+        let Some(canary) = self.canary() else { return Ok(()) };
+        let stable = self.stable().await?;
+        let hash = template_hash(self.client, &stable).await?;
+        let hash = hash.ok_or_else(|| {
+            PerformError::Missing(format!("no ReplicaSet has the current template of the Deployment `{}`", self.name()))
+        })?;
+        if let Some(ceiling) = canary.ceiling {
+            self.set_ceiling(ceiling).await?;
+        }
+        self.fence(Some(&hash)).await?;
+        let service = if_there(self.services().get(self.name()).await)
+            .during(|| format!("read the Service `{}`", self.name()))?;
+        let service = service.ok_or_else(|| PerformError::Missing(format!("the Service `{}` is gone", self.name())))?;
+        let name = canary_name(self.name());
+        let apply = PatchParams::apply(MANAGER).force();
+        let object = self.canary_service(&name, &service);
+        let applied = self.services().patch(&name, &apply, &Patch::Apply(object)).await;
+        applied.during(|| format!("apply the Service `{name}`"))?;
+        let object = self.canary_deployment(&name, &stable, canary);
+        let applied = self.deployments().patch(&name, &apply, &Patch::Apply(object)).await;
+        applied.during(|| format!("apply the Deployment `{name}`"))?;
+        Ok(())
+    }
+
+    fn canary_service(&self, name: &str, stable: &Service) -> Value {
+        let spec = stable.spec.clone().unwrap_or_default();
+        let mut selector = spec.selector.unwrap_or_default();
+        selector.remove(HASH);
+        selector.insert(TRACK.to_owned(), "canary".to_owned());
+        let ports = spec.ports.unwrap_or_default().into_iter().map(|port| {
+            json!({ "name": port.name, "protocol": port.protocol, "appProtocol": port.app_protocol, "port": port.port, "targetPort": port.target_port })
+        });
+        let mut ports: Vec<Value> = ports.collect();
+        for port in ports.iter_mut().filter_map(Value::as_object_mut) {
+            port.retain(|_, value| !value.is_null());
+        }
+        json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": { "name": name, "namespace": self.release.namespace, "labels": labels(stable.labels()) },
+            "spec": { "selector": selector, "ports": ports },
+        })
+    }
+
+    fn canary_deployment(&self, name: &str, stable: &Deployment, canary: &CanaryPlan) -> Value {
+        let spec = stable.spec.clone().unwrap_or_default();
+        let mut template = self.release.new_template.clone();
+        template["metadata"]["labels"][TRACK] = json!("canary");
+        let mut selector = spec.selector.match_labels.unwrap_or_default();
+        selector.insert(TRACK.to_owned(), "canary".to_owned());
+        json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": { "name": name, "namespace": self.release.namespace, "labels": labels(stable.labels()) },
+            "spec": {
+                "replicas": canary.copies,
+                "minReadySeconds": spec.min_ready_seconds.unwrap_or(0),
+                "revisionHistoryLimit": 0,
+                "selector": { "matchLabels": selector },
+                "template": template,
+            },
+        })
+    }
+
+    /// Sends callers of the service to the copies of this template only; to all copies without one.
+    async fn fence(&self, hash: Option<&str>) -> Result<(), PerformError> {
+        let patch = json!({ "spec": { "selector": { HASH: hash } } });
+        let patched = self.services().patch(self.name(), &parameters(), &Patch::Merge(patch)).await;
+        if_there(patched).during(|| format!("change the Service `{}`", self.name()))?;
+        Ok(())
+    }
+
+    /// Gives the canary the share of a step. Without one the route is as it was before.
+    async fn weigh(&self, step: Option<usize>) -> Result<(), PerformError> {
+        let Some(before) = &self.release.route_rules else { return Ok(()) };
+        let share = step.and_then(|step| self.canary()?.steps.get(step).copied());
+        let rules = share.map_or_else(|| before.clone(), |share| weighted(before, self.name(), share));
+        let routes =
+            Api::<DynamicObject>::namespaced_with(self.client.clone(), &self.release.namespace, &route_resource());
+        let patched =
+            routes.patch(self.name(), &parameters(), &Patch::Merge(json!({ "spec": { "rules": rules } }))).await;
+        patched.during(|| format!("change the HTTPRoute `{}`", self.name()))?;
+        Ok(())
+    }
+
+    async fn set_ceiling(&self, ceiling: u32) -> Result<(), PerformError> {
+        let autoscalers = Api::<HorizontalPodAutoscaler>::namespaced(self.client.clone(), &self.release.namespace);
+        let patch = json!({ "spec": { "maxReplicas": ceiling } });
+        let patched = autoscalers.patch(self.name(), &parameters(), &Patch::Merge(patch)).await;
+        patched.during(|| format!("change the HorizontalPodAutoscaler `{}`", self.name()))?;
+        Ok(())
+    }
+
+    /// The service is opened only when the copies of the canary have been told to end, so that nobody is sent to them.
+    async fn remove_canary(&self) -> Result<(), PerformError> {
+        let name = canary_name(self.name());
+        let delete =
+            DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
+        let deleted = self.deployments().delete(&name, &delete).await;
+        if_there(deleted).during(|| format!("delete the Deployment `{name}`"))?;
+        self.wait_for_the_end_of_the_canary().await?;
+        let deleted = self.services().delete(&name, &DeleteParams::default()).await;
+        if_there(deleted).during(|| format!("delete the Service `{name}`"))?;
+        self.fence(None).await?;
+        if let Some(ceiling) = self.release.autoscaler_ceiling {
+            self.set_ceiling(ceiling).await?;
+        }
+        Ok(())
+    }
+
+    async fn wait_for_the_end_of_the_canary(&self) -> Result<(), PerformError> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), &self.release.namespace);
+        let mut selector = format!("{TRACK}=canary");
+        let own = self.release.new_template["metadata"]["labels"]["app.kubernetes.io/name"].as_str();
+        selector.extend(own.map(|own| format!(",app.kubernetes.io/name={own}")));
+        let list = ListParams::default().labels(&selector);
+        let deadline = tokio::time::Instant::now() + FAREWELL;
+        loop {
+            let found =
+                pods.list(&list).await.during(|| format!("list the pods of the canary of `{}`", self.name()))?;
+            if found.items.iter().all(|pod| pod.metadata.deletion_timestamp.is_some()) {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return Err(PerformError::Missing(format!(
+                    "the pods of the canary of `{}` were not told to end within {} s",
+                    self.name(),
+                    FAREWELL.as_secs()
+                )));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+/// The rules of a route in which a service shares its requests with its canary, by a share in millionths.
+pub(crate) fn weighted(rules: &Value, service: &str, share: u32) -> Value {
+    let divisor = if share % 10_000 == 0 { 10_000 } else { 1 };
+    let (canary, stable) = (share / divisor, (1_000_000 - share) / divisor);
+    let mut rules = rules.clone();
+    for rule in rules.as_array_mut().into_iter().flatten() {
+        let Some(backends) = rule["backendRefs"].as_array().cloned() else { continue };
+        let shared = backends.into_iter().flat_map(|backend| {
+            if backend["name"] != service {
+                return vec![backend];
+            }
+            let (mut old, mut new) = (backend.clone(), backend);
+            old["weight"] = json!(stable);
+            new["name"] = json!(canary_name(service));
+            new["weight"] = json!(canary);
+            vec![old, new]
+        });
+        rule["backendRefs"] = shared.collect();
+    }
+    rules
+}
+
+fn labels(of: &std::collections::BTreeMap<String, String>) -> Value {
+    let mut labels = json!(of);
+    labels[TRACK] = json!("canary");
+    labels
+}
+
+fn parameters() -> PatchParams {
+    PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_shares_the_requests_of_one_service_and_keeps_what_else_it_says() {
+        let rules = json!([
+            { "matches": [{ "path": { "value": "/" } }], "backendRefs": [{ "name": "web", "port": 80 }] },
+            { "filters": [{ "type": "RequestRedirect" }] },
+            { "backendRefs": [{ "name": "other", "port": 80 }] },
+        ]);
+        assert_eq!(
+            weighted(&rules, "web", 50_000),
+            json!([
+                { "matches": [{ "path": { "value": "/" } }], "backendRefs": [
+                    { "name": "web", "port": 80, "weight": 95 }, { "name": "web-canary", "port": 80, "weight": 5 },
+                ] },
+                { "filters": [{ "type": "RequestRedirect" }] },
+                { "backendRefs": [{ "name": "other", "port": 80 }] },
+            ])
+        );
+        let small = weighted(&rules, "web", 2_500);
+        assert_eq!(
+            (&small[0]["backendRefs"][0]["weight"], &small[0]["backendRefs"][1]["weight"]),
+            (&json!(997_500), &json!(2_500))
+        );
+    }
+}

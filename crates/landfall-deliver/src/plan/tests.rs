@@ -1,0 +1,92 @@
+//! What a plan says, refuses, and in which order it ships.
+
+use landfall_model::File;
+
+use super::*;
+
+fn architecture(text: &str) -> Architecture {
+    let text = format!("landfall: v1\nname: shop\nplatform: {{ ingress: {{ api: gateway }} }}\n{text}");
+    let file = File::read("landfall.yaml", text.as_bytes(), &mut |_| Err("no includes".to_owned()));
+    file.architecture(None).unwrap_or_else(|findings| panic!("{findings:?}"))
+}
+
+fn shop(rollout: &str, rate: &str) -> Architecture {
+    architecture(&format!(
+        "services:\n  web: {{ image: web, port: 8080, startup: 5s, expose: {{ host: shop.example }}, rollout: {rollout} }}\nflows:\n  buy: {{ rate: {rate}, steps: [client -> web] }}\n"
+    ))
+}
+
+const LIVE: Live = Live { copies: 3, whole: true, autoscaler: None, routed: true, counted: true };
+
+fn text(architecture: &Architecture, live: Live) -> String {
+    let service = architecture.service("web").expect("it is declared");
+    match plan(architecture, "web", service, live, verdicts(architecture, [service].into_iter())) {
+        Ok(planned) => format!("{}\n{}", planned.strategy.as_str(), planned.lines.join("\n")),
+        Err(why) => format!("refused: {why}"),
+    }
+}
+
+const CANARY: &str = "{ canary: { steps: [10%, 50%], judge: { success: 99%, p99: 300ms }, decide-within: 10m } }";
+
+#[test]
+fn a_canary_says_how_many_requests_and_how_long_each_step_needs() {
+    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), LIVE), @"
+    canary
+    canary of 2 beside 3 copies; each step is decided after 595 good requests in a row, about 1937 at half of the limit
+    10% of 100/s are 10.00/s: 60 s at least, about 194 s; 600 s are allowed
+    50% of 100/s are 50.00/s: 12 s at least, about 39 s; 600 s are allowed
+    a version at the limit or worse goes on with a chance of at most 5%
+    each copy has 30 s to become ready
+    ");
+}
+
+#[test]
+fn a_canary_that_can_never_be_decided_is_refused() {
+    insta::assert_snapshot!(text(&shop(CANARY, "5/s"), LIVE), @"refused: a canary of `web` can never be decided: 595 requests at 10% of 5/s take 1190 s, and 600 s are allowed; begin with a larger step, or set `decide-within` to 1190s");
+    insta::assert_snapshot!(text(&shop("{ canary: { steps: [10%] } }", "5/s"), LIVE), @"refused: the canary of `web` is judged by nothing, so it can never be decided; declare `judge: { success: 99.5%, p99: 300ms }`");
+    insta::assert_snapshot!(text(&shop("{ canary: { steps: [10%], judge: { success: 100% } } }", "5/s"), LIVE), @"refused: no number of requests shows that all of them succeed: declare a success of `web` below 100%");
+    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), Live { routed: false, ..LIVE }), @"refused: `web` has no `HTTPRoute` by which a canary could get a share of its requests, and nothing else can give it one yet; declare `expose` and `platform.ingress.api: gateway`, or `rollout: { rolling: {} }`");
+    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), Live { counted: false, ..LIVE }), @"refused: nobody counts the requests of a canary of `web`: the API server has no figures of its gateway. That is handled on Landfall's engine only yet; declare `rollout: { rolling: {} }`");
+}
+
+#[test]
+fn a_rollout_that_cannot_progress_is_refused() {
+    insta::assert_snapshot!(text(&shop("{ rolling: { max-surge: 0, max-unavailable: 0 } }", "5/s"), LIVE), @"refused: the rollout of `web` can never make progress: no copy may be added and none removed; set `max-surge` to at least 1");
+}
+
+#[test]
+fn what_is_broken_already_is_replaced_without_a_canary() {
+    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), Live { whole: false, ..LIVE }), @"
+    rolling
+    not all copies are ready now, so there is nothing to compare a canary with: copy by copy
+    each copy has 30 s to become ready
+    ");
+}
+
+#[test]
+fn stable_copies_and_canary_stay_within_the_autoscalers_bounds() {
+    for floor in 0..8_u32 {
+        for ceiling in floor..10 {
+            for canary in 1..6 {
+                for running in floor..=ceiling {
+                    let Ok(left) = (Bounds { floor, ceiling }).beside(canary, running) else { continue };
+                    assert!(left >= floor && left + canary <= ceiling && running <= left);
+                }
+            }
+        }
+    }
+    let bounds = |floor, ceiling| Live { autoscaler: Some(Bounds { floor, ceiling }), ..LIVE };
+    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), bounds(3, 4)), @"");
+    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), bounds(2, 4)), @"");
+}
+
+#[test]
+fn who_is_called_goes_before_who_calls_and_consumers_before_publishers() {
+    let architecture = architecture(
+        "services:\n  a: { image: a, uses: [{ call: c }, { publish: events/changed }] }\n  b: { image: b, port: 80, uses: [{ consume: events/changed }] }\n  c: { image: c, port: 80, uses: [{ call: b }] }\n  d: { image: d, port: 80, uses: [{ call: e }] }\n  e: { image: e, port: 80, uses: [{ call: d }] }\nstores:\n  events: { engine: rabbitmq, topics: { changed: {} } }\n",
+    );
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(order(&architecture, &names(&["a", "b", "c"])), ["b", "c", "a"]);
+    assert_eq!(order(&architecture, &names(&["a", "b"])), ["b", "a"]);
+    assert_eq!(order(&architecture, &names(&["d", "e"])), ["d", "e"], "a circle goes by name");
+}

@@ -1,0 +1,341 @@
+//! From an architecture, its rendered objects and what is in the cluster to a release that could be shipped, and what speaks
+//! against it. Nothing is changed.
+
+mod configuration;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use kube::api::{DynamicObject, ListParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
+use landfall_model::Architecture;
+use serde_json::{Value, json};
+
+use crate::cluster::workload::{self, progress};
+use crate::cluster::{ClusterError, During as _, MANAGER, definition, figures, if_there, perform, route_resource};
+use crate::plan::{self, Bounds, Live, Strategy};
+use crate::release::{
+    CONFIGURATION, RELEASE, Release, ReleaseSpec, ServiceRelease, annotate, digest, image_of, is_same, plain,
+};
+use crate::rollout::Phase;
+
+/// What is to be shipped.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The architecture of the environment.
+    pub architecture: &'a Architecture,
+    /// Its rendered objects, patches applied.
+    pub objects: &'a [Value],
+    /// Other images than the file's, by service. When there are any, only these services are shipped.
+    pub images: &'a BTreeMap<String, String>,
+}
+
+/// A release that could be shipped.
+#[derive(Debug)]
+pub struct Proposal {
+    /// Where it would be kept.
+    pub namespace: String,
+    /// What would be shipped.
+    pub spec: ReleaseSpec,
+    /// What a person wants to know of each service, in the order of the services.
+    pub lines: Vec<Vec<String>>,
+    /// What speaks against it; it cannot be shipped unless this is empty.
+    pub refusals: Vec<String>,
+    /// What is not shipped, and why.
+    pub notes: Vec<String>,
+}
+
+/// Makes a proposal.
+pub async fn propose(client: &Client, wanted: Wanted<'_>) -> Result<Proposal, ClusterError> {
+    let architecture = wanted.architecture;
+    let namespace = architecture.namespace().to_string();
+    let name = architecture.document.name.to_string();
+    let (mut refusals, mut notes) = (Vec::new(), Vec::new());
+    let counted = figures::read(client).await?.is_some();
+    let chosen = choose(&wanted, &mut refusals, &mut notes);
+    let mut found = BTreeMap::new();
+    for service in &chosen {
+        let Some(object) = deployment_of(wanted.objects, service) else {
+            let why = format!("`{service}` is no Deployment; scheduled jobs and others are not shipped yet");
+            if wanted.images.is_empty() {
+                notes.push(why)
+            } else {
+                refusals.push(why)
+            }
+            continue;
+        };
+        match examine(client, &wanted, service, object, counted).await? {
+            Examined::Same => notes.push(format!("`{service}` runs that already")),
+            Examined::Missing => refusals.push(format!(
+                "there is no Deployment `{service}` in `{}`; bring the platform there first: `landfall render kubernetes --stdout | kubectl apply -f -`",
+                object["metadata"]["namespace"].as_str().unwrap_or_default()
+            )),
+            Examined::Differs(subject) => drop(found.insert(service.clone(), *subject)),
+        }
+    }
+    let changed: BTreeSet<String> = found.keys().cloned().collect();
+    let verdicts = plan::verdicts(architecture, changed.iter().filter_map(|name| architecture.service(name)));
+    let (mut services, mut lines) = (Vec::new(), Vec::new());
+    for service in plan::order(architecture, &changed) {
+        let declared = architecture.service(&service).expect("only declared services are chosen");
+        let mut subject = found.remove(&service).expect("the order has these services only");
+        match plan::plan(architecture, &service, declared, subject.live, verdicts) {
+            Ok(planned) => {
+                subject.release.strategy = planned.strategy;
+                subject.release.ready_within_seconds = planned.ready_within_seconds;
+                lines.push(planned.lines);
+            }
+            Err(why) => {
+                refusals.push(why);
+                lines.push(Vec::new());
+            }
+        }
+        services.push(subject.release);
+    }
+    let others = list(client, &namespace, &name).await?;
+    refusals.extend(others.iter().filter(|release| !phase_of(release).is_terminal()).map(unfinished));
+    let spec = assemble(name, &others, architecture.document.delivery.rollback.automatic.value, services, None);
+    Ok(Proposal { namespace, spec, lines, refusals, notes })
+}
+
+/// The release that brings back what was there before `release`; before the last one that succeeded when none is named.
+pub async fn propose_return(
+    client: &Client,
+    namespace: &str,
+    architecture: &str,
+    release: Option<&str>,
+) -> Result<Result<Proposal, String>, ClusterError> {
+    let others = list(client, namespace, architecture).await?;
+    let succeeded = |other: &&Release| phase_of(other) == Phase::Succeeded;
+    let taken_back: Vec<&str> =
+        others.iter().filter(succeeded).filter_map(|other| other.spec.takes_back.as_deref()).collect();
+    let can_go = |other: &&Release| {
+        succeeded(other) && other.spec.takes_back.is_none() && !taken_back.contains(&other.name_any().as_str())
+    };
+    let wanted = match release {
+        Some(name) => others.iter().find(|other| other.name_any() == name),
+        None => others.iter().rfind(can_go),
+    };
+    let Some(wanted) = wanted else {
+        return Ok(Err(match release {
+            Some(name) => format!("there is no release `{name}` of `{architecture}`"),
+            None => format!("no release of `{architecture}` has succeeded, so there is nothing to take back"),
+        }));
+    };
+    let name = wanted.name_any();
+    if !can_go(&wanted) {
+        return Ok(Err(format!(
+            "release `{name}` has ended as {}: there is nothing to take back",
+            phase_of(wanted).name()
+        )));
+    }
+    let touches = |other: &Release| {
+        other.spec.services.iter().any(|own| wanted.spec.services.iter().any(|service| service.name == own.name))
+    };
+    let later = others.iter().find(|other| can_go(other) && other.spec.number > wanted.spec.number && touches(other));
+    if let Some(later) = later {
+        let later = later.name_any();
+        return Ok(Err(format!(
+            "release `{later}` came after it and changed the same services: take that one back first"
+        )));
+    }
+    let mut refusals: Vec<String> =
+        others.iter().filter(|other| !phase_of(other).is_terminal()).map(unfinished).collect();
+    let (mut services, mut lines) = (Vec::new(), Vec::new());
+    // Who came last goes first, so that callers are old before those they call.
+    for service in wanted.spec.services.iter().rev() {
+        let live = workload::deployment(client, &service.namespace, &service.name).await?;
+        let Some(live) = live else {
+            refusals.push(format!("the Deployment `{}` is gone", service.name));
+            continue;
+        };
+        lines.push(vec![format!("back to `{}`, copy by copy", service.old_image)]);
+        services.push(ServiceRelease {
+            strategy: Strategy::Rolling,
+            old_image: service.new_image.clone(),
+            new_image: service.old_image.clone(),
+            old_template: template_of(&live),
+            new_template: plain(&service.old_template),
+            route_rules: None,
+            autoscaler_ceiling: None,
+            ..service.clone()
+        });
+    }
+    let spec = assemble(architecture.to_owned(), &others, wanted.spec.automatic, services, Some(name));
+    Ok(Ok(Proposal { namespace: namespace.to_owned(), spec, lines, refusals, notes: Vec::new() }))
+}
+
+/// Writes a proposal down as a release that has not begun.
+pub async fn create(client: &Client, proposal: &Proposal) -> Result<Release, ClusterError> {
+    definition::ensure(client).await?;
+    let api = Api::<Release>::namespaced(client.clone(), &proposal.namespace);
+    let mut spec = proposal.spec.clone();
+    loop {
+        let name = format!("{}-{}", spec.architecture, spec.number);
+        let mut numbered = spec.clone();
+        for service in &mut numbered.services {
+            annotate(&mut service.new_template, RELEASE, &name);
+        }
+        match api.create(&PostParams::default(), &Release::new(&name, numbered)).await {
+            // Somebody else has this number.
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => spec.number += 1,
+            created => return created.during(|| format!("write the release `{name}`")),
+        }
+    }
+}
+
+/// The releases of an architecture, by their numbers.
+pub async fn list(client: &Client, namespace: &str, architecture: &str) -> Result<Vec<Release>, ClusterError> {
+    let listed = Api::<Release>::namespaced(client.clone(), namespace).list(&ListParams::default()).await;
+    // Where nobody has shipped yet the kind is not known.
+    let listed = if_there(listed).during(|| format!("list the releases in `{namespace}`"))?;
+    let mut releases: Vec<Release> = listed.map(|list| list.items).unwrap_or_default();
+    releases.retain(|release| release.spec.architecture == architecture);
+    releases.sort_by_key(|release| release.spec.number);
+    Ok(releases)
+}
+
+/// Where a release is.
+pub fn phase_of(release: &Release) -> Phase {
+    release.status.as_ref().map(|status| status.phase.clone()).unwrap_or_default()
+}
+
+fn unfinished(release: &Release) -> String {
+    let name = release.name_any();
+    format!(
+        "release `{name}` is not finished ({}): `landfall ship --watch` goes on with it, `landfall rollback {name}` takes it back",
+        phase_of(release).name()
+    )
+}
+
+fn assemble(
+    architecture: String,
+    others: &[Release],
+    automatic: bool,
+    services: Vec<ServiceRelease>,
+    takes_back: Option<String>,
+) -> ReleaseSpec {
+    let number = others.iter().map(|release| release.spec.number).max().unwrap_or(0) + 1;
+    let digest = digest(services.iter().map(|service| (service.name.as_str(), &service.new_template)));
+    ReleaseSpec { architecture, number, digest, automatic, takes_back, services }
+}
+
+/// The services that are wanted.
+fn choose(wanted: &Wanted<'_>, refusals: &mut Vec<String>, notes: &mut Vec<String>) -> BTreeSet<String> {
+    let declared = &wanted.architecture.document.services;
+    if wanted.images.is_empty() {
+        return declared.iter().map(|(name, _)| name.to_string()).collect();
+    }
+    let mut chosen = BTreeSet::new();
+    for (service, image) in wanted.images {
+        if declared.get(service.as_str()).is_none() {
+            let names: Vec<String> = declared.iter().map(|(name, _)| name.to_string()).collect();
+            refusals.push(format!("there is no service `{service}`; there are {}", names.join(", ")));
+            continue;
+        }
+        if !image.contains('@') {
+            notes.push(format!("`{image}` has no digest: whoever moves the tag changes what runs"));
+        }
+        chosen.insert(service.clone());
+    }
+    chosen
+}
+
+/// The rendered Deployment of a service.
+fn deployment_of<'a>(objects: &'a [Value], service: &str) -> Option<&'a Value> {
+    objects.iter().find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == service)
+}
+
+/// What there is of a service.
+enum Examined {
+    /// What runs is what is wanted.
+    Same,
+    /// It is not deployed.
+    Missing,
+    Differs(Box<Subject>),
+}
+
+struct Subject {
+    /// Its strategy is not decided yet.
+    release: ServiceRelease,
+    live: Live,
+}
+
+async fn examine(
+    client: &Client,
+    wanted: &Wanted<'_>,
+    service: &str,
+    object: &Value,
+    counted: bool,
+) -> Result<Examined, ClusterError> {
+    let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+    let Some(live) = workload::deployment(client, &namespace, service).await? else { return Ok(Examined::Missing) };
+    let mut object = object.clone();
+    if let Some(image) = wanted.images.get(service) {
+        let containers = object.pointer_mut("/spec/template/spec/containers").and_then(Value::as_array_mut);
+        let own = containers.and_then(|list| list.iter_mut().find(|container| container["name"] == service));
+        if let Some(container) = own {
+            container["image"] = json!(image);
+        }
+    }
+    let old_template = template_of(&live);
+    let mut new_template = defaulted(client, &namespace, object).await?;
+    let configuration = configuration::hash(client, &namespace, &new_template).await?;
+    if let Some(configuration) = configuration {
+        annotate(&mut new_template, CONFIGURATION, &configuration);
+    }
+    if is_same(&old_template, &new_template) {
+        return Ok(Examined::Same);
+    }
+    let routes = Api::<DynamicObject>::namespaced_with(client.clone(), &namespace, &route_resource());
+    let route = if_there(routes.get(service).await).during(|| format!("read the HTTPRoute `{service}`"))?;
+    let route_rules = route.map(|route| route.data["spec"]["rules"].clone()).filter(|rules| {
+        let rules = rules.as_array().into_iter().flatten();
+        rules.flat_map(|rule| rule["backendRefs"].as_array().into_iter().flatten()).any(|to| to["name"] == service)
+    });
+    let autoscalers = Api::<HorizontalPodAutoscaler>::namespaced(client.clone(), &namespace);
+    let autoscaler =
+        if_there(autoscalers.get(service).await).during(|| format!("read the HorizontalPodAutoscaler `{service}`"))?;
+    let bounds = autoscaler.map(|autoscaler| autoscaler.spec).map(|spec| Bounds {
+        floor: u32::try_from(spec.min_replicas.unwrap_or(1)).unwrap_or_default(),
+        ceiling: u32::try_from(spec.max_replicas).unwrap_or_default(),
+    });
+    let state = progress(&live);
+    let image = |template: &Value| image_of(template, service).unwrap_or_default().to_owned();
+    let live = Live {
+        copies: u32::try_from(state.wanted).unwrap_or_default(),
+        whole: state.done,
+        autoscaler: bounds,
+        routed: route_rules.is_some(),
+        counted,
+    };
+    let release = ServiceRelease {
+        name: service.to_owned(),
+        namespace,
+        old_image: image(&old_template),
+        new_image: image(&new_template),
+        strategy: Strategy::Rolling,
+        ready_within_seconds: 0,
+        old_template,
+        new_template,
+        route_rules,
+        autoscaler_ceiling: bounds.map(|bounds| bounds.ceiling),
+    };
+    Ok(Examined::Differs(Box::new(Subject { release, live })))
+}
+
+fn template_of(deployment: &Deployment) -> Value {
+    deployment.spec.as_ref().map(|spec| json!(spec.template)).unwrap_or_default()
+}
+
+/// The template as the cluster completes it: by a creation under another name that is only tried. Were it tried as a
+/// change, fields that only an earlier version had would stay.
+async fn defaulted(client: &Client, namespace: &str, mut object: Value) -> Result<Value, ClusterError> {
+    let name = perform::canary_name(object["metadata"]["name"].as_str().unwrap_or_default());
+    object["metadata"] = json!({ "generateName": format!("{name}-"), "namespace": namespace });
+    let tried: Deployment = serde_json::from_value(object).expect("rendered Deployments are Deployments");
+    let parameters = PostParams { dry_run: true, field_manager: Some(MANAGER.to_owned()) };
+    let created = Api::<Deployment>::namespaced(client.clone(), namespace).create(&parameters, &tried).await;
+    Ok(template_of(&created.during(|| format!("try the Deployment `{name}`"))?))
+}

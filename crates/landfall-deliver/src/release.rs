@@ -1,0 +1,253 @@
+//! A release as it is kept in the cluster: what is shipped in `spec`, which never changes, and how far it is in `status`.
+
+use jiff::Timestamp;
+use kube::CustomResource;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::analysis::{Analysis, Counts};
+use crate::plan::Strategy;
+use crate::rollout::{Effect, Phase, Plan};
+
+/// The annotation of a pod template that says to which release it belongs.
+pub(crate) const RELEASE: &str = "landfall.dev/release";
+
+/// The annotation of a pod template with a hash of the configuration and secrets that its pods read.
+pub(crate) const CONFIGURATION: &str = "landfall.dev/configuration";
+
+/// The annotation of a release by which a person stops it or takes it back.
+pub(crate) const REQUEST: &str = "landfall.dev/request";
+
+/// What is shipped. It is not changed once it is written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource)]
+#[kube(
+    group = "landfall.dev",
+    version = "v1alpha1",
+    kind = "Release",
+    namespaced,
+    status = "ReleaseStatus",
+    schema = "disabled"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseSpec {
+    /// The name of the architecture.
+    pub architecture: String,
+    /// Counts the releases of the architecture in its namespace.
+    pub number: u32,
+    /// Over the new templates of all services: images, configuration, everything that makes a pod.
+    pub digest: String,
+    /// Whether what goes wrong is taken back without a person.
+    pub automatic: bool,
+    /// The release that this one takes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takes_back: Option<String>,
+    /// The services in their order.
+    pub services: Vec<ServiceRelease>,
+}
+
+/// One service of a release.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceRelease {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The image before.
+    pub old_image: String,
+    /// The image of the release.
+    pub new_image: String,
+    /// How it gets it.
+    pub strategy: Strategy,
+    /// How long a copy may take to become ready.
+    pub ready_within_seconds: u64,
+    /// The pod template before, whole.
+    pub old_template: Value,
+    /// The pod template of the release, whole.
+    pub new_template: Value,
+    /// The rules of its `HTTPRoute` before, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route_rules: Option<Value>,
+    /// The most copies that its autoscaler may have, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaler_ceiling: Option<u32>,
+}
+
+/// How far a release is: written before each effect, so that whoever goes on knows what may have been done.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseStatus {
+    /// Where it is.
+    #[serde(default)]
+    pub phase: Phase,
+    /// The name of the phase, for people.
+    #[serde(default)]
+    pub state: String,
+    /// What it is doing, or why it ended, for people.
+    #[serde(default)]
+    pub message: String,
+    /// What is not surely done yet.
+    #[serde(default)]
+    pub pending: Vec<Effect>,
+    /// Since when the phase, or its last progress, is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// The most copies of the new version that were ready in this phase.
+    #[serde(default)]
+    pub ready_copies: i32,
+    /// What had been counted when the step began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
+    /// The last verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<Analysis>,
+    /// What has happened.
+    #[serde(default)]
+    pub history: Vec<Entry>,
+}
+
+/// What had been counted when a step began.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Window {
+    /// Of the canary.
+    pub canary: Counts,
+    /// Of the stable copies.
+    pub stable: Counts,
+}
+
+/// Something that has happened to a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// When.
+    pub at: String,
+    /// What.
+    pub what: String,
+}
+
+impl ReleaseSpec {
+    /// What the state machine needs to know.
+    pub fn plan(&self) -> Plan {
+        let services = self.services.iter().map(|service| service.strategy.path()).collect();
+        Plan { services, automatic: self.automatic }
+    }
+}
+
+impl ReleaseStatus {
+    /// How long the phase, or its last progress, is there.
+    pub(crate) fn age_seconds(&self, now: Timestamp) -> u64 {
+        let since = self.since.as_deref().and_then(|since| since.parse::<Timestamp>().ok()).unwrap_or(now);
+        u64::try_from(now.duration_since(since).as_secs()).unwrap_or_default()
+    }
+
+    /// The phase begins.
+    pub(crate) fn enter(&mut self, phase: Phase, pending: Vec<Effect>, what: String, now: Timestamp) {
+        self.state = phase.name().to_owned();
+        self.phase = phase;
+        self.pending = pending;
+        self.since = Some(now.to_string());
+        self.ready_copies = 0;
+        self.window = None;
+        self.message.clone_from(&what);
+        self.history.push(Entry { at: now.to_string(), what });
+    }
+}
+
+/// The digest of a release: over the templates, before they say to which release they belong.
+pub(crate) fn digest<'a>(templates: impl Iterator<Item = (&'a str, &'a Value)>) -> String {
+    let mut templates: Vec<_> = templates.collect();
+    templates.sort_by_key(|(name, _)| *name);
+    let mut hash = Sha256::new();
+    for (name, template) in templates {
+        hash.update(json!([name, sorted(template)]).to_string());
+    }
+    format!("sha256:{}", hexadecimal(&hash.finalize()))
+}
+
+/// The same value whatever the order of its keys.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().map(|(key, value)| (key.clone(), sorted(value))).collect();
+            entries.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(entries.into_iter().collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+        other => other.clone(),
+    }
+}
+
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The template without what says to which release it belongs, and what people leave behind who restart by hand.
+pub(crate) fn plain(template: &Value) -> Value {
+    let mut template = template.clone();
+    if let Some(metadata) = template["metadata"].as_object_mut() {
+        if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.retain(|key, _| key != RELEASE && key != "kubectl.kubernetes.io/restartedAt");
+        }
+        let empty = metadata.get("annotations").and_then(Value::as_object).is_some_and(serde_json::Map::is_empty);
+        if empty {
+            metadata.remove("annotations");
+        }
+        metadata.remove("creationTimestamp");
+    }
+    template
+}
+
+/// Whether a service already runs what a template says. Pods that nobody shipped say nothing of their configuration.
+pub(crate) fn is_same(live: &Value, new: &Value) -> bool {
+    let (live, mut new) = (plain(live), plain(new));
+    if live["metadata"]["annotations"][CONFIGURATION].is_null()
+        && let Some(metadata) = new["metadata"].as_object_mut()
+    {
+        if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.remove(CONFIGURATION);
+            if annotations.is_empty() {
+                metadata.remove("annotations");
+            }
+        }
+    }
+    sorted(&live) == sorted(&new)
+}
+
+/// Sets an annotation of a template.
+pub(crate) fn annotate(template: &mut Value, key: &str, value: &str) {
+    if !template["metadata"]["annotations"].is_object() {
+        template["metadata"]["annotations"] = json!({});
+    }
+    template["metadata"]["annotations"][key] = json!(value);
+}
+
+/// The image of the container that has the name of the service, or of the first one.
+pub(crate) fn image_of<'a>(template: &'a Value, service: &str) -> Option<&'a str> {
+    let containers = template["spec"]["containers"].as_array()?;
+    let own = containers.iter().find(|container| container["name"] == service).or_else(|| containers.first())?;
+    own["image"].as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_that_of_what_runs_whatever_the_order() {
+        let (a, b) = (json!({ "x": 1, "y": [2] }), json!({ "y": [2], "x": 1 }));
+        let one = digest([("web", &a), ("api", &b)].into_iter());
+        assert_eq!(one, digest([("api", &a), ("web", &b)].into_iter()));
+        assert_ne!(one, digest([("api", &a), ("web", &json!({ "x": 1, "y": [3] }))].into_iter()));
+    }
+
+    #[test]
+    fn a_service_is_changed_when_its_configuration_is() {
+        let template = |annotations: Value| json!({ "metadata": { "annotations": annotations }, "spec": {} });
+        let shipped = template(json!({ RELEASE: "shop-1", CONFIGURATION: "aa" }));
+        assert!(is_same(&shipped, &template(json!({ CONFIGURATION: "aa" }))));
+        assert!(!is_same(&shipped, &template(json!({ CONFIGURATION: "bb" }))));
+        assert!(is_same(&json!({ "metadata": {}, "spec": {} }), &template(json!({ CONFIGURATION: "aa" }))));
+    }
+}

@@ -1,0 +1,348 @@
+//! The rollout of a release: which phase follows which, and what has to be done on the way. Pure; [`crate::carry`] performs
+//! the effects and tells the events.
+//!
+//! ```text
+//! Pending ─Begin─▶ Progressing ──last service is ready──▶ Succeeded
+//!                   │      ▲ │
+//!                   │      └─┘ service by service: Updating
+//!                   │                              or Starting ─▶ Judging(0) ─▶ … ─▶ Promoting ─▶ Draining
+//!                   │
+//!                   ├─broken, worse, too late─▶ RollingBack (if automatic) ──first service is back──▶ RolledBack
+//!                   │                              ▲      └─too late─▶ Failed
+//!                   └─abort, or not automatic─▶ Held ─roll back─┘
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::analysis::Verdict;
+
+/// What a rollout needs to know of a release: its services in their order, and whether it goes back without a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// How each service gets its new version, in the order in which they get it.
+    pub services: Vec<Path>,
+    /// Whether what goes wrong is taken back without a person.
+    pub automatic: bool,
+}
+
+/// How one service gets its new version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    /// Its workload is changed at once, and Kubernetes replaces the copies.
+    Direct,
+    /// It first gets so many growing shares of the traffic, each judged.
+    Canary {
+        /// At least one.
+        steps: usize,
+    },
+}
+
+/// Where a release is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// Nothing has been changed yet.
+    #[default]
+    Pending,
+    /// It goes forward.
+    Progressing {
+        /// The service whose turn it is.
+        service: usize,
+        /// What it is doing.
+        stage: Stage,
+    },
+    /// It goes nowhere until a person says so.
+    Held {
+        /// The service whose turn it was.
+        service: usize,
+        /// Why.
+        cause: Cause,
+    },
+    /// What has been changed is taken back, the last change first.
+    RollingBack {
+        /// The service whose turn it is.
+        service: usize,
+        /// What it is doing.
+        stage: Return,
+        /// Why.
+        cause: Cause,
+    },
+    /// Every service runs the new version.
+    Succeeded,
+    /// Every service runs the old version again.
+    RolledBack {
+        /// Why.
+        cause: Cause,
+    },
+    /// The way back was not finished: a person has to look.
+    Failed {
+        /// Why it went back.
+        cause: Cause,
+        /// Why it did not get there.
+        why: String,
+    },
+}
+
+/// What a service is doing on the way forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Stage {
+    /// Its copies are being replaced.
+    Updating,
+    /// Its canary starts; nobody is sent to it.
+    Starting,
+    /// Its canary has the share of this step, and is judged.
+    Judging {
+        /// The step, from zero.
+        step: usize,
+    },
+    /// The canary was good: its copies are being replaced, while the canary serves on.
+    Promoting,
+    /// Nobody is sent to the canary any more; what is under way is finished.
+    Draining,
+}
+
+/// What a service is doing on the way back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Return {
+    /// Nobody is sent to the canary any more; what is under way is finished.
+    Draining,
+    /// Its copies are being replaced by old ones, as far as they are new.
+    Restoring,
+}
+
+/// Why a release does not go on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cause {
+    /// What kind of reason it is.
+    pub reason: Reason,
+    /// What was seen, in words.
+    pub why: String,
+}
+
+/// What kind of reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Reason {
+    /// The new version does not become ready in time.
+    NotReady,
+    /// The new version crashes, or cannot be started.
+    Broken,
+    /// The canary was judged and failed.
+    Worse,
+    /// The canary could not be judged in time.
+    Undecided,
+    /// A person stopped it.
+    Aborted,
+    /// A person wants the old version back.
+    Requested,
+}
+
+/// What happens to a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// It may begin.
+    Begin,
+    /// What the stage waits for has come.
+    Ready,
+    /// The canary of this step has been judged.
+    Judged(Verdict, String),
+    /// The new version crashes, or cannot be started.
+    Broken(String),
+    /// The stage has taken too long.
+    DeadlinePassed(String),
+    /// A person stops it.
+    Abort(String),
+    /// A person wants the old version back.
+    RollBack(String),
+}
+
+/// Which version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Version {
+    /// The one before the release.
+    Old,
+    /// The one of the release.
+    New,
+}
+
+/// What has to be done. Doing it twice does what doing it once does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Effect {
+    /// The workload of the service gets the template of this version.
+    SetTemplate {
+        /// Which service.
+        service: usize,
+        /// Which version.
+        version: Version,
+    },
+    /// A second workload of the new version is started beside it, to which nobody is sent.
+    StartCanary {
+        /// Which service.
+        service: usize,
+    },
+    /// The canary gets the share of this step, or nothing.
+    Weigh {
+        /// Which service.
+        service: usize,
+        /// Which step; nothing when there is none.
+        step: Option<usize>,
+    },
+    /// Whoever calls the service inside the platform may be sent to every copy again, the new ones included.
+    OpenService {
+        /// Which service.
+        service: usize,
+    },
+    /// The second workload goes, and everything around it is as it was before.
+    RemoveCanary {
+        /// Which service.
+        service: usize,
+    },
+}
+
+impl Phase {
+    /// Whether nothing can happen to it any more.
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::Succeeded | Self::RolledBack { .. } | Self::Failed { .. })
+    }
+
+    /// Its name, as `kubectl get releases` shows it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Progressing { .. } => "Progressing",
+            Self::Held { .. } => "Held",
+            Self::RollingBack { .. } => "RollingBack",
+            Self::Succeeded => "Succeeded",
+            Self::RolledBack { .. } => "RolledBack",
+            Self::Failed { .. } => "Failed",
+        }
+    }
+
+    /// Why it does not go on, if it does not.
+    pub fn cause(&self) -> Option<&Cause> {
+        match self {
+            Self::Held { cause, .. }
+            | Self::RollingBack { cause, .. }
+            | Self::RolledBack { cause }
+            | Self::Failed { cause, .. } => Some(cause),
+            Self::Pending | Self::Progressing { .. } | Self::Succeeded => None,
+        }
+    }
+
+    /// The phase that follows, and what has to be done in it. Pure: the caller performs the effects, in their order, after it
+    /// has written both down. `None`: the event means nothing in this phase.
+    pub fn next(&self, event: &Event, plan: &Plan) -> Option<(Self, Vec<Effect>)> {
+        match self {
+            Self::Pending => match event {
+                Event::Begin => Some(enter(0, plan, Vec::new())),
+                Event::Abort(why) => Some((Self::RolledBack { cause: cause(Reason::Aborted, why) }, Vec::new())),
+                Event::RollBack(why) => Some((Self::RolledBack { cause: cause(Reason::Requested, why) }, Vec::new())),
+                _ => None,
+            },
+            Self::Progressing { service, stage } => forward(*service, *stage, event, plan),
+            Self::Held { service, .. } => match event {
+                Event::RollBack(why) => Some(back(*service, cause(Reason::Requested, why), plan)),
+                _ => None,
+            },
+            Self::RollingBack { service, stage, cause } => returning(*service, *stage, cause, event),
+            Self::Succeeded | Self::RolledBack { .. } | Self::Failed { .. } => None,
+        }
+    }
+}
+
+fn cause(reason: Reason, why: &str) -> Cause {
+    Cause { reason, why: why.to_owned() }
+}
+
+/// The turn of this service, or the end when there is none.
+fn enter(service: usize, plan: &Plan, mut effects: Vec<Effect>) -> (Phase, Vec<Effect>) {
+    let Some(path) = plan.services.get(service) else { return (Phase::Succeeded, effects) };
+    let (stage, effect) = match path {
+        Path::Direct => (Stage::Updating, Effect::SetTemplate { service, version: Version::New }),
+        Path::Canary { .. } => (Stage::Starting, Effect::StartCanary { service }),
+    };
+    effects.push(effect);
+    (Phase::Progressing { service, stage }, effects)
+}
+
+fn forward(service: usize, stage: Stage, event: &Event, plan: &Plan) -> Option<(Phase, Vec<Effect>)> {
+    let to = |stage| Phase::Progressing { service, stage };
+    let weigh = |step| Effect::Weigh { service, step };
+    match (stage, event) {
+        (_, Event::RollBack(why)) => Some(back(service, cause(Reason::Requested, why), plan)),
+        (_, Event::Abort(why)) => Some(hold(service, stage, cause(Reason::Aborted, why))),
+        (_, Event::Broken(why)) => Some(stop(service, stage, cause(Reason::Broken, why), plan)),
+        (Stage::Judging { .. }, Event::DeadlinePassed(why)) => {
+            Some(stop(service, stage, cause(Reason::Undecided, why), plan))
+        }
+        (_, Event::DeadlinePassed(why)) => Some(stop(service, stage, cause(Reason::NotReady, why), plan)),
+        (Stage::Updating, Event::Ready) => Some(enter(service + 1, plan, Vec::new())),
+        (Stage::Starting, Event::Ready) => Some((to(Stage::Judging { step: 0 }), vec![weigh(Some(0))])),
+        (Stage::Judging { step }, Event::Judged(Verdict::Pass, _)) => {
+            let Some(Path::Canary { steps }) = plan.services.get(service) else { return None };
+            let following = step + 1;
+            Some(if following < *steps {
+                (to(Stage::Judging { step: following }), vec![weigh(Some(following))])
+            } else {
+                let replace = Effect::SetTemplate { service, version: Version::New };
+                (to(Stage::Promoting), vec![Effect::OpenService { service }, replace])
+            })
+        }
+        (Stage::Judging { .. }, Event::Judged(Verdict::Fail, why)) => {
+            Some(stop(service, stage, cause(Reason::Worse, why), plan))
+        }
+        // It stays where it is: more requests may decide it, and the deadline will.
+        (Stage::Judging { .. }, Event::Judged(Verdict::Inconclusive | Verdict::NoData, _)) => None,
+        (Stage::Promoting, Event::Ready) => Some((to(Stage::Draining), vec![weigh(None)])),
+        (Stage::Draining, Event::Ready) => Some(enter(service + 1, plan, vec![Effect::RemoveCanary { service }])),
+        (Stage::Judging { .. }, Event::Ready) | (_, Event::Begin | Event::Judged(..)) => None,
+    }
+}
+
+/// What went wrong by itself is taken back by itself, if that is wanted.
+fn stop(service: usize, stage: Stage, cause: Cause, plan: &Plan) -> (Phase, Vec<Effect>) {
+    if plan.automatic { back(service, cause, plan) } else { hold(service, stage, cause) }
+}
+
+/// Nobody is sent any more to a canary of which nobody says that it is good.
+fn hold(service: usize, stage: Stage, cause: Cause) -> (Phase, Vec<Effect>) {
+    let judged = matches!(stage, Stage::Judging { .. });
+    let effects = judged.then_some(Effect::Weigh { service, step: None });
+    (Phase::Held { service, cause }, effects.into_iter().collect())
+}
+
+/// The way back begins with the service whose turn it is.
+fn back(service: usize, cause: Cause, plan: &Plan) -> (Phase, Vec<Effect>) {
+    let (stage, effect) = match plan.services.get(service) {
+        Some(Path::Canary { .. }) => (Return::Draining, Effect::Weigh { service, step: None }),
+        Some(Path::Direct) | None => (Return::Restoring, Effect::SetTemplate { service, version: Version::Old }),
+    };
+    (Phase::RollingBack { service, stage, cause }, vec![effect])
+}
+
+fn returning(service: usize, stage: Return, cause: &Cause, event: &Event) -> Option<(Phase, Vec<Effect>)> {
+    let restoring = |service| Phase::RollingBack { service, stage: Return::Restoring, cause: cause.clone() };
+    let restore = |service| Effect::SetTemplate { service, version: Version::Old };
+    match (stage, event) {
+        // A canary that is not drained in time goes all the same.
+        (Return::Draining, Event::Ready | Event::DeadlinePassed(_)) => {
+            Some((restoring(service), vec![Effect::RemoveCanary { service }, restore(service)]))
+        }
+        (Return::Restoring, Event::Ready) => Some(match service.checked_sub(1) {
+            Some(before) => (restoring(before), vec![restore(before)]),
+            None => (Phase::RolledBack { cause: cause.clone() }, Vec::new()),
+        }),
+        (Return::Restoring, Event::DeadlinePassed(why)) => {
+            Some((Phase::Failed { cause: cause.clone(), why: why.clone() }, Vec::new()))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
