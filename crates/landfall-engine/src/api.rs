@@ -124,6 +124,7 @@ pub(crate) struct State {
     machine: OnceLock<Arc<dyn Machine>>,
     /// The way to the webhooks that run in pods.
     dialer: OnceLock<Dialer>,
+    gateway: OnceLock<Figures>,
     /// The connections that have been taken over: `stop` ends them.
     streams: TaskTracker,
     requests: metrics::Requests,
@@ -176,6 +177,7 @@ impl Server {
             metrics: OnceLock::new(),
             machine: OnceLock::new(),
             dialer: OnceLock::new(),
+            gateway: OnceLock::new(),
             streams: TaskTracker::new(),
             requests: metrics::Requests::default(),
         });
@@ -225,7 +227,15 @@ impl Server {
     pub(crate) fn set_machine(&self, machine: Arc<dyn Machine>) {
         drop(self.state.machine.set(machine));
     }
+
+    /// Says what the gateway has counted, in Prometheus' text format.
+    pub(crate) fn set_gateway(&self, figures: Figures) {
+        drop(self.state.gateway.set(figures));
+    }
 }
+
+/// Says what has been counted.
+pub(crate) type Figures = Box<dyn Fn() -> String + Send + Sync>;
 
 /// One request, resolved.
 pub(crate) struct Call<'a> {

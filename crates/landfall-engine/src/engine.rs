@@ -215,6 +215,7 @@ impl Engine {
 
         let gateway = open_gateway(&data, &config.gateway)?;
         let entrances = Entrances { http: gateway.http(), https: gateway.https(), admin: gateway.admin() };
+        server.set_gateway(Box::new(gateway.figures()));
         parts.spawn(gateway.run(context.clone(), network.dialer(), stop.clone()));
         let (silence, mut event_writer) = (CancellationToken::new(), JoinSet::new());
         event_writer.spawn(events.run_until(silence.clone()));

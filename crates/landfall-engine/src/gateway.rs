@@ -87,6 +87,7 @@ pub(crate) struct Gateway {
     admin: (TcpListener, SocketAddr),
     threads: usize,
     certificates: Arc<Certificates>,
+    registry: Arc<Registry>,
 }
 
 /// Why there is no gateway.
@@ -113,7 +114,7 @@ impl Gateway {
         let certificates = Arc::new(Certificates::new().map_err(GatewayError::Authority)?);
         let sockets = BTreeMap::from([(HTTP, bind(config.http)?), (HTTPS, bind(config.https)?)]);
         let threads = config.threads.unwrap_or_else(worker::threads).max(1);
-        Ok(Self { sockets, admin: bind(config.admin)?, threads, certificates })
+        Ok(Self { sockets, admin: bind(config.admin)?, threads, certificates, registry: Arc::default() })
     }
 
     pub(crate) fn http(&self) -> SocketAddr {
@@ -128,9 +129,15 @@ impl Gateway {
         self.admin.1
     }
 
+    /// What it has counted at any time, in Prometheus' text format.
+    pub(crate) fn figures(&self) -> impl Fn() -> String + Send + Sync + 'static {
+        let registry = Arc::clone(&self.registry);
+        move || registry.metrics()
+    }
+
     /// Serves until cancelled; then requests that are under way are finished. The caches must be synced.
     pub(crate) async fn run(self, context: Context, dialer: Dialer, cancel: CancellationToken) {
-        let registry = Arc::new(Registry::default());
+        let registry = self.registry;
         let unrouted = registry.series(&"".into(), &"".into());
         let table = ArcSwap::from_pointee(RouteTable::empty());
         let shared = Arc::new(Shared { table, registry, faults: Faults::default(), unrouted });

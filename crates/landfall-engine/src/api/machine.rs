@@ -1,4 +1,5 @@
-//! What can be done to the machine that plays the cluster: faults of its nodes, its clock, its images.
+//! What can be done to the machine that plays the cluster: faults of its nodes, its clock, its images; and what its gateway
+//! has counted, as whoever has only the Kubernetes API does not reach the gateway's own endpoint.
 //!
 //! No part of Kubernetes' API: paths below `/landfall.dev/v1`. Who asks is identified and authorized as for any path that
 //! names no resource: members of `system:masters` may do everything, others need a role with `nonResourceURLs`, such as
@@ -112,7 +113,13 @@ pub(crate) async fn answer(state: &Arc<State>, parts: &Parts, body: Body) -> Res
             machine.set_images(images);
             Ok(negotiate::json(StatusCode::OK, &json!({ "entries": entries })))
         }
-        (_, ["nodes" | "clock" | "images"] | ["nodes" | "zones", _]) => Err(Failure::method_not_allowed()),
+        (&Method::GET, ["gateway", "figures"]) => match state.gateway.get() {
+            Some(figures) => Ok(negotiate::with_type(StatusCode::OK, "text/plain; version=0.0.4", figures().into())),
+            None => Err(Failure::unavailable("the engine is still starting")),
+        },
+        (_, ["nodes" | "clock" | "images"] | ["nodes" | "zones", _] | ["gateway", "figures"]) => {
+            Err(Failure::method_not_allowed())
+        }
         _ => Ok(discovery::no_such_page()),
     }
 }
