@@ -1,6 +1,7 @@
 //! The arguments of the command line. Help texts are the doc comments.
 
 mod engine;
+mod ship;
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,10 @@ use landfall_model::{Date, Duration};
 use landfall_render::Target;
 
 pub(crate) use self::engine::{ClockCommand, EngineCommand, ImagesArguments, NodeChange, NodeCommand, RunningEngine};
+pub(crate) use self::ship::{
+    AbortArguments, ClusterArguments, ReleaseArguments, ReleaseCommand, ReleasesArguments, RollbackArguments,
+    ShipArguments,
+};
 
 /// Makes a deployment architecture executable.
 ///
@@ -66,6 +71,17 @@ pub(crate) enum Command {
     Top(AskArguments),
     /// Say what of this machine `up` can use, and what is missing.
     Doctor(DoctorArguments),
+    /// Release new versions: copy by copy or by canary, judged, and taken back by themselves.
+    Ship(ShipArguments),
+    /// List the releases.
+    Releases(ReleasesArguments),
+    /// Look at one release.
+    #[command(subcommand)]
+    Release(ReleaseCommand),
+    /// Bring the version before a release back.
+    Rollback(RollbackArguments),
+    /// Stop a release where it is.
+    Abort(AbortArguments),
     /// Run a Kubernetes on this machine, in one process; pods are processes.
     Engine(Box<EngineArguments>),
     /// Print the JSON Schema of the file, for editors.

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, ReleaseCommand};
 use crate::terminal::Terminal;
 
 #[global_allocator]
@@ -59,6 +59,11 @@ fn main() -> ExitCode {
         Command::Logs(arguments) => commands::logs::run(&arguments, &mut terminal),
         Command::Top(arguments) => commands::top::run(&arguments, &mut terminal),
         Command::Doctor(arguments) => commands::doctor::run(&arguments, &mut terminal),
+        Command::Ship(arguments) => commands::ship::run(&arguments, &mut terminal),
+        Command::Releases(arguments) => commands::releases::run(&arguments, &mut terminal),
+        Command::Release(ReleaseCommand::Show(arguments)) => commands::release::show(&arguments, &mut terminal),
+        Command::Rollback(arguments) => commands::rollback::run(&arguments, &mut terminal),
+        Command::Abort(arguments) => commands::abort::run(&arguments, &mut terminal),
         Command::Engine(arguments) => commands::engine::run(*arguments, &mut terminal),
         Command::Schema => commands::schema::run(&mut terminal),
         Command::Completions(arguments) => Ok(commands::completions::run(&arguments, &mut terminal)),

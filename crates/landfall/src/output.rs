@@ -243,3 +243,93 @@ pub(crate) struct ImagesOutput {
     /// How many entries the catalogue has.
     pub(crate) entries: usize,
 }
+
+/// What `ship --plan` prints, and `ship` when it refuses.
+#[derive(Debug, Serialize)]
+pub(crate) struct ProposalOutput<'a> {
+    version: u32,
+    namespace: &'a str,
+    digest: &'a str,
+    automatic_rollback: bool,
+    services: Vec<ShippedOutput<'a>>,
+    refusals: &'a [String],
+    notes: &'a [String],
+}
+
+/// A service of a release.
+#[derive(Debug, Serialize)]
+struct ShippedOutput<'a> {
+    name: &'a str,
+    from: &'a str,
+    to: &'a str,
+    by: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<&'a [String]>,
+}
+
+impl<'a> ShippedOutput<'a> {
+    fn new(service: &'a landfall_deliver::ServiceRelease, plan: Option<&'a [String]>) -> Self {
+        let by = service.strategy.as_str();
+        Self { name: &service.name, from: &service.old_image, to: &service.new_image, by, plan }
+    }
+}
+
+impl<'a> ProposalOutput<'a> {
+    /// The document of a proposal.
+    pub(crate) fn new(version: u32, proposal: &'a landfall_deliver::Proposal) -> Self {
+        let services = proposal.spec.services.iter().zip(&proposal.lines);
+        Self {
+            version,
+            namespace: &proposal.namespace,
+            digest: &proposal.spec.digest,
+            automatic_rollback: proposal.spec.automatic,
+            services: services.map(|(service, lines)| ShippedOutput::new(service, Some(lines))).collect(),
+            refusals: &proposal.refusals,
+            notes: &proposal.notes,
+        }
+    }
+}
+
+/// What `releases` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct ReleasesOutput<'a> {
+    /// The version.
+    pub(crate) version: u32,
+    /// By their numbers.
+    pub(crate) releases: Vec<ReleaseOutput<'a>>,
+}
+
+/// What `release show` prints, and whatever carries a release when it has ended.
+#[derive(Debug, Serialize)]
+pub(crate) struct ReleaseOutput<'a> {
+    version: u32,
+    name: String,
+    namespace: String,
+    digest: &'a str,
+    state: &'static str,
+    why: Option<&'a landfall_deliver::Cause>,
+    takes_back: Option<&'a str>,
+    services: Vec<ShippedOutput<'a>>,
+    last_verdict: Option<&'a landfall_deliver::Analysis>,
+    history: &'a [landfall_deliver::Entry],
+}
+
+impl<'a> ReleaseOutput<'a> {
+    /// The document of a release.
+    pub(crate) fn new(version: u32, release: &'a landfall_deliver::Release) -> Self {
+        use kube::ResourceExt as _;
+        let status = release.status.as_ref();
+        Self {
+            version,
+            name: release.name_any(),
+            namespace: release.namespace().unwrap_or_default(),
+            digest: &release.spec.digest,
+            state: status.map_or("Pending", |status| status.phase.name()),
+            why: status.and_then(|status| status.phase.cause()),
+            takes_back: release.spec.takes_back.as_deref(),
+            services: release.spec.services.iter().map(|service| ShippedOutput::new(service, None)).collect(),
+            last_verdict: status.and_then(|status| status.analysis.as_ref()),
+            history: status.map(|status| status.history.as_slice()).unwrap_or_default(),
+        }
+    }
+}

@@ -16,6 +16,7 @@ mod kubernetes;
 mod monitoring;
 mod readme;
 mod running_engine;
+mod ship;
 mod up;
 mod up_stores;
 

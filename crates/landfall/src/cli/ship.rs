@@ -1,0 +1,123 @@
+//! The arguments of releases.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Input, Output};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landfall ship --env development --image web=ghcr.io/shop/web@sha256:…\n  landfall ship --env production --context prod --plan      what would happen, how long it takes\n  landfall ship --env production --context prod             everything that differs from the file\n  landfall ship --env production --context prod --watch     go on with a release that is not finished\n\nIt exits with 1 when the release is refused, held or taken back. Ctrl-C leaves it as it is; `--watch` goes on."
+)]
+pub(crate) struct ShipArguments {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
+    /// Ship this image for a service; may be given for several. Without it every service gets what the file says.
+    #[arg(long = "image", value_name = "SERVICE=IMAGE", value_parser = image)]
+    pub(crate) images: Vec<(String, String)>,
+    /// Say what would be done, and change nothing.
+    #[arg(long, conflicts_with_all = ["watch", "detach"])]
+    pub(crate) plan: bool,
+    /// Follow the release that is not finished, and carry it on when nobody else does.
+    #[arg(long, conflicts_with_all = ["detach", "images"])]
+    pub(crate) watch: bool,
+    /// Write the release down and leave; whoever watches it carries it out.
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// How to print the result.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Output,
+}
+
+/// Which cluster. Without either option it is what `landfall up` runs.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterArguments {
+    /// A context of the kubeconfig.
+    #[arg(long, value_name = "CONTEXT")]
+    pub(crate) context: Option<String>,
+    /// The kubeconfig; with `--context` alone, the one that `kubectl` takes.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landfall releases --env development\n  landfall releases --env production --context prod --output json"
+)]
+pub(crate) struct ReleasesArguments {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum ReleaseCommand {
+    /// Print one release: what it ships, what has happened, the last verdict with its numbers.
+    Show(ReleaseArguments),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  landfall release show shop-7 --env development")]
+pub(crate) struct ReleaseArguments {
+    /// The release, as `landfall releases` names it.
+    #[arg(value_name = "RELEASE")]
+    pub(crate) release: String,
+    #[command(flatten)]
+    pub(crate) input: Input,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landfall rollback --env development               the one under way, or else the last that succeeded\n  landfall rollback shop-7 --env production --context prod\n\nA release that is under way goes back by itself; of one that has succeeded, another release brings the old version back."
+)]
+pub(crate) struct RollbackArguments {
+    /// The release; the one under way, or else the last that succeeded, when left out.
+    #[arg(value_name = "RELEASE")]
+    pub(crate) release: Option<String>,
+    /// The file, or the folder that has a `landfall.yaml`.
+    #[arg(long, default_value = "landfall.yaml", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The environment; needed when there are several.
+    #[arg(long = "env", short, value_name = "ENVIRONMENT")]
+    pub(crate) environment: Option<String>,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
+    /// How to print the result.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landfall abort --env development\n\nThe release goes no further, and its canary gets no more requests. `landfall rollback` takes it back."
+)]
+pub(crate) struct AbortArguments {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
+    /// How to print the result.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Output,
+}
+
+fn image(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((service, image)) if !service.is_empty() && !image.is_empty() => {
+            Ok((service.to_owned(), image.to_owned()))
+        }
+        _ => Err("write the service and the image: `web=ghcr.io/shop/web@sha256:…`".to_owned()),
+    }
+}

@@ -1,0 +1,190 @@
+//! `landfall ship`: a release from its plan to its end.
+
+mod follow;
+mod target;
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use comfy_table::{Table, presets};
+use kube::{Client, ResourceExt as _};
+use landfall_deliver::{Lock, LockError, Proposal, Wanted, create, list, phase_of, propose};
+use landfall_model::Severity;
+
+pub(crate) use self::follow::{Ended, carry_out, finish, wait_or_carry};
+pub(crate) use self::target::{Target, in_a_cluster};
+
+use crate::Outcome;
+use crate::cli::{Output, ShipArguments};
+use crate::output::{ProposalOutput, VERSION};
+use crate::project::today;
+use crate::terminal::Terminal;
+
+/// Ships, or says what would be shipped, or goes on with what is not finished.
+pub(crate) fn run(arguments: &ShipArguments, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
+    let target = Target::find(&arguments.input.file, arguments.input.environment.as_deref(), terminal)?;
+    let target = match target {
+        Ok(target) => target,
+        Err(outcome) => return Ok(outcome),
+    };
+    let checked = match target.project.check(target.environment.as_deref(), today(None)) {
+        Ok(checked) => checked,
+        Err(findings) => {
+            terminal.findings(&findings, target.project.file.sources())?;
+            return Ok(Outcome::NotUnderstood);
+        }
+    };
+    let errors: Vec<_> =
+        checked.report.findings.into_iter().filter(|finding| finding.severity == Severity::Error).collect();
+    if !errors.is_empty() && !arguments.watch {
+        terminal.findings(&errors, target.project.file.sources())?;
+        terminal.say("the architecture does not keep what it promises; `landfall check` has the whole report")?;
+        return Ok(Outcome::No);
+    }
+    let images: BTreeMap<String, String> = arguments.images.iter().cloned().collect();
+    if images.len() != arguments.images.len() {
+        terminal.say("error: a service has two images\nhint: give `--image` once for each service")?;
+        return Ok(Outcome::NotUnderstood);
+    }
+    in_a_cluster(&target, &arguments.cluster, terminal, async |client, terminal| {
+        if arguments.watch {
+            return watch(&client, &target, arguments, terminal).await;
+        }
+        let wanted = Wanted { architecture: &checked.architecture, objects: &checked.objects, images: &images };
+        if arguments.plan {
+            let proposal = propose(&client, wanted).await?;
+            show(&proposal, arguments.output, terminal)?;
+            return Ok(if proposal.refusals.is_empty() { Outcome::Done } else { Outcome::No });
+        }
+        let Some(lock) = take(&client, &target, terminal).await? else { return Ok(Outcome::No) };
+        ship(&client, wanted, lock, arguments, terminal).await
+    })
+}
+
+/// The lock, or who has it.
+pub(crate) async fn take(client: &Client, target: &Target, terminal: &mut Terminal) -> anyhow::Result<Option<Lock>> {
+    match Lock::take(client, target.namespace(), target.name(), &follow::holder()).await {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Held { holder }) => {
+            terminal.say(&format!(
+                "error: `{holder}` ships `{}` at this moment\nhint: `landfall ship --watch` follows it",
+                target.name()
+            ))?;
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn ship(
+    client: &Client,
+    wanted: Wanted<'_>,
+    lock: Lock,
+    arguments: &ShipArguments,
+    terminal: &mut Terminal,
+) -> anyhow::Result<Outcome> {
+    let proposal = match propose(client, wanted).await {
+        Ok(proposal) => proposal,
+        Err(error) => {
+            lock.release().await;
+            return Err(error.into());
+        }
+    };
+    if !proposal.refusals.is_empty() || proposal.spec.services.is_empty() {
+        lock.release().await;
+        if !proposal.refusals.is_empty() {
+            show(&proposal, arguments.output, terminal)?;
+            return Ok(Outcome::No);
+        }
+        for note in &proposal.notes {
+            terminal.say(&format!("note: {note}"))?;
+        }
+        terminal.say("there is nothing to ship")?;
+        return Ok(Outcome::Done);
+    }
+    say(&proposal, terminal)?;
+    let release = create(client, &proposal).await.context("failed to begin")?;
+    let name = release.name_any();
+    if arguments.detach {
+        lock.release().await;
+        terminal.say(&format!("release `{name}` is written down; `landfall ship --watch` carries it out"))?;
+        return finish(&Ended::of(&release), arguments.output, terminal, |_| true);
+    }
+    terminal.say(&format!("release `{name}`"))?;
+    let ended = carry_out(client, &proposal.namespace, &name, lock, terminal).await?;
+    finish(&ended, arguments.output, terminal, |phase| *phase == landfall_deliver::Phase::Succeeded)
+}
+
+async fn watch(
+    client: &Client,
+    target: &Target,
+    arguments: &ShipArguments,
+    terminal: &mut Terminal,
+) -> anyhow::Result<Outcome> {
+    let releases = list(client, target.namespace(), target.name()).await?;
+    let Some(release) = releases.iter().find(|release| !phase_of(release).is_terminal()) else {
+        terminal.say("no release is under way")?;
+        return Ok(Outcome::Done);
+    };
+    let name = release.name_any();
+    terminal.say(&format!("release `{name}`"))?;
+    let ended = wait_or_carry(client, target, &name, terminal).await?;
+    finish(&ended, arguments.output, terminal, |phase| *phase == landfall_deliver::Phase::Succeeded)
+}
+
+/// Prints a proposal as the answer.
+fn show(proposal: &Proposal, output: Output, terminal: &mut Terminal) -> anyhow::Result<()> {
+    match output {
+        Output::Json => {
+            let document = ProposalOutput::new(VERSION, proposal);
+            writeln!(terminal.data(), "{}", serde_json::to_string_pretty(&document)?)?;
+        }
+        Output::Text => {
+            for line in text(proposal) {
+                writeln!(terminal.data(), "{line}")?;
+            }
+        }
+    }
+    terminal.flush()?;
+    for refusal in &proposal.refusals {
+        terminal.say(&format!("error: {refusal}"))?;
+    }
+    Ok(())
+}
+
+/// Tells a proposal on the way.
+pub(crate) fn say(proposal: &Proposal, terminal: &mut Terminal) -> anyhow::Result<()> {
+    for line in text(proposal) {
+        terminal.say(&line)?;
+    }
+    Ok(())
+}
+
+fn text(proposal: &Proposal) -> Vec<String> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["SERVICE", "FROM", "TO", "BY"]);
+    for service in &proposal.spec.services {
+        let by = service.strategy.as_str();
+        table.add_row([service.name.as_str(), &service.old_image, &service.new_image, by]);
+    }
+    let mut lines: Vec<String> = Vec::new();
+    if !proposal.spec.services.is_empty() {
+        lines.extend(table.to_string().lines().map(|line| line.trim_end().to_owned()));
+    }
+    for (service, own) in proposal.spec.services.iter().zip(&proposal.lines) {
+        lines.extend(own.iter().map(|line| format!("  {}: {line}", service.name)));
+    }
+    lines.extend(proposal.notes.iter().map(|note| format!("note: {note}")));
+    if proposal.spec.services.is_empty() && proposal.refusals.is_empty() {
+        lines.push("there is nothing to ship".to_owned());
+    } else {
+        let automatic = if proposal.spec.automatic {
+            "what goes wrong is taken back by itself"
+        } else {
+            "what goes wrong is held until a person decides: `delivery.rollback.automatic` is not set"
+        };
+        lines.push(automatic.to_owned());
+    }
+    lines
+}

@@ -1,0 +1,143 @@
+//! Carries a release out, or follows whoever does, and tells what happens.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use kube::{Client, ResourceExt as _};
+use landfall_deliver::{Lock, LockError, Phase, Release, carry, phase_of, read};
+
+use super::Target;
+use crate::Outcome;
+use crate::cli::Output;
+use crate::output::{ReleaseOutput, VERSION};
+use crate::terminal::Terminal;
+
+/// How often a release is looked at that somebody else carries.
+const POLL: Duration = Duration::from_secs(1);
+
+/// How a release stands when nobody carries it on here.
+pub(crate) struct Ended {
+    pub(crate) release: Release,
+    /// Whether the user has stopped looking.
+    interrupted: bool,
+}
+
+impl Ended {
+    pub(crate) fn of(release: &Release) -> Self {
+        Self { release: release.clone(), interrupted: false }
+    }
+}
+
+/// Whose lock it is, for people.
+pub(crate) fn holder() -> String {
+    let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    format!("landfall on {host}, process {}", std::process::id())
+}
+
+/// What has been told of a release.
+#[derive(Default)]
+struct Told {
+    entries: usize,
+    message: String,
+}
+
+impl Told {
+    fn tell(&mut self, release: &Release, terminal: &mut Terminal) {
+        let Some(status) = &release.status else { return };
+        for entry in status.history.iter().skip(self.entries) {
+            // A terminal that is gone keeps no release from going on.
+            let _gone = terminal.say(&format!("{}: {}", entry.at.get(11..19).unwrap_or_default(), entry.what));
+        }
+        self.entries = status.history.len().max(self.entries);
+        if status.message != self.message {
+            self.message.clone_from(&status.message);
+            if status.history.last().is_none_or(|last| last.what != status.message) {
+                let _gone = terminal.progress(&status.message);
+            }
+        }
+    }
+}
+
+/// Carries a release to its end. Ctrl-C leaves it as it is.
+pub(crate) async fn carry_out(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    mut lock: Lock,
+    terminal: &mut Terminal,
+) -> anyhow::Result<Ended> {
+    let mut told = Told::default();
+    let carried = {
+        let carrying = carry(client, namespace, name, &mut lock, |release| told.tell(release, terminal));
+        // What was written down is done by whoever goes on with it.
+        tokio::select! {
+            carried = carrying => Some(carried),
+            _ = tokio::signal::ctrl_c() => None,
+        }
+    };
+    lock.release().await;
+    match carried {
+        Some(Ok(release)) => Ok(Ended { release, interrupted: false }),
+        Some(Err(error)) => {
+            terminal
+                .say(&format!("hint: release `{name}` is not finished; `landfall ship --watch` goes on with it"))?;
+            Err(error).with_context(|| format!("failed to carry release `{name}` to its end"))
+        }
+        None => {
+            terminal.say(&format!("release `{name}` stays as it is; `landfall ship --watch` goes on with it"))?;
+            let release = read(client, namespace, name).await?.context("the release is gone")?;
+            Ok(Ended { release, interrupted: true })
+        }
+    }
+}
+
+/// Follows a release while somebody else carries it, and carries it when nobody does.
+pub(crate) async fn wait_or_carry(
+    client: &Client,
+    target: &Target,
+    name: &str,
+    terminal: &mut Terminal,
+) -> anyhow::Result<Ended> {
+    let mut told = Told::default();
+    loop {
+        match Lock::take(client, target.namespace(), target.name(), &holder()).await {
+            Ok(lock) => return carry_out(client, target.namespace(), name, lock, terminal).await,
+            Err(LockError::Held { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let release = read(client, target.namespace(), name).await?;
+        let release = release.with_context(|| format!("the release `{name}` is gone"))?;
+        told.tell(&release, terminal);
+        let phase = phase_of(&release);
+        if phase.is_terminal() || matches!(phase, Phase::Held { .. }) {
+            return Ok(Ended { release, interrupted: false });
+        }
+        tokio::select! {
+            () = tokio::time::sleep(POLL) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(Ended { release, interrupted: true }),
+        }
+    }
+}
+
+/// Prints how a release has ended; `good` says which ends are what was wanted.
+pub(crate) fn finish(
+    ended: &Ended,
+    output: Output,
+    terminal: &mut Terminal,
+    good: impl Fn(&Phase) -> bool,
+) -> anyhow::Result<Outcome> {
+    let phase = phase_of(&ended.release);
+    match output {
+        Output::Json => {
+            let document = ReleaseOutput::new(VERSION, &ended.release);
+            writeln!(terminal.data(), "{}", serde_json::to_string_pretty(&document)?)?;
+        }
+        Output::Text => writeln!(terminal.data(), "{}: {}", ended.release.name_any(), phase.name())?,
+    }
+    terminal.flush()?;
+    if let Phase::Held { .. } = phase {
+        terminal.say(&format!("hint: `landfall rollback {}` takes it back", ended.release.name_any()))?;
+    }
+    Ok(if good(&phase) && !ended.interrupted { Outcome::Done } else { Outcome::No })
+}

@@ -1,0 +1,97 @@
+//! Which architecture is meant, and which cluster.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use landfall_model::Architecture;
+
+use crate::Outcome;
+use crate::cli::ClusterArguments;
+use crate::commands::up::Place;
+use crate::project::Project;
+use crate::terminal::Terminal;
+
+/// One environment of an architecture, and where `up` would run it.
+pub(crate) struct Target {
+    pub(crate) project: Project,
+    pub(crate) environment: Option<String>,
+    pub(crate) architecture: Architecture,
+    pub(crate) place: Place,
+}
+
+impl Target {
+    /// Reads the file; `Err` when that has been answered already.
+    pub(crate) fn find(
+        file: &Path,
+        wanted: Option<&str>,
+        terminal: &mut Terminal,
+    ) -> anyhow::Result<Result<Self, Outcome>> {
+        let project = Project::read(file)?;
+        let environment = match project.one_environment(wanted) {
+            Ok(environment) => environment,
+            Err(hint) => {
+                terminal.say(&hint)?;
+                return Ok(Err(Outcome::NotUnderstood));
+            }
+        };
+        let architecture = match project.file.architecture(environment.as_deref()) {
+            Ok(architecture) => architecture,
+            Err(findings) => {
+                terminal.findings(&findings, project.file.sources())?;
+                return Ok(Err(Outcome::NotUnderstood));
+            }
+        };
+        let place = Place::of(file, architecture.document.name.as_str(), environment.as_deref());
+        Ok(Ok(Self { project, environment, architecture, place }))
+    }
+
+    /// The name of the architecture.
+    pub(crate) fn name(&self) -> &str {
+        self.architecture.document.name.as_str()
+    }
+
+    /// Where its releases are kept.
+    pub(crate) fn namespace(&self) -> &str {
+        self.architecture.namespace().as_str()
+    }
+}
+
+/// Runs `work` with a client of the cluster that is meant.
+///
+/// A cluster that nobody named is never one of the user's kubeconfig: whoever forgets a flag would ship to production.
+pub(crate) fn in_a_cluster(
+    target: &Target,
+    cluster: &ClusterArguments,
+    terminal: &mut Terminal,
+    work: impl AsyncFnOnce(Client, &mut Terminal) -> anyhow::Result<Outcome>,
+) -> anyhow::Result<Outcome> {
+    let kubeconfig = match (&cluster.kubeconfig, &cluster.context) {
+        (Some(file), _) => {
+            Kubeconfig::read_from(file).with_context(|| format!("failed to read `{}`", file.display()))?
+        }
+        (None, Some(_)) => Kubeconfig::read().context("failed to read the kubeconfig")?,
+        (None, None) if target.place.occupant().is_some() => {
+            let file = target.place.kubeconfig();
+            Kubeconfig::read_from(&file).with_context(|| format!("failed to read `{}`", file.display()))?
+        }
+        (None, None) => {
+            let named = target.environment.as_deref().map(|name| format!(" --env {name}")).unwrap_or_default();
+            terminal.say(&format!(
+                "error: which cluster?\nhint: add `--context` or `--kubeconfig`, or run it here first: `landfall up{named}`"
+            ))?;
+            return Ok(Outcome::NotUnderstood);
+        }
+    };
+    let options = KubeConfigOptions { context: cluster.context.clone(), ..KubeConfigOptions::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start a thread for requests")?;
+    runtime.block_on(async {
+        let config =
+            Config::from_custom_kubeconfig(kubeconfig, &options).await.context("failed to use the kubeconfig")?;
+        work(Client::try_from(config).context("failed to make a client")?, terminal).await
+    })
+}

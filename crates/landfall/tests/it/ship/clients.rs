@@ -1,0 +1,102 @@
+//! Clients that ask at a fixed rate, however long the answers take, and remember each answer.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+/// After which time nobody waits for an answer any more.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often each answer came: the version that gave it and its status, or why there was none.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Answers(pub(super) BTreeMap<String, u64>);
+
+impl Answers {
+    pub(super) fn of(&self, answer: &str) -> u64 {
+        self.0.get(answer).copied().unwrap_or_default()
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    /// What failed, by its cause, besides `expected`.
+    pub(super) fn failed(&self, expected: &[&str]) -> BTreeMap<String, u64> {
+        let bad = |answer: &str| !answer.ends_with(" 200") && !expected.contains(&answer);
+        self.0.iter().filter(|(answer, _)| bad(answer)).map(|(answer, count)| (answer.clone(), *count)).collect()
+    }
+}
+
+/// Clients at work; [`Clients::stop`] says what they got.
+pub(super) struct Clients {
+    answers: Arc<Mutex<Answers>>,
+    stop: CancellationToken,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Clients {
+    /// So many requests a second for the page `/` of `host` at a gateway.
+    pub(super) fn start(gateway: &str, host: &'static str, rate: u32) -> Self {
+        let answers = Arc::new(Mutex::new(Answers::default()));
+        let stop = CancellationToken::new();
+        let (gateway, into, until) = (gateway.to_owned(), Arc::clone(&answers), stop.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime can be made").block_on(ask(&gateway, host, rate, &into, &until));
+        });
+        Self { answers, stop, thread }
+    }
+
+    pub(super) fn so_far(&self) -> Answers {
+        self.answers.lock().expect("no client panics").clone()
+    }
+
+    pub(super) fn stop(self) -> Answers {
+        self.stop.cancel();
+        self.thread.join().expect("no client panics");
+        self.answers.lock().expect("no client panics").clone()
+    }
+}
+
+async fn ask(gateway: &str, host: &'static str, rate: u32, into: &Arc<Mutex<Answers>>, until: &CancellationToken) {
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let mut interval = tokio::time::interval(Duration::from_secs(1) / rate);
+    // Those that are late are asked nevertheless: the rate is that of the clients, not of the answers.
+    interval.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut asked = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = until.cancelled() => break,
+            _ = interval.tick() => {}
+        }
+        let (client, into) = (client.clone(), Arc::clone(into));
+        let request = Request::get(format!("http://{gateway}/")).header("host", host).body(Empty::new());
+        let request = request.expect("an address makes a request");
+        asked.spawn(async move {
+            let exchange = async {
+                let answer = client.request(request).await.map_err(|error| error.to_string())?;
+                let status = answer.status().as_u16();
+                let body = answer.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
+                let body = String::from_utf8_lossy(&body).trim().to_owned();
+                Ok::<_, String>(format!("{body} {status}"))
+            };
+            let answer = match tokio::time::timeout(PATIENCE, exchange).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(error)) => error,
+                Err(_) => "no answer".to_owned(),
+            };
+            *into.lock().expect("no client panics").0.entry(answer).or_default() += 1;
+        });
+        while asked.try_join_next().is_some() {}
+    }
+    asked.join_all().await;
+}
