@@ -66,8 +66,10 @@ impl Strategy {
 pub(crate) struct Live {
     /// The copies that are wanted now.
     pub(crate) copies: u32,
-    /// Whether all of them are ready, and of one version.
-    pub(crate) whole: bool,
+    /// How many of them are ready.
+    pub(crate) ready: u32,
+    /// Whether all copies are of one version.
+    pub(crate) settled: bool,
     /// The bounds of its autoscaler.
     pub(crate) autoscaler: Option<Bounds>,
     /// Whether an `HTTPRoute` leads to it.
@@ -152,11 +154,14 @@ pub(crate) fn plan(
             lines.push("all old copies stop before the first new one starts: nobody serves meanwhile".to_owned());
             Strategy::Recreate
         }
-        Rollout::Canary(_) if !live.whole => {
-            lines.push(
-                "not all copies are ready now, so there is nothing to compare a canary with: copy by copy".to_owned(),
-            );
+        Rollout::Canary(_) if live.ready == 0 => {
+            lines.push("no copy is ready now, so there is nothing to compare a canary with: copy by copy".to_owned());
             Strategy::Rolling
+        }
+        Rollout::Canary(_) if !live.settled => {
+            return Err(format!(
+                "copies of `{name}` are being replaced at this moment, by somebody else; wait until they are of one version"
+            ));
         }
         Rollout::Canary(canary) => {
             Strategy::Canary(plan_canary(architecture, name, &canary, live, verdicts, &mut lines)?)

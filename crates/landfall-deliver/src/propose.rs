@@ -302,10 +302,12 @@ async fn examine(
         ceiling: u32::try_from(spec.max_replicas).unwrap_or_default(),
     });
     let state = progress(&live);
+    let ready = live.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default();
     let image = |template: &Value| image_of(template, service).unwrap_or_default().to_owned();
     let live = Live {
         copies: u32::try_from(state.wanted).unwrap_or_default(),
-        whole: state.done,
+        ready: u32::try_from(ready).unwrap_or_default(),
+        settled: state.settled,
         autoscaler: bounds,
         routed: route_rules.is_some(),
         counted,

@@ -26,6 +26,8 @@ const CRASHES: i32 = 2;
 pub(crate) struct Progress {
     /// Every copy is of the wanted version and ready, and no other is there.
     pub(crate) done: bool,
+    /// No copy of another version is there.
+    pub(crate) settled: bool,
     /// How many copies of the wanted version are ready for long enough.
     pub(crate) ready: i32,
     /// How many are wanted.
@@ -35,13 +37,14 @@ pub(crate) struct Progress {
 /// How far a `Deployment` is with its current template.
 pub(crate) fn progress(deployment: &Deployment) -> Progress {
     let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    let Some(status) = &deployment.status else { return Progress { done: false, ready: 0, wanted } };
+    let Some(status) = &deployment.status else { return Progress { done: false, settled: false, ready: 0, wanted } };
     let seen = status.observed_generation >= deployment.metadata.generation;
     let (all, updated) = (status.replicas.unwrap_or(0), status.updated_replicas.unwrap_or(0));
     let available = status.available_replicas.unwrap_or(0);
     // While old copies are there, those that are available may be old.
     let ready = if seen { (available - (all - updated)).clamp(0, updated) } else { 0 };
-    Progress { done: seen && updated == wanted && all == wanted && available == wanted, ready, wanted }
+    let done = seen && updated == wanted && all == wanted && available == wanted;
+    Progress { done, settled: seen && updated == all, ready, wanted }
 }
 
 /// Why pods of a release will never run, if one of them says so.

@@ -16,7 +16,7 @@ fn shop(rollout: &str, rate: &str) -> Architecture {
     ))
 }
 
-const LIVE: Live = Live { copies: 3, whole: true, autoscaler: None, routed: true, counted: true };
+const LIVE: Live = Live { copies: 3, ready: 3, settled: true, autoscaler: None, routed: true, counted: true };
 
 fn text(architecture: &Architecture, live: Live) -> String {
     let service = architecture.service("web").expect("it is declared");
@@ -56,11 +56,12 @@ fn a_rollout_that_cannot_progress_is_refused() {
 
 #[test]
 fn what_is_broken_already_is_replaced_without_a_canary() {
-    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), Live { whole: false, ..LIVE }), @"
+    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), Live { ready: 0, ..LIVE }), @"
     rolling
-    not all copies are ready now, so there is nothing to compare a canary with: copy by copy
+    no copy is ready now, so there is nothing to compare a canary with: copy by copy
     each copy has 30 s to become ready
     ");
+    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), Live { settled: false, ..LIVE }), @"refused: copies of `web` are being replaced at this moment, by somebody else; wait until they are of one version");
 }
 
 #[test]
@@ -76,8 +77,8 @@ fn stable_copies_and_canary_stay_within_the_autoscalers_bounds() {
         }
     }
     let bounds = |floor, ceiling| Live { autoscaler: Some(Bounds { floor, ceiling }), ..LIVE };
-    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), bounds(3, 4)), @"");
-    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), bounds(2, 4)), @"");
+    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), bounds(3, 4)), @"refused: `web`: a canary of 2 does not fit between the autoscaler's 3 and 4 copies");
+    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), bounds(2, 4)), @"refused: `web`: 3 of at most 4 copies run now, which leaves no room for a canary of 2: wait until it is quieter, or raise `replicas.max`");
 }
 
 #[test]

@@ -202,6 +202,7 @@ fn a_canary_that_fails_is_taken_back_and_a_good_one_goes_on_after_its_shipper_wa
 
     let (code, release, _) = platform.run(&["ship", "--image", "web=shop/web:4"]);
     assert_eq!((code, &release["state"]), (Some(1), &json!("RolledBack")), "{release:#}");
+    assert_eq!(release["services"][0]["by"], "canary");
     assert_eq!((&release["why"]["reason"], &release["last_verdict"]["verdict"]), (&json!("worse"), &json!("fail")));
     let answers = clients.so_far();
     println!("{answers:?}");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
@@ -16,21 +16,36 @@ use tokio_util::sync::CancellationToken;
 /// After which time nobody waits for an answer any more.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How often each answer came: the version that gave it and its status, or why there was none.
+/// How often each answer came: the version that gave it and its status, or why there was none; and when it was asked for
+/// first and last, in seconds since the clients began.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Answers(pub(super) BTreeMap<String, u64>);
+pub(super) struct Answers(BTreeMap<String, Times>);
+
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+pub(super) struct Times {
+    count: u64,
+    first: f64,
+    last: f64,
+}
 
 impl Answers {
     pub(super) fn of(&self, answer: &str) -> u64 {
-        self.0.get(answer).copied().unwrap_or_default()
+        self.0.get(answer).map_or(0, |times| times.count)
+    }
+
+    fn add(&mut self, answer: String, asked: f64) {
+        let times = self.0.entry(answer).or_insert(Times { count: 0, first: asked, last: asked });
+        times.count += 1;
+        times.first = times.first.min(asked);
+        times.last = times.last.max(asked);
     }
 
     pub(super) fn total(&self) -> u64 {
-        self.0.values().sum()
+        self.0.values().map(|times| times.count).sum()
     }
 
     /// What failed, by its cause, besides `expected`.
-    pub(super) fn failed(&self, expected: &[&str]) -> BTreeMap<String, u64> {
+    pub(super) fn failed(&self, expected: &[&str]) -> BTreeMap<String, Times> {
         let bad = |answer: &str| !answer.ends_with(" 200") && !expected.contains(&answer);
         self.0.iter().filter(|(answer, _)| bad(answer)).map(|(answer, count)| (answer.clone(), *count)).collect()
     }
@@ -72,7 +87,7 @@ async fn ask(gateway: &str, host: &'static str, rate: u32, into: &Arc<Mutex<Answ
     let mut interval = tokio::time::interval(Duration::from_secs(1) / rate);
     // Those that are late are asked nevertheless: the rate is that of the clients, not of the answers.
     interval.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let mut asked = JoinSet::new();
+    let (mut asked, begin) = (JoinSet::new(), Instant::now());
     loop {
         tokio::select! {
             () = until.cancelled() => break,
@@ -81,6 +96,7 @@ async fn ask(gateway: &str, host: &'static str, rate: u32, into: &Arc<Mutex<Answ
         let (client, into) = (client.clone(), Arc::clone(into));
         let request = Request::get(format!("http://{gateway}/")).header("host", host).body(Empty::new());
         let request = request.expect("an address makes a request");
+        let asked_at = begin.elapsed();
         asked.spawn(async move {
             let exchange = async {
                 let answer = client.request(request).await.map_err(|error| error.to_string())?;
@@ -94,7 +110,7 @@ async fn ask(gateway: &str, host: &'static str, rate: u32, into: &Arc<Mutex<Answ
                 Ok(Err(error)) => error,
                 Err(_) => "no answer".to_owned(),
             };
-            *into.lock().expect("no client panics").0.entry(answer).or_default() += 1;
+            into.lock().expect("no client panics").add(answer, asked_at.as_secs_f64());
         });
         while asked.try_join_next().is_some() {}
     }
