@@ -80,7 +80,8 @@ impl Counts {
     pub fn since(&self, earlier: &Self) -> Option<Self> {
         let mut buckets = Vec::new();
         for (bound, count) in &self.buckets {
-            let before = earlier.buckets.iter().find(|(other, _)| other == bound).map_or(0, |(_, count)| *count);
+            let before =
+                earlier.buckets.iter().find(|(other, _)| other.total_cmp(bound).is_eq()).map_or(0, |(_, count)| *count);
             buckets.push((*bound, count.checked_sub(before)?));
         }
         Some(Self {
@@ -145,6 +146,11 @@ pub(crate) struct Test {
     alpha: f64,
 }
 
+/// The evidence at which a canary passes: ln(β).
+fn passes_at() -> f64 {
+    MISSED_REGRESSION.ln()
+}
+
 impl Test {
     /// Between `limit` and half of it; α is a share of [`FALSE_ROLLBACK`].
     ///
@@ -171,10 +177,6 @@ impl Test {
         -self.alpha.ln()
     }
 
-    fn passes_at(self) -> f64 {
-        MISSED_REGRESSION.ln()
-    }
-
     fn verdict(self, bad: u64, good: u64) -> Verdict {
         let evidence = self.evidence(bad, good);
         if bad + good == 0 {
@@ -183,7 +185,7 @@ impl Test {
             Verdict::Inconclusive
         } else if evidence >= self.fails_at() {
             Verdict::Fail
-        } else if evidence <= self.passes_at() {
+        } else if evidence <= passes_at() {
             Verdict::Pass
         } else {
             Verdict::Inconclusive
@@ -192,13 +194,13 @@ impl Test {
 
     /// How many good requests in a row pass.
     pub(crate) fn least(self) -> u64 {
-        whole(self.passes_at() / self.weights().1).max(FEWEST)
+        whole(passes_at() / self.weights().1).max(FEWEST)
     }
 
     /// About how many requests a version at half of the limit needs to pass.
     pub(crate) fn usual(self) -> u64 {
         let (by_bad, by_good) = self.weights();
-        whole(self.passes_at() / (self.half * by_bad + (1.0 - self.half) * by_good)).max(FEWEST)
+        whole(passes_at() / (self.half * by_bad + (1.0 - self.half) * by_good)).max(FEWEST)
     }
 
     fn derivation(self, what: &str, bad: u64, good: u64) -> String {
@@ -208,9 +210,9 @@ impl Test {
             Verdict::NoData => "no request".to_owned(),
             Verdict::Inconclusive if bad + good < FEWEST => format!("fewer than {FEWEST} requests"),
             Verdict::Fail => format!("≥ {:.2} = ln(1/{:.4}): fail", self.fails_at(), self.alpha),
-            Verdict::Pass => format!("≤ {:.2} = ln({MISSED_REGRESSION}): pass", self.passes_at()),
+            Verdict::Pass => format!("≤ {:.2} = ln({MISSED_REGRESSION}): pass", passes_at()),
             Verdict::Inconclusive => {
-                format!("between {:.2} (pass) and {:.2} (fail): inconclusive", self.passes_at(), self.fails_at())
+                format!("between {:.2} (pass) and {:.2} (fail): inconclusive", passes_at(), self.fails_at())
             }
         };
         let share = if bad + good == 0 { 0.0 } else { float(bad) / float(bad + good) };

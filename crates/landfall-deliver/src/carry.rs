@@ -25,7 +25,7 @@ use crate::rollout::{Event, Phase, Return, Stage, Version};
 const TICK: Duration = Duration::from_millis(500);
 
 /// How long a cluster may give no answer before it is given up.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How long the last requests to a canary may take to arrive, after its route has changed.
 const SETTLE_SECONDS: u64 = 2;

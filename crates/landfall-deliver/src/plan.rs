@@ -255,7 +255,7 @@ fn plan_canary(
 
 /// How many requests of clients reach a service through the gateway, as flows declare.
 fn requests_per_second(architecture: &Architecture, name: &str) -> Option<f64> {
-    let flows = architecture.document.flows.iter().map(|(_, flow)| flow);
+    let flows = architecture.document.flows.values();
     let from_outside = flows.filter(|flow| {
         flow.steps
             .iter()

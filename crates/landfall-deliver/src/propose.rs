@@ -47,6 +47,10 @@ pub struct Proposal {
 }
 
 /// Makes a proposal.
+///
+/// # Panics
+///
+/// When a rendered Deployment is none.
 pub async fn propose(client: &Client, wanted: Wanted<'_>) -> Result<Proposal, ClusterError> {
     let architecture = wanted.architecture;
     let namespace = architecture.namespace().to_string();
@@ -58,11 +62,8 @@ pub async fn propose(client: &Client, wanted: Wanted<'_>) -> Result<Proposal, Cl
     for service in &chosen {
         let Some(object) = deployment_of(wanted.objects, service) else {
             let why = format!("`{service}` is no Deployment; scheduled jobs and others are not shipped yet");
-            if wanted.images.is_empty() {
-                notes.push(why)
-            } else {
-                refusals.push(why)
-            }
+            let into = if wanted.images.is_empty() { &mut notes } else { &mut refusals };
+            into.push(why);
             continue;
         };
         match examine(client, &wanted, service, object, counted).await? {
@@ -225,12 +226,12 @@ fn assemble(
 fn choose(wanted: &Wanted<'_>, refusals: &mut Vec<String>, notes: &mut Vec<String>) -> BTreeSet<String> {
     let declared = &wanted.architecture.document.services;
     if wanted.images.is_empty() {
-        return declared.iter().map(|(name, _)| name.to_string()).collect();
+        return declared.keys().map(ToString::to_string).collect();
     }
     let mut chosen = BTreeSet::new();
     for (service, image) in wanted.images {
         if declared.get(service.as_str()).is_none() {
-            let names: Vec<String> = declared.iter().map(|(name, _)| name.to_string()).collect();
+            let names: Vec<String> = declared.keys().map(ToString::to_string).collect();
             refusals.push(format!("there is no service `{service}`; there are {}", names.join(", ")));
             continue;
         }

@@ -204,12 +204,11 @@ pub(crate) fn is_same(live: &Value, new: &Value) -> bool {
     let (live, mut new) = (plain(live), plain(new));
     if live["metadata"]["annotations"][CONFIGURATION].is_null()
         && let Some(metadata) = new["metadata"].as_object_mut()
+        && let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut)
     {
-        if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
-            annotations.remove(CONFIGURATION);
-            if annotations.is_empty() {
-                metadata.remove("annotations");
-            }
+        annotations.remove(CONFIGURATION);
+        if annotations.is_empty() {
+            metadata.remove("annotations");
         }
     }
     sorted(&live) == sorted(&new)

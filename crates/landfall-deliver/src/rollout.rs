@@ -5,7 +5,7 @@
 //! Pending ─Begin─▶ Progressing ──last service is ready──▶ Succeeded
 //!                   │      ▲ │
 //!                   │      └─┘ service by service: Updating
-//!                   │                              or Starting ─▶ Judging(0) ─▶ … ─▶ Promoting ─▶ Draining
+//!                   │                              or Starting ─▶ Judging(0) ─▶ … ─▶ Draining ─▶ Promoting
 //!                   │
 //!                   ├─broken, worse, too late─▶ RollingBack (if automatic) ──first service is back──▶ RolledBack
 //!                   │                              ▲      └─too late─▶ Failed
@@ -96,10 +96,10 @@ pub enum Stage {
         /// The step, from zero.
         step: usize,
     },
-    /// The canary was good: its copies are being replaced, while the canary serves on.
-    Promoting,
-    /// Nobody is sent to the canary any more; what is under way is finished.
+    /// The canary was good. Nobody is sent to it any more; what is under way is finished.
     Draining,
+    /// The canary has gone, and all copies are being replaced. Beside it there might be no room for one more copy.
+    Promoting,
 }
 
 /// What a service is doing on the way back.
@@ -192,11 +192,6 @@ pub enum Effect {
         /// Which step; nothing when there is none.
         step: Option<usize>,
     },
-    /// Whoever calls the service inside the platform may be sent to every copy again, the new ones included.
-    OpenService {
-        /// Which service.
-        service: usize,
-    },
     /// The second workload goes, and everything around it is as it was before.
     RemoveCanary {
         /// Which service.
@@ -239,7 +234,7 @@ impl Phase {
     pub fn next(&self, event: &Event, plan: &Plan) -> Option<(Self, Vec<Effect>)> {
         match self {
             Self::Pending => match event {
-                Event::Begin => Some(enter(0, plan, Vec::new())),
+                Event::Begin => Some(enter(0, plan)),
                 Event::Abort(why) => Some((Self::RolledBack { cause: cause(Reason::Aborted, why) }, Vec::new())),
                 Event::RollBack(why) => Some((Self::RolledBack { cause: cause(Reason::Requested, why) }, Vec::new())),
                 _ => None,
@@ -260,14 +255,13 @@ fn cause(reason: Reason, why: &str) -> Cause {
 }
 
 /// The turn of this service, or the end when there is none.
-fn enter(service: usize, plan: &Plan, mut effects: Vec<Effect>) -> (Phase, Vec<Effect>) {
-    let Some(path) = plan.services.get(service) else { return (Phase::Succeeded, effects) };
+fn enter(service: usize, plan: &Plan) -> (Phase, Vec<Effect>) {
+    let Some(path) = plan.services.get(service) else { return (Phase::Succeeded, Vec::new()) };
     let (stage, effect) = match path {
         Path::Direct => (Stage::Updating, Effect::SetTemplate { service, version: Version::New }),
         Path::Canary { .. } => (Stage::Starting, Effect::StartCanary { service }),
     };
-    effects.push(effect);
-    (Phase::Progressing { service, stage }, effects)
+    (Phase::Progressing { service, stage }, vec![effect])
 }
 
 fn forward(service: usize, stage: Stage, event: &Event, plan: &Plan) -> Option<(Phase, Vec<Effect>)> {
@@ -281,7 +275,7 @@ fn forward(service: usize, stage: Stage, event: &Event, plan: &Plan) -> Option<(
             Some(stop(service, stage, cause(Reason::Undecided, why), plan))
         }
         (_, Event::DeadlinePassed(why)) => Some(stop(service, stage, cause(Reason::NotReady, why), plan)),
-        (Stage::Updating, Event::Ready) => Some(enter(service + 1, plan, Vec::new())),
+        (Stage::Updating | Stage::Promoting, Event::Ready) => Some(enter(service + 1, plan)),
         (Stage::Starting, Event::Ready) => Some((to(Stage::Judging { step: 0 }), vec![weigh(Some(0))])),
         (Stage::Judging { step }, Event::Judged(Verdict::Pass, _)) => {
             let Some(Path::Canary { steps }) = plan.services.get(service) else { return None };
@@ -289,8 +283,7 @@ fn forward(service: usize, stage: Stage, event: &Event, plan: &Plan) -> Option<(
             Some(if following < *steps {
                 (to(Stage::Judging { step: following }), vec![weigh(Some(following))])
             } else {
-                let replace = Effect::SetTemplate { service, version: Version::New };
-                (to(Stage::Promoting), vec![Effect::OpenService { service }, replace])
+                (to(Stage::Draining), vec![weigh(None)])
             })
         }
         (Stage::Judging { .. }, Event::Judged(Verdict::Fail, why)) => {
@@ -298,8 +291,10 @@ fn forward(service: usize, stage: Stage, event: &Event, plan: &Plan) -> Option<(
         }
         // It stays where it is: more requests may decide it, and the deadline will.
         (Stage::Judging { .. }, Event::Judged(Verdict::Inconclusive | Verdict::NoData, _)) => None,
-        (Stage::Promoting, Event::Ready) => Some((to(Stage::Draining), vec![weigh(None)])),
-        (Stage::Draining, Event::Ready) => Some(enter(service + 1, plan, vec![Effect::RemoveCanary { service }])),
+        (Stage::Draining, Event::Ready) => {
+            let replace = Effect::SetTemplate { service, version: Version::New };
+            Some((to(Stage::Promoting), vec![Effect::RemoveCanary { service }, replace]))
+        }
         (Stage::Judging { .. }, Event::Ready) | (_, Event::Begin | Event::Judged(..)) => None,
     }
 }

@@ -52,8 +52,11 @@ pub(crate) fn counts(figures: &str, namespace: &str, service: &str) -> Counts {
     counts
 }
 
+/// Names and values.
+type Labels = Vec<(String, String)>;
+
 /// A sample: its name, labels and whole value. `None` for comments and what is no count.
-fn sample(line: &str) -> Option<(&str, Vec<(String, String)>, u64)> {
+fn sample(line: &str) -> Option<(&str, Labels, u64)> {
     if line.starts_with('#') {
         return None;
     }

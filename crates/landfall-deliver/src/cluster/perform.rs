@@ -23,7 +23,7 @@ const TRACK: &str = "landfall.dev/track";
 const HASH: &str = "pod-template-hash";
 
 /// How long the pods of a canary may take to be told to end.
-const FAREWELL: Duration = Duration::from_secs(60);
+const FAREWELL: Duration = Duration::from_mins(1);
 
 const POLL: Duration = Duration::from_millis(200);
 
@@ -53,7 +53,6 @@ pub(crate) async fn perform(client: &Client, spec: &ReleaseSpec, effect: Effect)
         Effect::SetTemplate { service, version } => place(service).set_template(version).await,
         Effect::StartCanary { service } => place(service).start_canary().await,
         Effect::Weigh { service, step } => place(service).weigh(step).await,
-        Effect::OpenService { service } => place(service).fence(None).await,
         Effect::RemoveCanary { service } => place(service).remove_canary().await,
     }
 }
@@ -253,7 +252,7 @@ impl Place<'_> {
 
 /// The rules of a route in which a service shares its requests with its canary, by a share in millionths.
 pub(crate) fn weighted(rules: &Value, service: &str, share: u32) -> Value {
-    let divisor = if share % 10_000 == 0 { 10_000 } else { 1 };
+    let divisor = if share.is_multiple_of(10_000) { 10_000 } else { 1 };
     let (canary, stable) = (share / divisor, (1_000_000 - share) / divisor);
     let mut rules = rules.clone();
     for rule in rules.as_array_mut().into_iter().flatten() {
