@@ -26,7 +26,7 @@ pub enum Target {
     Github,
     /// GitLab CI: the pipeline as `.gitlab-ci.yml`.
     Gitlab,
-    /// Terraform and OpenTofu: a root for each environment and region, and the modules that they call.
+    /// Terraform and `OpenTofu`: a root for each environment and region, and the modules that they call.
     Terraform,
     /// Builders of images: a Dockerfile for each service that is built here.
     Dockerfile,

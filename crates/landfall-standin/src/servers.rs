@@ -38,7 +38,7 @@ pub enum Server {
     S3,
     /// Mosquitto, for MQTT.
     Mosquitto,
-    /// FerretDB, which speaks MongoDB's protocol.
+    /// `FerretDB`, which speaks MongoDB's protocol.
     Mongodb,
 }
 

@@ -268,7 +268,7 @@ mod tests {
         let slice = json!({"ports": [{"port": 8080}], "endpoints": [{"addresses": ["10.244.0.2"]}]});
         let endpoint = vec!["10.244.0.2:8080".to_owned()];
         let node = ("127.0.0.1:31000".to_owned(), endpoint.clone());
-        assert_eq!(planned_for(Doors::NodePorts, &service, &[slice.clone()]), [node.clone()]);
+        assert_eq!(planned_for(Doors::NodePorts, &service, std::slice::from_ref(&slice)), std::slice::from_ref(&node));
         assert_eq!(planned(&service, &[slice]), [("10.96.0.5:80".to_owned(), endpoint), node]);
     }
 

@@ -81,7 +81,7 @@ fn which(architecture: &Architecture, name: &str) -> String {
 }
 
 /// The label matchers of a service's pods, which metrics of the cluster know by name only: `NAME-HASH-HASH` for a
-/// Deployment, `NAME-NUMBER-HASH` for a run of a CronJob.
+/// Deployment, `NAME-NUMBER-HASH` for a run of a `CronJob`.
 fn pods(architecture: &Architecture, name: &str) -> String {
     let namespace = architecture.service(name).and_then(|service| service.namespace.as_ref());
     let namespace = namespace.map_or_else(|| architecture.namespace(), |own| &own.value);

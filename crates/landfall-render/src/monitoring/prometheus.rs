@@ -81,7 +81,7 @@ fn configuration(stack: &Stack<'_>) -> Value {
             "evaluation_interval": format!("{interval}s"),
             "external_labels": {
                 "platform": document.name.as_str(),
-                "environment": stack.architecture.environment.as_ref().map(|name| name.as_str()),
+                "environment": stack.architecture.environment.as_ref().map(landfall_model::Name::as_str),
             },
         })),
         "rule_files": rule_files(stack),

@@ -239,13 +239,13 @@ struct Share {
 impl Share {
     /// A little more than the limit; nothing when that is more than all of them.
     fn above(limit: f64) -> Option<Self> {
-        let share = Self::rounded(limit * 1.05, 1)?;
+        let share = Self::rounded(limit * 1.05, 1);
         (share.fraction() > limit && share.failed <= REQUESTS).then_some(share)
     }
 
     /// Half of the limit; nothing when that is less than one request.
     fn below(limit: f64) -> Option<Self> {
-        Self::rounded(limit * 0.5, 0).filter(|share| share.failed > 0)
+        Some(Self::rounded(limit * 0.5, 0)).filter(|share| share.failed > 0)
     }
 
     /// To three digits, and `more` units of the last of them.
@@ -255,10 +255,10 @@ impl Share {
         clippy::cast_precision_loss,
         reason = "a share of a million is small and not negative"
     )]
-    fn rounded(share: f64, more: u64) -> Option<Self> {
+    fn rounded(share: f64, more: u64) -> Self {
         let failed = (share * REQUESTS as f64).floor().max(0.0) as u64;
         let unit = 10_u64.pow(failed.checked_ilog10().unwrap_or(0).saturating_sub(2));
-        Some(Self { failed: (failed / unit + more) * unit })
+        Self { failed: (failed / unit + more) * unit }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a million is small")]

@@ -7,7 +7,7 @@ use super::cloud::Cloud;
 use super::hcl::{self, Block, Value};
 use crate::object::FileTree;
 
-/// The first version of Terraform that locks a state in a bucket without a table beside it; OpenTofu has it too.
+/// The first version of Terraform that locks a state in a bucket without a table beside it; `OpenTofu` has it too.
 pub(super) const REQUIRED_VERSION: &str = ">= 1.10.0";
 
 macro_rules! modules {

@@ -1,4 +1,4 @@
-//! MongoDB's protocol by FerretDB 1, which keeps the documents in SQLite.
+//! MongoDB's protocol by `FerretDB` 1, which keeps the documents in `SQLite`.
 //!
 //! It has no replica set: the first member keeps all documents and the others lead to it. So there is no election, no oplog,
 //! no change stream and no point-in-time restore. Not handled: a real `mongod`, which no package manager here offers.

@@ -270,7 +270,7 @@ fn install(items: &[Item], terminal: &mut Terminal) -> anyhow::Result<()> {
         fs::write(folder.path().join(name), text).with_context(|| format!("failed to write the script {name}"))?;
     }
     for (script, packages) in runs {
-        terminal.say(&format!("installing: {script} {}", packages.join(" ")).trim_end())?;
+        terminal.say(format!("installing: {script} {}", packages.join(" ")).trim_end())?;
         terminal.flush()?;
         // What the installers print is progress, and stdout is for the diagnosis.
         let ended = Command::new("bash")
@@ -311,7 +311,7 @@ fn print(diagnosis: &Diagnosis, terminal: &mut Terminal) -> anyhow::Result<()> {
                 writeln!(terminal.data(), "missing    {}: {remedy}; until then: {instead}", item.name)?;
             }
             (Some(_), _, Some(differs)) if item.needed => {
-                writeln!(terminal.data(), "note       {}: {differs}", item.name)?
+                writeln!(terminal.data(), "note       {}: {differs}", item.name)?;
             }
             _ => {}
         }

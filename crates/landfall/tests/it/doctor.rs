@@ -12,7 +12,7 @@ use crate::example;
 struct Said {
     code: Option<i32>,
     data: String,
-    said: String,
+    notes: String,
 }
 
 /// Tools are looked for in a folder that has none, unless the test puts some there.
@@ -27,12 +27,12 @@ fn doctor(folder: &Path, arguments: &[&str]) -> Said {
     Said {
         code: output.status.code(),
         data: String::from_utf8_lossy(&output.stdout).into_owned(),
-        said: String::from_utf8_lossy(&output.stderr).into_owned(),
+        notes: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 
 fn item(said: &Said, name: &str) -> Value {
-    let diagnosis: Value = serde_json::from_str(&said.data).unwrap_or_else(|_| panic!("no JSON:\n{}", said.said));
+    let diagnosis: Value = serde_json::from_str(&said.data).unwrap_or_else(|_| panic!("no JSON:\n{}", said.notes));
     let items = diagnosis["items"].as_array().expect("items are a list").clone();
     items.into_iter().find(|item| item["name"] == name).unwrap_or_else(|| panic!("no item {name}:\n{}", said.data))
 }
@@ -43,7 +43,7 @@ fn what_is_missing_is_named_with_its_store_and_its_remedy() {
     let mindcompute = example("mindcompute");
     let file = mindcompute.to_str().expect("it has a plain name");
     let said = doctor(folder.path(), &[file, "--output", "json"]);
-    assert_eq!(said.code, Some(1), "{}", said.said);
+    assert_eq!(said.code, Some(1), "{}", said.notes);
     let mongodb = item(&said, "mongodb");
     assert_eq!(
         (&mongodb["stores"], &mongodb["needed"], &mongodb["found"]),

@@ -150,8 +150,8 @@ async fn apply(client: &Client, schemas: &Schemas, file: &File, environment: &st
 
 /// Why the engine ignores what the examples ask for: what takes another user, or another kernel, than that of this machine.
 const IGNORED: [&str; 8] = [
-    "programs run as the user who runs the engine",
-    "the files of volumes belong to the user who runs the engine",
+    "programs run as the user who runs the engine, whose folders another user could not enter",
+    "the files of volumes belong to the user who runs the engine, as whom programs run",
     "programs have the capabilities of the user who runs the engine",
     "system calls are not filtered",
     "containers see the folders of the machine as they are",

@@ -137,7 +137,7 @@ impl<'a> Up<'a> {
     /// Waits until it has reported.
     fn reported(mut self) -> Self {
         let (deadline, file) =
-            (Instant::now() + Duration::from_secs(600), self.folder.path().join(".landfall/shop/report.json"));
+            (Instant::now() + Duration::from_mins(10), self.folder.path().join(".landfall/shop/report.json"));
         while !file.exists() {
             assert!(Instant::now() < deadline, "it does not report");
             assert!(self.process.try_wait().is_ok_and(|ended| ended.is_none()), "it has ended");
@@ -192,7 +192,7 @@ fn a_platform_that_is_up_is_asked_and_comes_back_as_its_file_says() {
     assert_eq!(code, Some(0));
 
     // What pods use is measured over a while.
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_mins(2);
     while list(&up.ask(&["top"]).1["pods"]).count() != 3 {
         assert!(Instant::now() < deadline, "not all pods are measured");
         std::thread::sleep(Duration::from_millis(500));

@@ -10,7 +10,7 @@ use landfall_testing::{Tool, require_or_skip};
 use serde_json::{Value, json};
 
 /// How long everything may take to become ready, and a replica to be promoted.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 const POLL: Duration = Duration::from_millis(250);
 
@@ -99,7 +99,7 @@ impl Platform {
             .expect("the program can be started");
         let mut platform = Self { up, folder };
         let report = platform.folder.path().join(".landfall/shop/report.json");
-        let deadline = Instant::now() + PATIENCE + Duration::from_secs(60);
+        let deadline = Instant::now() + PATIENCE + Duration::from_mins(1);
         loop {
             if let Ok(text) = fs::read(&report)
                 && let Ok(report) = serde_json::from_slice(&text)

@@ -114,7 +114,9 @@ pub(crate) async fn validate(
     let request = Request { call, intent, new, old, namespace: &namespace };
     for answer in join_all(webhooks.iter().map(|webhook| ask(&request, webhook, Kind::Validating))).await {
         let said = answer?.map(|answer| answer.warnings).unwrap_or_default();
-        said.into_iter().for_each(|warning| warnings.add(warning));
+        for warning in said {
+            warnings.add(warning);
+        }
     }
     Ok(())
 }

@@ -53,8 +53,8 @@ fn step_at(job: &Job, pods: &[Arc<Pod>], seconds: i64) -> Step {
     plan::step(job, pods, plan::verdict(job, pods, now).as_ref(), now)
 }
 
-fn failure(reason: &str, message: &str) -> Option<Ending> {
-    Some(Ending::Failure { reason: reason.to_owned(), message: message.to_owned() })
+fn failure(reason: &str, message: &str) -> Ending {
+    Ending::Failure { reason: reason.to_owned(), message: message.to_owned() }
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_job_fails_when_each_index_has_succeeded_or_failed() {
     assert_eq!(plan::verdict(&job, &two, NOW), None);
     assert_eq!(indexes(&step_at(&job, &two, 0).create), [2], "an index that failed for good is not tried again");
     let all = [two[0].clone(), two[1].clone(), pod("c", 2, "Succeeded", 0)];
-    assert_eq!(plan::verdict(&job, &all, NOW), failure("FailedIndexes", "Job has failed indexes"));
+    assert_eq!(plan::verdict(&job, &all, NOW), Some(failure("FailedIndexes", "Job has failed indexes")));
     let (status, _) = status::account(&job, &all, plan::verdict(&job, &all, NOW), NOW);
     assert_eq!(status.failed_indexes.as_deref(), Some("0"));
     assert_eq!(status.completed_indexes.as_deref(), Some("1,2"));
@@ -104,7 +104,7 @@ fn too_many_failed_indexes_end_a_job_at_once() {
     let job = job(&json!({ "backoffLimitPerIndex": 0, "maxFailedIndexes": 1 }));
     let pods = [pod("a", 0, "Failed", 0), pod("b", 1, "Failed", 0), pod("c", 2, "Running", 0)];
     let message = "Job has exceeded the specified maximal number of failed indexes";
-    assert_eq!(plan::verdict(&job, &pods, NOW), failure("MaxFailedIndexesExceeded", message));
+    assert_eq!(plan::verdict(&job, &pods, NOW), Some(failure("MaxFailedIndexesExceeded", message)));
     assert_eq!(step_at(&job, &pods, 0).delete.len(), 1, "the index that runs is stopped");
 }
 
@@ -113,7 +113,7 @@ fn a_rule_may_fail_an_index_before_its_limit() {
     let rule = json!({ "action": "FailIndex", "onExitCodes": { "operator": "In", "values": [7] } });
     let job = job(&json!({ "completions": 1, "backoffLimitPerIndex": 5, "podFailurePolicy": { "rules": [rule] } }));
     let ending = plan::verdict(&job, &[pod("a", 0, "Failed", 0)], NOW);
-    assert_eq!(ending, failure("FailedIndexes", "Job has failed indexes"));
+    assert_eq!(ending, Some(failure("FailedIndexes", "Job has failed indexes")));
 }
 
 #[test]

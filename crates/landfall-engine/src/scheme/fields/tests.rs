@@ -229,7 +229,7 @@ fn an_ignored_field_is_named_with_its_path_and_the_reason() {
     let found = unheeded(&resource("apps/v1", "Deployment"), &deployment, None);
     insta::assert_snapshot!(found.ignored.join("\n"), @r"
     spec.template.spec.containers[1].securityContext.readOnlyRootFilesystem: accepted and ignored: containers see the folders of the machine as they are
-    spec.template.spec.containers[1].securityContext.{runAsUser,runAsGroup}: accepted and ignored: programs run as the user who runs the engine
+    spec.template.spec.containers[1].securityContext.{runAsUser,runAsGroup}: accepted and ignored: programs run as the user who runs the engine, whose folders another user could not enter
     ");
 }
 

@@ -76,9 +76,10 @@ fn text(environments: &[(bool, Vec<Service>)]) -> String {
                 writeln!(text, "      s{index}: ~").expect("a text takes more");
                 continue;
             }
-            let replicas = match service.scaled {
-                true => format!("{{ min: {0}, max: {1} }}", service.replicas, service.replicas + 3),
-                false => service.replicas.to_string(),
+            let replicas = if service.scaled {
+                format!("{{ min: {0}, max: {1} }}", service.replicas, service.replicas + 3)
+            } else {
+                service.replicas.to_string()
             };
             write!(text, "      s{index}: {{ port: {}, replicas: {replicas}", service.port).expect("a text takes more");
             if let Some(limit) = service.limits {

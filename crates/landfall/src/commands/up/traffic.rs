@@ -51,7 +51,7 @@ struct Driver {
 #[derive(Clone)]
 enum Way {
     /// As a request.
-    Request { client: HttpClient, path: String },
+    Request { client: Box<HttpClient>, path: String },
     /// In a run of a job.
     Job(JobRuns),
 }
@@ -142,10 +142,10 @@ impl Outsider {
         pods: &Snapshot,
         entrance: &Entrance,
     ) -> anyhow::Result<Way> {
-        let within = |client: HttpClient| Way::Request { client, path: "/".to_owned() };
+        let within = |client: HttpClient| Way::Request { client: Box::new(client), path: "/".to_owned() };
         match entrance {
             Entrance::Gateway { host, path, tls } => {
-                Ok(Way::Request { client: self.gateway(host, *tls)?, path: path.clone() })
+                Ok(Way::Request { client: Box::new(self.gateway(host, *tls)?), path: path.clone() })
             }
             Entrance::External(name) => {
                 let pod = pods.external(name).with_context(|| format!("no pod of `{name}` is ready"))?;

@@ -23,7 +23,7 @@ const NAME: &str = "app.kubernetes.io/name";
 
 /// How a rendered kind becomes a server of this machine.
 struct Kind {
-    kind: &'static str,
+    name: &'static str,
     engine: Engine,
     server: Server,
     /// The field that names the image.
@@ -37,7 +37,7 @@ struct Kind {
 }
 
 const OPERATED: Kind = Kind {
-    kind: "",
+    name: "",
     engine: Engine::Postgres,
     server: Server::Postgres,
     image: "",
@@ -51,16 +51,16 @@ const CONTAINER: &str = "/spec/template/spec/containers/0/image";
 
 /// All kinds that are handled.
 const KINDS: &[Kind] = &[
-    Kind { kind: "Cluster", engine: Engine::Postgres, server: Server::Postgres, image: "/spec/imageName", ..OPERATED },
+    Kind { name: "Cluster", engine: Engine::Postgres, server: Server::Postgres, image: "/spec/imageName", ..OPERATED },
     Kind {
-        kind: "RabbitmqCluster",
+        name: "RabbitmqCluster",
         engine: Engine::Rabbitmq,
         server: Server::Rabbitmq,
         image: "/spec/image",
         ..OPERATED
     },
     Kind {
-        kind: "Kafka",
+        name: "Kafka",
         engine: Engine::Kafka,
         server: Server::Kafka,
         // The operator chooses the image by the version.
@@ -68,17 +68,17 @@ const KINDS: &[Kind] = &[
         tells_when_whole: true,
         ..OPERATED
     },
-    Kind { kind: "RedisCluster", tells_when_whole: true, ..REDIS },
+    Kind { name: "RedisCluster", tells_when_whole: true, ..REDIS },
     Kind {
-        kind: "RedisReplication",
+        name: "RedisReplication",
         // The Sentinels have the labels of the same store.
         members: |name| vec![pair("app", name), pair("redis_setup_type", "replication")],
         tells_when_whole: true,
         ..REDIS
     },
-    Kind { kind: "Redis", ..REDIS },
+    Kind { name: "Redis", ..REDIS },
     Kind {
-        kind: "PerconaServerMongoDB",
+        name: "PerconaServerMongoDB",
         engine: Engine::Mongodb,
         server: Server::Mongodb,
         image: "/spec/image",
@@ -86,7 +86,7 @@ const KINDS: &[Kind] = &[
         ..OPERATED
     },
     Kind {
-        kind: "StatefulSet",
+        name: "StatefulSet",
         engine: Engine::S3,
         server: Server::S3,
         image: CONTAINER,
@@ -94,7 +94,7 @@ const KINDS: &[Kind] = &[
         ..OPERATED
     },
     Kind {
-        kind: "StatefulSet",
+        name: "StatefulSet",
         engine: Engine::Mqtt,
         server: Server::Mosquitto,
         image: CONTAINER,
@@ -129,7 +129,7 @@ impl Plan {
         for (name, store) in &architecture.document.stores {
             let engine = store.engine.value;
             let made_by = self.objects.iter().find_map(|object| {
-                let kind = KINDS.iter().find(|kind| object["kind"] == kind.kind && kind.engine == engine)?;
+                let kind = KINDS.iter().find(|kind| object["kind"] == kind.name && kind.engine == engine)?;
                 (object["metadata"]["name"] == name.as_str()).then_some((kind, object))
             });
             let used: BTreeSet<String> = architecture
@@ -194,7 +194,7 @@ impl Plan {
                 declared: store.version.as_ref().map(|version| version.value.clone()),
                 members: store.members.value as usize,
                 labels: (kind.members)(name.as_str()),
-                resource: kind.tells_when_whole.then(|| (version, kind.kind.to_owned())),
+                resource: kind.tells_when_whole.then(|| (version, kind.name.to_owned())),
             });
         }
     }

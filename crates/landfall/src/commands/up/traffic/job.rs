@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::super::plan::Plan;
 
 /// How long a run may take that is waited for.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Starts runs of one job.
 #[derive(Clone)]
@@ -41,7 +41,8 @@ impl JobRuns {
         let jobs = Api::<Job>::namespaced(self.client.clone(), &self.namespace);
         let created = jobs.create(&PostParams::default(), &job).await.context("failed to create a job")?;
         let name = created.metadata.name.context("a job that was created has a name")?;
-        let ended = tokio::time::timeout(PATIENCE, await_condition(jobs, &name, Ended)).await;
+        // The watch is large, and every message of every flow would carry it along.
+        let ended = tokio::time::timeout(PATIENCE, Box::pin(await_condition(jobs, &name, Ended))).await;
         let job = ended.with_context(|| format!("job `{name}` has not ended after {PATIENCE:?}"))??;
         let status = job.and_then(|job| job.status).unwrap_or_default();
         anyhow::ensure!(

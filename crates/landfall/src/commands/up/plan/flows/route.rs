@@ -81,13 +81,11 @@ pub(super) fn route(architecture: &Architecture, flow: &Flow) -> Result<Route, S
                     let mut reads = active(&to, &from);
                     reads.retain(|edge| !edge.verb.writes());
                     if reads.is_empty() {
-                        return Err(match consumes.is_empty() {
-                            true => format!("`{}` has no edge to `{}`", to.name(), from.name()),
-                            false => format!(
-                                "nothing that `{}` consumes was published to `{}` before",
-                                to.name(),
-                                from.name()
-                            ),
+                        let (to, from) = (to.name(), from.name());
+                        return Err(if consumes.is_empty() {
+                            format!("`{to}` has no edge to `{from}`")
+                        } else {
+                            format!("nothing that `{to}` consumes was published to `{from}` before")
                         });
                     }
                     let visit = route.latest(&to);
