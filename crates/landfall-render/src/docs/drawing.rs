@@ -70,5 +70,21 @@ pub(super) fn services(architecture: &Architecture) -> String {
     }
     let mut picture = SVGWriter::new();
     graph.do_it(false, false, false, &mut picture);
-    picture.finalize()
+    in_one_order(&picture.finalize())
+}
+
+/// The writer keeps the classes of its fonts in a hash map, so that they come in any order.
+fn in_one_order(svg: &str) -> String {
+    let (mut lines, mut classes) = (Vec::new(), Vec::new());
+    for line in svg.lines() {
+        if line.starts_with(".a") {
+            classes.push(line);
+            continue;
+        }
+        classes.sort_unstable();
+        lines.append(&mut classes);
+        lines.push(line);
+    }
+    lines.append(&mut classes);
+    lines.join("\n") + "\n"
 }
