@@ -110,7 +110,7 @@ pub(super) fn plan(
     plan
 }
 
-/// Every node of the file, in the zones of its pool or of the primary region in turn.
+/// Every node of the file and of its stores, in the zones of its pool or of the primary region in turn.
 fn nodes(architecture: &Architecture) -> Vec<NodeSpec> {
     let mut nodes = Vec::new();
     for (pool, declared) in architecture.pools() {
@@ -123,6 +123,21 @@ fn nodes(architecture: &Architecture) -> Vec<NodeSpec> {
             let node = NodeSpec::new(name, declared.cpu.to_string(), declared.memory.to_string());
             nodes.push(match zones.get(number % zones.len().max(1)) {
                 Some(zone) => node.in_zone(zone.as_str()),
+                None => node,
+            });
+        }
+    }
+    // Machines that only a store may use, as its pods ask for them by label. Not handled: the taint that keeps others away.
+    for (name, store) in &architecture.document.stores {
+        if !store.own_machines.value || store.provider.value.is_managed() {
+            continue;
+        }
+        for number in 0..store.members.value as usize {
+            let mut node = NodeSpec::new(format!("{name}-machine-{}", number + 1), "8", "32Gi");
+            node.labels.insert("landfall.dev/store".to_owned(), name.to_string());
+            let zones = architecture.zones();
+            nodes.push(match zones.get(number % zones.len().max(1)) {
+                Some(zone) => node.in_zone(zone.value.as_str()),
                 None => node,
             });
         }
