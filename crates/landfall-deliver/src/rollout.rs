@@ -1,4 +1,4 @@
-//! The rollout of a release: which phase follows which, and what has to be done on the way. Pure; [`crate::carry`] performs
+//! The rollout of a release: which phase follows which, and what has to be done on the way. Pure; [`crate::carry()`] performs
 //! the effects and tells the events.
 //!
 //! ```text
