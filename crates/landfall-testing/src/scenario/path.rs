@@ -35,6 +35,11 @@ pub(crate) struct PathError {
 }
 
 impl Path {
+    /// Whether it is the whole document.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
     /// The value there, or `null`.
     pub(crate) fn of(&self, document: &Value) -> Value {
         follow(document, &self.segments)

@@ -7,6 +7,7 @@ use serde_json::Value;
 use similar::TextDiff;
 
 use crate::scenario::mask::Masks;
+use crate::scenario::path::Path;
 use crate::scenario::script::{Scenario, Step};
 
 /// The answer to one step as it came.
@@ -54,17 +55,14 @@ impl Transcript {
                 (name.clone(), values)
             });
             let headers = headers.collect();
-            Answer {
-                step: step.name.clone(),
-                failure: raw.failure.as_deref().map(|failure| mask_text(&mut masks, failure)),
-                code: raw.code,
-                headers,
-                body: raw.body.as_ref().map(|body| shape(&mut masks, step, body)),
-                events: raw
-                    .events
-                    .as_ref()
-                    .map(|events| events.iter().map(|event| shape(&mut masks, step, event)).collect()),
+            let mut failure = raw.failure.as_deref().map(|failure| mask_text(&mut masks, failure));
+            let mut shape = |value| shape(&mut masks, step, value, &mut failure);
+            let body = raw.body.as_ref().map(&mut shape);
+            let mut events: Option<Vec<_>> = raw.events.as_ref().map(|events| events.iter().map(shape).collect());
+            if step.unordered.iter().any(Path::is_empty) {
+                events.iter_mut().for_each(|events| events.sort_by_cached_key(ToString::to_string));
             }
+            Answer { step: step.name.clone(), failure, code: raw.code, headers, body, events }
         });
         Self(answers.collect())
     }
@@ -131,14 +129,17 @@ fn mask_text(masks: &mut Masks<'_>, text: &str) -> String {
     }
 }
 
-/// Leaves out, selects, orders and masks.
-fn shape(masks: &mut Masks<'_>, step: &Step, value: &Value) -> Value {
+/// Leaves out, selects, orders and masks. An `unordered` that meets no list fails the step: it would order nothing.
+fn shape(masks: &mut Masks<'_>, step: &Step, value: &Value, failure: &mut Option<String>) -> Value {
     let mut value = value.clone();
     step.ignore.iter().for_each(|path| path.remove(&mut value));
-    for path in &step.unordered {
+    // The empty one is the list of a watch's events, of which this is one.
+    for path in step.unordered.iter().filter(|path| !path.is_empty()) {
         path.change(&mut value, &mut |list| {
             if let Value::Array(list) = list {
                 list.sort_by_cached_key(|element| masks.sort_key(element));
+            } else {
+                *failure = Some(format!("unordered: {path} is no list"));
             }
         });
     }
