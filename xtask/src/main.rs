@@ -1,4 +1,4 @@
-//! The chores of the workspace: `cargo xtask ci`, `lint`, `bless`, `journey`, `conformance`.
+//! The chores of the workspace: `cargo xtask ci`, `lint`, `bless`, `journey`, `conformance`, `unprivileged`.
 //!
 //! Each chore is a list of cargo commands; what they check lives in the tests. It depends on no crate of the workspace
 //! and on little else, so that it is built in seconds.
@@ -32,6 +32,12 @@ enum Chore {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Run what the engine does on a machine again as a user without any right of root.
+    Unprivileged {
+        /// Names of tests, instead of those for which the user makes a difference.
+        #[arg(last = true)]
+        tests: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -41,6 +47,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Chore::Bless => bless(),
         Chore::Journey => run(journey()?),
         Chore::Conformance { arguments } => conformance(&arguments),
+        Chore::Unprivileged { tests } => run([unprivileged(&tests)]),
     }
 }
 
@@ -94,6 +101,20 @@ fn conformance(arguments: &[String]) -> anyhow::Result<ExitCode> {
     }
     let status = command.args(arguments).status().context("failed to start `cargo test`")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The tests' own processes run in a user namespace of one ordinary user, in which nobody has any capability over the
+/// machine: no mounts, no devices, no other users, no network but by namespaces of its own.
+///
+/// `user` is left out, as it changes its user itself, which this one may not.
+fn unprivileged(tests: &[String]) -> Step {
+    let runner = r#"target."cfg(unix)".runner = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]"#;
+    let mut command = cargo(["test", "--workspace", "--no-fail-fast", "--config", runner, "--test", "it", "--"]);
+    let of_the_machine =
+        ["engine_controllers", "engine_crash", "engine_disk", "engine_network", "engine_nodes", "engine_pods"];
+    if tests.is_empty() { command.args(of_the_machine) } else { command.args(tests) };
+    command.args(["--skip", "engine_pods::user"]);
+    Step::new("unprivileged", command)
 }
 
 fn bless() -> anyhow::Result<ExitCode> {

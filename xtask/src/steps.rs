@@ -31,6 +31,12 @@ pub(crate) fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
     // The cargo that runs this program, so that every step has one toolchain.
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    // What `cargo run` tells this program of its own package. Build scripts that watch these variables would run again,
+    // and with them all that stands on their crates: TLS and every client over it.
+    let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(told)) {
+        command.env_remove(name);
+    }
     command
 }
 
