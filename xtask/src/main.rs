@@ -112,7 +112,11 @@ fn unprivileged(tests: &[String]) -> Step {
     let mut command = cargo(["test", "--workspace", "--no-fail-fast", "--config", runner, "--test", "it", "--"]);
     let of_the_machine =
         ["engine_controllers", "engine_crash", "engine_disk", "engine_network", "engine_nodes", "engine_pods"];
-    if tests.is_empty() { command.args(of_the_machine) } else { command.args(tests) };
+    if tests.is_empty() {
+        command.args(of_the_machine)
+    } else {
+        command.args(tests)
+    };
     command.args(["--skip", "engine_pods::user"]);
     Step::new("unprivileged", command)
 }

@@ -1,7 +1,8 @@
 //! Counts what a namespace has of all that its quotas limit.
 //!
-//! The API charges a quota in the commit that makes an object; what has gone is given back here. As in Kubernetes the count
-//! is from caches, so that it may for a moment be behind a charge; the version in the patch lets no older count win.
+//! The API charges a quota in the commit that makes an object; what has gone is given back here. The caches of two kinds are not
+//! of one moment: the quota's may show a charge before that of the secrets shows the secret. So the caches only say that
+//! something may have changed, and what is written was listed after the version of the quota that it replaces.
 //! Not handled: counts of kinds that are not in a cache, such as custom resources (the charges of the API stay).
 
 #[cfg(test)]
@@ -11,8 +12,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaStatus};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use kube::Api;
-use kube::api::Patch;
+use kube::api::{ListParams, Patch};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -34,20 +36,20 @@ struct ResourceQuotas {
 
 /// Calls a function for each kind that is counted, with its cache, group and plural.
 macro_rules! counted {
-    ($caches:expr, $visit:ident $(, $argument:expr)*) => {
-        $visit(&$caches.config_maps, "", "configmaps" $(, $argument)*);
-        $visit(&$caches.persistent_volume_claims, "", "persistentvolumeclaims" $(, $argument)*);
-        $visit(&$caches.pods, "", "pods" $(, $argument)*);
-        $visit(&$caches.secrets, "", "secrets" $(, $argument)*);
-        $visit(&$caches.service_accounts, "", "serviceaccounts" $(, $argument)*);
-        $visit(&$caches.services, "", "services" $(, $argument)*);
-        $visit(&$caches.daemon_sets, "apps", "daemonsets" $(, $argument)*);
-        $visit(&$caches.deployments, "apps", "deployments" $(, $argument)*);
-        $visit(&$caches.replica_sets, "apps", "replicasets" $(, $argument)*);
-        $visit(&$caches.stateful_sets, "apps", "statefulsets" $(, $argument)*);
-        $visit(&$caches.cron_jobs, "batch", "cronjobs" $(, $argument)*);
-        $visit(&$caches.jobs, "batch", "jobs" $(, $argument)*);
-        $visit(&$caches.ingresses, "networking.k8s.io", "ingresses" $(, $argument)*);
+    ($caches:expr, $visit:ident($($argument:expr),*) $($after:tt)*) => {
+        $visit(&$caches.config_maps, "", "configmaps" $(, $argument)*) $($after)*;
+        $visit(&$caches.persistent_volume_claims, "", "persistentvolumeclaims" $(, $argument)*) $($after)*;
+        $visit(&$caches.pods, "", "pods" $(, $argument)*) $($after)*;
+        $visit(&$caches.secrets, "", "secrets" $(, $argument)*) $($after)*;
+        $visit(&$caches.service_accounts, "", "serviceaccounts" $(, $argument)*) $($after)*;
+        $visit(&$caches.services, "", "services" $(, $argument)*) $($after)*;
+        $visit(&$caches.daemon_sets, "apps", "daemonsets" $(, $argument)*) $($after)*;
+        $visit(&$caches.deployments, "apps", "deployments" $(, $argument)*) $($after)*;
+        $visit(&$caches.replica_sets, "apps", "replicasets" $(, $argument)*) $($after)*;
+        $visit(&$caches.stateful_sets, "apps", "statefulsets" $(, $argument)*) $($after)*;
+        $visit(&$caches.cron_jobs, "batch", "cronjobs" $(, $argument)*) $($after)*;
+        $visit(&$caches.jobs, "batch", "jobs" $(, $argument)*) $($after)*;
+        $visit(&$caches.ingresses, "networking.k8s.io", "ingresses" $(, $argument)*) $($after)*;
     };
 }
 
@@ -65,14 +67,19 @@ impl Reconciler for ResourceQuotas {
     fn watch(&self, triggers: &mut Triggers<ObjectKey>) {
         let caches = &self.context.caches;
         triggers.on_each(&caches.resource_quotas);
-        counted!(caches, watch_kind, triggers, &caches.resource_quotas);
+        counted!(caches, watch_kind(triggers, &caches.resource_quotas));
     }
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Action, ReconcileError> {
         let caches = &self.context.caches;
         let Some(quota) = caches.resource_quotas.get(key) else { return Ok(Action::AwaitChange) };
         let mut kinds = Vec::new();
-        counted!(caches, objects_of, &key.namespace, &mut kinds);
+        counted!(caches, objects_of(&key.namespace, &mut kinds));
+        if difference(quota.status.as_ref(), &plan(&quota, &kinds)).is_none() {
+            return Ok(Action::AwaitChange);
+        }
+        let mut kinds = Vec::new();
+        counted!(caches, list(&self.context.client, &key.namespace, &mut kinds).await?);
         let status = plan(&quota, &kinds);
         let Some(change) = difference(quota.status.as_ref(), &status) else { return Ok(Action::AwaitChange) };
         let patch = json!({ "metadata": { "resourceVersion": quota.metadata.resource_version }, "status": change });
@@ -113,16 +120,33 @@ fn objects_of<K: Kind + Serialize>(
     kinds: &mut Vec<Counted>,
 ) {
     let objects = cache.in_namespace(namespace);
-    let objects =
-        objects.iter().map(|object| serde_json::to_value(&**object).expect("types of the API are JSON")).collect();
-    kinds.push(Counted { group, plural, objects });
+    kinds.push(Counted { group, plural, objects: objects.iter().map(|object| as_json(&**object)).collect() });
+}
+
+/// What is there now, of the kind of a cache.
+async fn list<K: Kind + Serialize + Resource<Scope = NamespaceResourceScope>>(
+    _kind: &Cache<K>,
+    group: &'static str,
+    plural: &'static str,
+    client: &Client,
+    namespace: &str,
+    kinds: &mut Vec<Counted>,
+) -> Result<(), ReconcileError> {
+    let listed = Api::<K>::namespaced(client.clone(), namespace).list(&ListParams::default()).await;
+    let listed = listed.map_err(ReconcileError::request("list what a resource quota counts"))?;
+    kinds.push(Counted { group, plural, objects: listed.items.iter().map(as_json).collect() });
+    Ok(())
+}
+
+fn as_json(object: &impl Serialize) -> Value {
+    serde_json::to_value(object).expect("types of the API are JSON")
 }
 
 /// The status that the quota should have.
 fn plan(quota: &ResourceQuota, kinds: &[Counted]) -> ResourceQuotaStatus {
     let hard = quota.spec.as_ref().and_then(|spec| spec.hard.clone()).unwrap_or_default();
     let before = quota.status.as_ref().and_then(|status| status.used.as_ref());
-    let value = serde_json::to_value(quota).expect("types of the API are JSON");
+    let value = as_json(quota);
     let mut total = Usage::new();
     for kind in kinds {
         total.entry(count_name(kind)).or_default();
