@@ -9,20 +9,27 @@ use jiff::Timestamp;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use crate::admission;
 use crate::analysis::{Analysis, Verdict, analyse};
+use crate::audit::{Action, Author, Fact};
 use crate::cluster::lock::{Lock, LockError};
 use crate::cluster::perform::{PerformError, canary_name, perform};
 use crate::cluster::workload::{self, hopeless, pods_of, progress, troubles};
 use crate::cluster::{ClusterError, During as _, MANAGER, figures, if_there, route_resource};
+use crate::gate::{self, Standing, WAITING};
 use crate::plan::Strategy;
 use crate::release::{REQUEST, Release, ReleaseSpec, ReleaseStatus, ServiceRelease, Window};
 use crate::rollout::{Event, Phase, Return, Stage, Version};
 
 /// How often the cluster is looked at.
 const TICK: Duration = Duration::from_millis(500);
+
+/// How long it is waited between two looks at gates.
+const GATES: Duration = Duration::from_secs(1);
 
 /// How long a cluster may give no answer before it is given up.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -71,12 +78,21 @@ pub enum Demand {
 }
 
 /// Tells whoever carries the release what a person wants.
-pub async fn demand(client: &Client, release: &Release, demand: Demand) -> Result<(), ClusterError> {
+pub async fn demand(client: &Client, release: &Release, demand: Demand, author: &Author) -> Result<(), ClusterError> {
     let word = match demand {
         Demand::Abort => "abort",
         Demand::RollBack => "rollback",
     };
     let (namespace, name) = (release.namespace().unwrap_or_default(), release.name_any());
+    author
+        .write(Fact {
+            action: Action::Demand,
+            subject: name.clone(),
+            digest: Some(release.spec.digest.clone()),
+            says: word.to_owned(),
+            evidence: Vec::new(),
+        })
+        .await?;
     let api = Api::<Release>::namespaced(client.clone(), &namespace);
     let patch = Patch::Merge(json!({ "metadata": { "annotations": { REQUEST: word } } }));
     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
@@ -99,7 +115,8 @@ pub async fn carry(
     lock: &mut Lock,
     mut tell: impl FnMut(&Release),
 ) -> Result<Release, CarryError> {
-    let carrier = Carrier { client, api: Api::namespaced(client.clone(), namespace) };
+    let api = Api::namespaced(client.clone(), namespace);
+    let carrier = Carrier { client, api, namespace, machine: lock.holder().to_owned(), author: OnceCell::new() };
     let mut trouble: Option<Instant> = None;
     loop {
         match carrier.step(name, lock, &mut tell).await {
@@ -131,6 +148,9 @@ enum Step {
 struct Carrier<'a> {
     client: &'a Client,
     api: Api<Release>,
+    namespace: &'a str,
+    machine: String,
+    author: OnceCell<Author>,
 }
 
 impl Carrier<'_> {
@@ -178,6 +198,7 @@ impl Carrier<'_> {
             (Some(event), Some((phase, effects))) => {
                 let what = describe(&release.spec, &event, &phase);
                 status.enter(phase, effects, what, Timestamp::now());
+                self.record(&release, &before.phase, &status).await?;
                 self.write(&mut release, status).await?;
                 Ok(Step::Moved)
             }
@@ -187,6 +208,58 @@ impl Carrier<'_> {
             }
             _ => Ok(Step::Waits),
         }
+    }
+
+    /// Tells the audit log of what changes where a release is, and lets its images in when it begins. Done again after a crash, it
+    /// is told again.
+    async fn record(&self, release: &Release, before: &Phase, status: &ReleaseStatus) -> Result<(), ClusterError> {
+        let action = match &status.phase {
+            phase if phase.name() == before.name() => return Ok(()),
+            Phase::Pending => return Ok(()),
+            Phase::Progressing { .. } => Action::Begin,
+            Phase::Held { .. } => Action::Hold,
+            Phase::RollingBack { .. } => Action::TakeBack,
+            Phase::Succeeded => Action::Succeed,
+            Phase::RolledBack { .. } => Action::Return,
+            Phase::Failed { .. } => Action::Fail,
+        };
+        let (name, spec) = (release.name_any(), &release.spec);
+        let evidence = match action {
+            Action::Begin => status.gates.iter().map(|gate| format!("{}: {}", gate.gate, gate.shown())).collect(),
+            _ => status.analysis.iter().map(summary).collect(),
+        };
+        let says = status.message.clone();
+        let author = self.author(spec).await?;
+        let fact = Fact { action, subject: name.clone(), digest: Some(spec.digest.clone()), says, evidence };
+        author.write(fact).await?;
+        if action == Action::Begin {
+            admission::admit(self.client, self.namespace, &name, spec, author).await?;
+        }
+        Ok(())
+    }
+
+    async fn author(&self, spec: &ReleaseSpec) -> Result<&Author, ClusterError> {
+        self.author.get_or_try_init(|| Author::of(self.client, self.namespace, &spec.architecture, &self.machine)).await
+    }
+
+    /// Whether its gates let it begin.
+    async fn gates(&self, release: &Release, status: &mut ReleaseStatus) -> Result<Option<Event>, ClusterError> {
+        let gates = gate::look(self.client, self.namespace, Some(&release.name_any()), &release.spec).await?;
+        let rejected = gates.iter().find(|gate| gate.standing == Standing::Rejected).map(|gate| gate.why.clone());
+        let open = gates.iter().all(|gate| gate.standing == Standing::Open);
+        if !open {
+            status.state = WAITING.to_owned();
+            status.message = gate::waits_for(&gates);
+        }
+        status.gates = gates;
+        Ok(match rejected {
+            Some(why) => Some(Event::Abort(why)),
+            None if open => Some(Event::Begin),
+            None => {
+                tokio::time::sleep(GATES).await;
+                None
+            }
+        })
     }
 
     /// Writes the status, unless somebody has changed the release since it was read.
@@ -202,7 +275,7 @@ impl Carrier<'_> {
     async fn observe(&self, release: &Release, status: &mut ReleaseStatus) -> Result<Option<Event>, ClusterError> {
         let service = |service: usize| &release.spec.services[service];
         match status.phase.clone() {
-            Phase::Pending => Ok(Some(Event::Begin)),
+            Phase::Pending => self.gates(release, status).await,
             Phase::Progressing { service: place, stage: Stage::Updating | Stage::Promoting } => {
                 self.workload(release, &service(place).name, service(place), Version::New, status).await
             }

@@ -50,6 +50,11 @@ pub(crate) fn if_there<T>(result: Result<T, kube::Error>) -> Result<Option<T>, k
     }
 }
 
+/// Whether the API server answered with this status code.
+pub(crate) fn is_status(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
 /// `HTTPRoute`, which no crate has types for that is compiled in.
 pub(crate) fn route_resource() -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute"))

@@ -4,19 +4,41 @@
 //! pure (`rollout`, `analysis`, `plan`); what acts (`carry`) writes down what it is going to do in a `Release` of the cluster,
 //! and can be stopped anywhere and followed by somebody else.
 
+mod admission;
 mod analysis;
+mod approval;
+mod audit;
 mod carry;
 mod cluster;
+mod drift;
+mod freeze;
+mod gate;
 mod plan;
+mod promote;
 mod propose;
 mod release;
 mod rollout;
+mod schema;
 
+pub use admission::{People, protect, protection};
 pub use analysis::{Analysis, Verdict};
+pub use approval::{
+    ApprovalError, ApprovalSpec, Counted, Decision, Expiry, Policy, SIGNATURE_NAMESPACE, Signer, SignersSpec,
+    SignersState, Statement, Subject, Tally, approvals, digest_of, parse_signers, propose_signers, submit,
+};
+pub use audit::{Action, AuditEntrySpec, AuditLog, Author, Fact, Head};
 pub use carry::{CarryError, Demand, carry, demand, read};
 pub use cluster::ClusterError;
 pub use cluster::lock::{Lock, LockError};
+pub use drift::drift;
+pub use freeze::{FreezeSpec, freeze, read as read_freeze, thaw};
+pub use gate::{
+    EvidenceKind, EvidenceSpec, Gate, GateState, Report, ReportError, Severity, Standing, Window, attest, evidence,
+    read_report,
+};
 pub use plan::{CanaryPlan, Strategy};
-pub use propose::{Proposal, Wanted, create, list, phase_of, propose, propose_return};
+pub use promote::{Running, what_runs};
+pub use propose::{Proposal, Wanted, create, list, phase_of, propose, propose_return, state_of};
 pub use release::{Entry, Release, ReleaseSpec, ReleaseStatus, ServiceRelease};
 pub use rollout::{Cause, Phase, Reason};
+pub use schema::SchemaUse;

@@ -12,13 +12,16 @@ use kube::{Api, Client, ResourceExt as _};
 use landfall_model::Architecture;
 use serde_json::{Value, json};
 
+use crate::audit::{Action, Author, Fact};
 use crate::cluster::workload::{self, progress};
 use crate::cluster::{ClusterError, During as _, MANAGER, definition, figures, if_there, perform, route_resource};
+use crate::gate::{self, GateState, Standing, WAITING};
 use crate::plan::{self, Bounds, Live, Strategy};
 use crate::release::{
     CONFIGURATION, RELEASE, Release, ReleaseSpec, ServiceRelease, annotate, digest, image_of, is_same, plain,
 };
 use crate::rollout::Phase;
+use crate::schema::{self, SchemaUse};
 
 /// What is to be shipped.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +43,8 @@ pub struct Proposal {
     pub spec: ReleaseSpec,
     /// What a person wants to know of each service, in the order of the services.
     pub lines: Vec<Vec<String>>,
+    /// What must hold before it begins, and whether it does.
+    pub gates: Vec<GateState>,
     /// What speaks against it; it cannot be shipped unless this is empty.
     pub refusals: Vec<String>,
     /// What is not shipped, and why.
@@ -96,8 +101,15 @@ pub async fn propose(client: &Client, wanted: Wanted<'_>) -> Result<Proposal, Cl
     }
     let others = list(client, &namespace, &name).await?;
     refusals.extend(others.iter().filter(|release| !phase_of(release).is_terminal()).map(unfinished));
-    let spec = assemble(name, &others, architecture.document.delivery.rollback.automatic.value, services, None);
-    Ok(Proposal { namespace, spec, lines, refusals, notes })
+    for service in &mut services {
+        service.old_schema = schema::of_image(&others, &service.name, &service.old_image);
+    }
+    let mut spec = assemble(name, &others, architecture.document.delivery.rollback.automatic.value, services, None);
+    spec.environment = architecture.environment.as_ref().map(ToString::to_string);
+    spec.gates = gate::required(architecture);
+    refusals.extend(schema::forward(&spec, &others, &mut notes));
+    let gates = gate::look(client, &namespace, None, &spec).await?;
+    Ok(Proposal { namespace, spec, lines, gates, refusals, notes })
 }
 
 /// The release that brings back what was there before `release`; before the last one that succeeded when none is named.
@@ -160,15 +172,20 @@ pub async fn propose_return(
             new_template: plain(&service.old_template),
             route_rules: None,
             autoscaler_ceiling: None,
+            schema: service.old_schema.clone(),
+            old_schema: service.schema.clone(),
             ..service.clone()
         });
     }
-    let spec = assemble(architecture.to_owned(), &others, wanted.spec.automatic, services, Some(name));
-    Ok(Ok(Proposal { namespace: namespace.to_owned(), spec, lines, refusals, notes: Vec::new() }))
+    refusals.extend(schema::back(&services, &others, wanted.spec.number));
+    let mut spec = assemble(architecture.to_owned(), &others, wanted.spec.automatic, services, Some(name));
+    spec.environment.clone_from(&wanted.spec.environment);
+    let (namespace, gates) = (namespace.to_owned(), Vec::new());
+    Ok(Ok(Proposal { namespace, spec, lines, gates, refusals, notes: Vec::new() }))
 }
 
-/// Writes a proposal down as a release that has not begun.
-pub async fn create(client: &Client, proposal: &Proposal) -> Result<Release, ClusterError> {
+/// Writes a proposal down as a release that has not begun, and that into the audit log first.
+pub async fn create(client: &Client, proposal: &Proposal, author: &Author) -> Result<Release, ClusterError> {
     definition::ensure(client).await?;
     let api = Api::<Release>::namespaced(client.clone(), &proposal.namespace);
     let mut spec = proposal.spec.clone();
@@ -178,6 +195,7 @@ pub async fn create(client: &Client, proposal: &Proposal) -> Result<Release, Clu
         for service in &mut numbered.services {
             annotate(&mut service.new_template, RELEASE, &name);
         }
+        author.write(proposed(&name, &numbered)).await?;
         match api.create(&PostParams::default(), &Release::new(&name, numbered)).await {
             // Somebody else has this number.
             Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => spec.number += 1,
@@ -197,6 +215,30 @@ pub async fn list(client: &Client, namespace: &str, architecture: &str) -> Resul
     Ok(releases)
 }
 
+/// What the audit log says of a proposal.
+fn proposed(name: &str, spec: &ReleaseSpec) -> Fact {
+    let services = spec.services.iter();
+    let images = services.map(|own| format!("image {} {} -> {}", own.name, own.old_image, own.new_image));
+    let takes_back = spec.takes_back.as_ref().map(|release| format!("takes `{release}` back"));
+    Fact {
+        action: Action::Propose,
+        subject: name.to_owned(),
+        digest: Some(spec.digest.clone()),
+        says: takes_back.unwrap_or_else(|| format!("ships {} services", spec.services.len())),
+        evidence: images.collect(),
+    }
+}
+
+/// The name of where a release is; `Waiting` when it has not begun because of its gates.
+pub fn state_of(release: &Release) -> &'static str {
+    let status = release.status.as_ref();
+    let waits = status.is_some_and(|status| status.gates.iter().any(|gate| gate.standing != Standing::Open));
+    match phase_of(release) {
+        Phase::Pending if waits => WAITING,
+        phase => phase.name(),
+    }
+}
+
 /// Where a release is.
 pub fn phase_of(release: &Release) -> Phase {
     release.status.as_ref().map(|status| status.phase.clone()).unwrap_or_default()
@@ -206,7 +248,7 @@ fn unfinished(release: &Release) -> String {
     let name = release.name_any();
     format!(
         "release `{name}` is not finished ({}): `landfall ship --watch` goes on with it, `landfall rollback {name}` takes it back",
-        phase_of(release).name()
+        state_of(release)
     )
 }
 
@@ -219,7 +261,7 @@ fn assemble(
 ) -> ReleaseSpec {
     let number = others.iter().map(|release| release.spec.number).max().unwrap_or(0) + 1;
     let digest = digest(services.iter().map(|service| (service.name.as_str(), &service.new_template)));
-    ReleaseSpec { architecture, number, digest, automatic, takes_back, services }
+    ReleaseSpec { architecture, number, digest, automatic, takes_back, services, environment: None, gates: Vec::new() }
 }
 
 /// The services that are wanted.
@@ -324,6 +366,8 @@ async fn examine(
         new_template,
         route_rules,
         autoscaler_ceiling: bounds.map(|bounds| bounds.ceiling),
+        schema: wanted.architecture.service(service).and_then(SchemaUse::of),
+        old_schema: None,
     };
     Ok(Examined::Differs(Box::new(Subject { release, live })))
 }

@@ -1,5 +1,7 @@
 //! A release as it is kept in the cluster: what is shipped in `spec`, which never changes, and how far it is in `status`.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use kube::CustomResource;
 use serde::{Deserialize, Serialize};
@@ -7,8 +9,10 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::analysis::{Analysis, Counts};
+use crate::gate::{Gate, GateState};
 use crate::plan::Strategy;
 use crate::rollout::{Effect, Phase, Plan};
+use crate::schema::SchemaUse;
 
 /// The annotation of a pod template that says to which release it belongs.
 pub(crate) const RELEASE: &str = "landfall.dev/release";
@@ -44,6 +48,12 @@ pub struct ReleaseSpec {
     pub takes_back: Option<String>,
     /// The services in their order.
     pub services: Vec<ServiceRelease>,
+    /// The environment; nothing for a file that declares none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// What must hold before it begins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<Gate>,
 }
 
 /// One service of a release.
@@ -62,6 +72,12 @@ pub struct ServiceRelease {
     pub strategy: Strategy,
     /// How long a copy may take to become ready.
     pub ready_within_seconds: u64,
+    /// What the new version does with the schema of a store, if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaUse>,
+    /// What the version before does with it, if a release has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_schema: Option<SchemaUse>,
     /// The pod template before, whole.
     pub old_template: Value,
     /// The pod template of the release, whole.
@@ -99,6 +115,9 @@ pub struct ReleaseStatus {
     /// What had been counted when the step began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,
+    /// What must hold before it begins, and whether it does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateState>,
     /// The last verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<Analysis>,
@@ -128,6 +147,11 @@ pub struct Entry {
 }
 
 impl ReleaseSpec {
+    /// The image of each service.
+    pub fn images(&self) -> BTreeMap<String, String> {
+        self.services.iter().map(|service| (service.name.clone(), service.new_image.clone())).collect()
+    }
+
     /// What the state machine needs to know.
     pub fn plan(&self) -> Plan {
         let services = self.services.iter().map(|service| service.strategy.path()).collect();
@@ -167,7 +191,7 @@ pub(crate) fn digest<'a>(templates: impl Iterator<Item = (&'a str, &'a Value)>) 
 }
 
 /// The same value whatever the order of its keys.
-fn sorted(value: &Value) -> Value {
+pub(crate) fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
             let mut entries: Vec<_> = map.iter().map(|(key, value)| (key.clone(), sorted(value))).collect();
@@ -181,6 +205,18 @@ fn sorted(value: &Value) -> Value {
 
 pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A text, cut where it is longer than so many bytes.
+pub(crate) fn shortened(text: &str, longest: usize) -> String {
+    if text.len() <= longest {
+        return text.to_owned();
+    }
+    let mut end = longest - '…'.len_utf8();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end])
 }
 
 /// The template without what says to which release it belongs, and what people leave behind who restart by hand.

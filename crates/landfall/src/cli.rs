@@ -1,6 +1,7 @@
 //! The arguments of the command line. Help texts are the doc comments.
 
 mod engine;
+mod gates;
 mod ship;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,10 @@ use landfall_model::{Date, Duration};
 use landfall_render::Target;
 
 pub(crate) use self::engine::{ClockCommand, EngineCommand, ImagesArguments, NodeChange, NodeCommand, RunningEngine};
+pub(crate) use self::gates::{
+    ApproveArguments, AttestArguments, Attested, AuditArguments, AuditCommand, AuditVerifyArguments, FreezeArguments,
+    Place, PromoteArguments, ProtectArguments, SignersCommand, SignersSetArguments,
+};
 pub(crate) use self::ship::{
     AbortArguments, ClusterArguments, ReleaseArguments, ReleaseCommand, ReleasesArguments, RollbackArguments,
     ShipArguments,
@@ -82,6 +87,25 @@ pub(crate) enum Command {
     Rollback(RollbackArguments),
     /// Stop a release where it is.
     Abort(AbortArguments),
+    /// Bring what runs in one environment to the next, through its gates.
+    Promote(PromoteArguments),
+    /// Approve a release that waits, with an SSH key.
+    Approve(ApproveArguments),
+    /// Reject a release that waits, with an SSH key.
+    Reject(ApproveArguments),
+    /// Say who may approve, or look who may.
+    #[command(subcommand)]
+    Signers(SignersCommand),
+    /// Bring evidence for the gates of an environment.
+    Attest(AttestArguments),
+    /// Keep releases from an environment.
+    Freeze(FreezeArguments),
+    /// Let releases into a frozen environment again.
+    Thaw(FreezeArguments),
+    /// Let only what releases bring into an environment.
+    Protect(ProtectArguments),
+    /// Print who did what to which digest on what evidence.
+    Audit(AuditArguments),
     /// Run a Kubernetes on this machine, in one process; pods are processes.
     Engine(Box<EngineArguments>),
     /// Print the JSON Schema of the file, for editors.

@@ -1,6 +1,9 @@
 //! One file for each command.
 
 pub(crate) mod abort;
+pub(crate) mod approve;
+pub(crate) mod attest;
+pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod claims;
 pub(crate) mod completions;
@@ -11,13 +14,18 @@ pub(crate) mod edges;
 pub(crate) mod engine;
 pub(crate) mod explain;
 pub(crate) mod flows;
+pub(crate) mod freeze;
 pub(crate) mod logs;
+pub(crate) mod promote;
+pub(crate) mod protect;
 pub(crate) mod release;
 pub(crate) mod releases;
 pub(crate) mod render;
 pub(crate) mod rollback;
 pub(crate) mod schema;
 pub(crate) mod ship;
+pub(crate) mod sign;
+pub(crate) mod signers;
 pub(crate) mod status;
 pub(crate) mod top;
 pub(crate) mod up;

@@ -12,8 +12,10 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
+use landfall_deliver::Decision;
 
 use crate::cli::{Cli, Command, ReleaseCommand};
+use crate::commands::freeze::Wanted;
 use crate::terminal::Terminal;
 
 #[global_allocator]
@@ -64,6 +66,15 @@ fn main() -> ExitCode {
         Command::Release(ReleaseCommand::Show(arguments)) => commands::release::show(&arguments, &mut terminal),
         Command::Rollback(arguments) => commands::rollback::run(&arguments, &mut terminal),
         Command::Abort(arguments) => commands::abort::run(&arguments, &mut terminal),
+        Command::Promote(arguments) => commands::promote::run(&arguments, &mut terminal),
+        Command::Approve(arguments) => commands::approve::run(&arguments, Decision::Approve, &mut terminal),
+        Command::Reject(arguments) => commands::approve::run(&arguments, Decision::Reject, &mut terminal),
+        Command::Signers(command) => commands::signers::run(&command, &mut terminal),
+        Command::Attest(arguments) => commands::attest::run(&arguments, &mut terminal),
+        Command::Freeze(arguments) => commands::freeze::run(&arguments, Wanted::Frozen, &mut terminal),
+        Command::Thaw(arguments) => commands::freeze::run(&arguments, Wanted::Thawed, &mut terminal),
+        Command::Protect(arguments) => commands::protect::run(&arguments, &mut terminal),
+        Command::Audit(arguments) => commands::audit::run(&arguments, &mut terminal),
         Command::Engine(arguments) => commands::engine::run(*arguments, &mut terminal),
         Command::Schema => commands::schema::run(&mut terminal),
         Command::Completions(arguments) => Ok(commands::completions::run(&arguments, &mut terminal)),

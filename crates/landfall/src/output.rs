@@ -1,8 +1,15 @@
 //! What is printed for programs. Each document has a `version`, which changes when a field changes its meaning.
 
+mod gates;
+
 use landfall_check::{LedgerRow, Proof, Report, Verdict};
 use landfall_model::{Finding, Sources, Span};
 use serde::Serialize;
+
+pub(crate) use self::gates::{
+    ApprovalOutput, AttestOutput, AttestedOutput, AuditOutput, AuditVerifyOutput, FreezeOutput, GateOutput,
+    ProtectOutput, SignersOutput,
+};
 
 /// The version of every JSON document that is printed.
 pub(crate) const VERSION: u32 = 1;
@@ -252,6 +259,7 @@ pub(crate) struct ProposalOutput<'a> {
     digest: &'a str,
     automatic_rollback: bool,
     services: Vec<ShippedOutput<'a>>,
+    gates: Vec<GateOutput<'a>>,
     refusals: &'a [String],
     notes: &'a [String],
 }
@@ -284,6 +292,7 @@ impl<'a> ProposalOutput<'a> {
             digest: &proposal.spec.digest,
             automatic_rollback: proposal.spec.automatic,
             services: services.map(|(service, lines)| ShippedOutput::new(service, Some(lines))).collect(),
+            gates: proposal.gates.iter().map(GateOutput::new).collect(),
             refusals: &proposal.refusals,
             notes: &proposal.notes,
         }
@@ -297,6 +306,8 @@ pub(crate) struct ReleasesOutput<'a> {
     pub(crate) version: u32,
     /// By their numbers.
     pub(crate) releases: Vec<ReleaseOutput<'a>>,
+    /// What is otherwise in the cluster than the releases say.
+    pub(crate) drift: &'a [String],
 }
 
 /// What `release show` prints, and whatever carries a release when it has ended.
@@ -310,6 +321,7 @@ pub(crate) struct ReleaseOutput<'a> {
     why: Option<&'a landfall_deliver::Cause>,
     takes_back: Option<&'a str>,
     services: Vec<ShippedOutput<'a>>,
+    gates: Vec<GateOutput<'a>>,
     last_verdict: Option<&'a landfall_deliver::Analysis>,
     history: &'a [landfall_deliver::Entry],
 }
@@ -324,10 +336,11 @@ impl<'a> ReleaseOutput<'a> {
             name: release.name_any(),
             namespace: release.namespace().unwrap_or_default(),
             digest: &release.spec.digest,
-            state: status.map_or("Pending", |status| status.phase.name()),
+            state: landfall_deliver::state_of(release),
             why: status.and_then(|status| status.phase.cause()),
             takes_back: release.spec.takes_back.as_deref(),
             services: release.spec.services.iter().map(|service| ShippedOutput::new(service, None)).collect(),
+            gates: status.iter().flat_map(|status| &status.gates).map(GateOutput::new).collect(),
             last_verdict: status.and_then(|status| status.analysis.as_ref()),
             history: status.map(|status| status.history.as_slice()).unwrap_or_default(),
         }

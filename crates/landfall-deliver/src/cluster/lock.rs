@@ -71,6 +71,11 @@ impl Lock {
         Ok(lock)
     }
 
+    /// Whose it is.
+    pub(crate) fn holder(&self) -> &str {
+        &self.holder
+    }
+
     /// Renews it when it is time. `Held` when another has taken it meanwhile.
     pub(crate) async fn keep(&mut self) -> Result<(), LockError> {
         if self.renewed.elapsed() < RENEW {

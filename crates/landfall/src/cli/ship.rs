@@ -33,7 +33,7 @@ pub(crate) struct ShipArguments {
 }
 
 /// Which cluster. Without either option it is what `landfall up` runs.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ClusterArguments {
     /// A context of the kubeconfig.
     #[arg(long, value_name = "CONTEXT")]
@@ -113,7 +113,7 @@ pub(crate) struct AbortArguments {
     pub(crate) output: Output,
 }
 
-fn image(text: &str) -> Result<(String, String), String> {
+pub(super) fn image(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((service, image)) if !service.is_empty() && !image.is_empty() => {
             Ok((service.to_owned(), image.to_owned()))

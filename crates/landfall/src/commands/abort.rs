@@ -1,11 +1,11 @@
 //! `landfall abort`: a release goes no further.
 
 use kube::ResourceExt as _;
-use landfall_deliver::{Demand, Phase, demand, list, phase_of};
+use landfall_deliver::{Author, Demand, Phase, demand, list, phase_of};
 
 use crate::Outcome;
 use crate::cli::AbortArguments;
-use crate::commands::ship::{Target, finish, in_a_cluster, wait_or_carry};
+use crate::commands::ship::{Target, finish, holder, in_a_cluster, wait_or_carry};
 use crate::terminal::Terminal;
 
 /// Stops what is under way. The answer is no when nothing is, or when it goes back already.
@@ -20,7 +20,8 @@ pub(crate) fn run(arguments: &AbortArguments, terminal: &mut Terminal) -> anyhow
             terminal.say("no release is under way")?;
             return Ok(Outcome::No);
         };
-        demand(&client, release, Demand::Abort).await?;
+        let author = Author::of(&client, target.namespace(), target.name(), &holder()).await?;
+        demand(&client, release, Demand::Abort, &author).await?;
         let ended = wait_or_carry(&client, &target, &release.name_any(), terminal).await?;
         // What had not begun is at its end.
         let nothing_done = phase_of(release) == Phase::Pending;

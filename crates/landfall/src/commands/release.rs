@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use landfall_deliver::{phase_of, read};
+use landfall_deliver::{read, state_of};
 
 use crate::Outcome;
 use crate::cli::{Output, ReleaseArguments};
@@ -30,15 +30,24 @@ pub(crate) fn show(arguments: &ReleaseArguments, terminal: &mut Terminal) -> any
             writeln!(terminal.data(), "{}", serde_json::to_string_pretty(&document)?)?;
             return Ok(Outcome::Done);
         }
-        let phase = phase_of(&release);
+        let state = state_of(&release);
         let data = terminal.data();
-        writeln!(data, "{}: {}", arguments.release, phase.name())?;
+        writeln!(data, "{}: {}", arguments.release, state)?;
         writeln!(data, "digest {}", release.spec.digest)?;
         for service in &release.spec.services {
             let by = service.strategy.as_str();
             writeln!(data, "  {} {} -> {} ({by})", service.name, service.old_image, service.new_image)?;
         }
         let status = release.status.unwrap_or_default();
+        for gate in &status.gates {
+            writeln!(data, "gate {}: {}: {}", gate.standing.as_str(), gate.gate, gate.why)?;
+            for piece in &gate.evidence {
+                writeln!(data, "  shown by: {piece}")?;
+            }
+            if let Some(bring) = &gate.bring {
+                writeln!(data, "  bring it: {bring}")?;
+            }
+        }
         for entry in &status.history {
             writeln!(data, "{} {}", entry.at, entry.what)?;
         }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use comfy_table::{Table, presets};
 use kube::ResourceExt as _;
-use landfall_deliver::{list, phase_of};
+use landfall_deliver::{drift, list, state_of};
 
 use crate::Outcome;
 use crate::cli::{Output, ReleasesArguments};
@@ -20,9 +20,13 @@ pub(crate) fn run(arguments: &ReleasesArguments, terminal: &mut Terminal) -> any
     };
     in_a_cluster(&target, &arguments.cluster, terminal, async |client, terminal| {
         let releases = list(&client, target.namespace(), target.name()).await?;
+        let drift = drift(&client, &target.architecture).await?;
+        for what in &drift {
+            terminal.say(&format!("warning: drift: {what}"))?;
+        }
         if arguments.output == Output::Json {
             let releases = releases.iter().map(|release| ReleaseOutput::new(VERSION, release)).collect();
-            let document = ReleasesOutput { version: VERSION, releases };
+            let document = ReleasesOutput { version: VERSION, releases, drift: &drift };
             writeln!(terminal.data(), "{}", serde_json::to_string_pretty(&document)?)?;
             return Ok(Outcome::Done);
         }
@@ -33,7 +37,7 @@ pub(crate) fn run(arguments: &ReleasesArguments, terminal: &mut Terminal) -> any
             let written = release.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
             table.add_row([
                 release.name_any(),
-                phase_of(release).name().to_owned(),
+                state_of(release).to_owned(),
                 services.join(", "),
                 written.unwrap_or_default(),
             ]);

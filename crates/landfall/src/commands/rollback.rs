@@ -1,11 +1,11 @@
 //! `landfall rollback`: the version before a release comes back.
 
 use kube::ResourceExt as _;
-use landfall_deliver::{Demand, Phase, create, demand, list, phase_of, propose_return};
+use landfall_deliver::{Author, Demand, Phase, create, demand, list, phase_of, propose_return};
 
 use crate::Outcome;
 use crate::cli::RollbackArguments;
-use crate::commands::ship::{Target, carry_out, finish, in_a_cluster, say, take, wait_or_carry};
+use crate::commands::ship::{Target, carry_out, finish, holder, in_a_cluster, say, take, wait_or_carry};
 use crate::terminal::Terminal;
 
 /// Takes back what is under way, or else what has succeeded.
@@ -16,12 +16,13 @@ pub(crate) fn run(arguments: &RollbackArguments, terminal: &mut Terminal) -> any
     };
     in_a_cluster(&target, &arguments.cluster, terminal, async |client, terminal| {
         let releases = list(&client, target.namespace(), target.name()).await?;
+        let author = Author::of(&client, target.namespace(), target.name(), &holder()).await?;
         let wanted = arguments.release.as_deref();
         let under_way = releases.iter().find(|release| {
             !phase_of(release).is_terminal() && wanted.is_none_or(|wanted| wanted == release.name_any())
         });
         if let Some(release) = under_way {
-            demand(&client, release, Demand::RollBack).await?;
+            demand(&client, release, Demand::RollBack, &author).await?;
             let ended = wait_or_carry(&client, &target, &release.name_any(), terminal).await?;
             return finish(&ended, arguments.output, terminal, |phase| matches!(phase, Phase::RolledBack { .. }));
         }
@@ -39,7 +40,7 @@ pub(crate) fn run(arguments: &RollbackArguments, terminal: &mut Terminal) -> any
         }
         let Ok(proposal) = proposal? else { return Ok(Outcome::No) };
         say(&proposal, terminal)?;
-        let release = create(&client, &proposal).await?;
+        let release = create(&client, &proposal, &author).await?;
         let name = release.name_any();
         terminal.say(&format!("release `{name}`"))?;
         let ended = carry_out(&client, &proposal.namespace, &name, lock, terminal).await?;

@@ -9,17 +9,34 @@ use std::io::Write as _;
 use anyhow::Context as _;
 use comfy_table::{Table, presets};
 use kube::{Client, ResourceExt as _};
-use landfall_deliver::{Lock, LockError, Proposal, Wanted, create, list, phase_of, propose};
+use landfall_deliver::{Author, Lock, LockError, Proposal, Wanted, create, drift, list, phase_of, propose};
 use landfall_model::Severity;
 
-pub(crate) use self::follow::{Ended, carry_out, finish, wait_or_carry};
+pub(crate) use self::follow::{Ended, carry_out, finish, holder, wait_or_carry};
 pub(crate) use self::target::{Target, in_a_cluster};
 
 use crate::Outcome;
 use crate::cli::{Output, ShipArguments};
 use crate::output::{ProposalOutput, VERSION};
-use crate::project::today;
+use crate::project::{Checked, today};
 use crate::terminal::Terminal;
+
+/// Whether somebody stays until a release has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// It is carried out, and told.
+    Followed,
+    /// It is written down for somebody else.
+    Detached,
+}
+
+/// Who ships, and how.
+pub(crate) struct Shipping<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) author: &'a Author,
+    pub(crate) how: How,
+    pub(crate) output: Output,
+}
 
 /// Ships, or says what would be shipped, or goes on with what is not finished.
 pub(crate) fn run(arguments: &ShipArguments, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
@@ -28,43 +45,67 @@ pub(crate) fn run(arguments: &ShipArguments, terminal: &mut Terminal) -> anyhow:
         Ok(target) => target,
         Err(outcome) => return Ok(outcome),
     };
-    let checked = match target.project.check(target.environment.as_deref(), today(None)) {
-        Ok(checked) => checked,
-        Err(findings) => {
-            terminal.findings(&findings, target.project.file.sources())?;
-            return Ok(Outcome::NotUnderstood);
-        }
-    };
-    let errors: Vec<_> =
-        checked.report.findings.into_iter().filter(|finding| finding.severity == Severity::Error).collect();
-    if !errors.is_empty() && !arguments.watch {
-        terminal.findings(&errors, target.project.file.sources())?;
-        terminal.say("the architecture does not keep what it promises; `landfall check` has the whole report")?;
-        return Ok(Outcome::No);
+    if arguments.watch {
+        return in_a_cluster(&target, &arguments.cluster, terminal, async |client, terminal| {
+            watch(&client, &target, arguments, terminal).await
+        });
     }
+    let checked = match understood(&target, terminal)? {
+        Ok(checked) => checked,
+        Err(outcome) => return Ok(outcome),
+    };
     let images: BTreeMap<String, String> = arguments.images.iter().cloned().collect();
     if images.len() != arguments.images.len() {
         terminal.say("error: a service has two images\nhint: give `--image` once for each service")?;
         return Ok(Outcome::NotUnderstood);
     }
     in_a_cluster(&target, &arguments.cluster, terminal, async |client, terminal| {
-        if arguments.watch {
-            return watch(&client, &target, arguments, terminal).await;
-        }
         let wanted = Wanted { architecture: &checked.architecture, objects: &checked.objects, images: &images };
         if arguments.plan {
-            let proposal = propose(&client, wanted).await?;
-            show(&proposal, arguments.output, terminal)?;
-            return Ok(if proposal.refusals.is_empty() { Outcome::Done } else { Outcome::No });
+            let mut proposal = propose(&client, wanted).await?;
+            proposal.notes.extend(drift(&client, &target.architecture).await?.into_iter().map(drifted));
+            return show_plan(&proposal, arguments.output, terminal);
         }
+        let author = Author::of(&client, target.namespace(), target.name(), &holder()).await?;
         let Some(lock) = take(&client, &target, terminal).await? else { return Ok(Outcome::No) };
-        ship(&client, wanted, lock, arguments, terminal).await
+        let how = if arguments.detach { How::Detached } else { How::Followed };
+        let shipping = Shipping { target: &target, author: &author, how, output: arguments.output };
+        ship(&client, wanted, lock, &shipping, terminal).await
     })
+}
+
+/// The architecture with its objects, if nothing in it is wrong.
+pub(crate) fn understood(target: &Target, terminal: &mut Terminal) -> anyhow::Result<Result<Checked, Outcome>> {
+    let mut checked = match target.project.check(target.environment.as_deref(), today(None)) {
+        Ok(checked) => checked,
+        Err(findings) => {
+            terminal.findings(&findings, target.project.file.sources())?;
+            return Ok(Err(Outcome::NotUnderstood));
+        }
+    };
+    let findings = std::mem::take(&mut checked.report.findings);
+    let errors: Vec<_> = findings.into_iter().filter(|finding| finding.severity == Severity::Error).collect();
+    if !errors.is_empty() {
+        terminal.findings(&errors, target.project.file.sources())?;
+        terminal.say("the architecture does not keep what it promises; `landfall check` has the whole report")?;
+        return Ok(Err(Outcome::No));
+    }
+    Ok(Ok(checked))
+}
+
+/// Prints a plan. The answer is no when something but its gates speaks against it.
+pub(crate) fn show_plan(proposal: &Proposal, output: Output, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
+    show(proposal, output, terminal)?;
+    Ok(if proposal.refusals.is_empty() { Outcome::Done } else { Outcome::No })
+}
+
+fn drifted(what: String) -> String {
+    format!("drift: {what}")
 }
 
 /// The lock, or who has it.
 pub(crate) async fn take(client: &Client, target: &Target, terminal: &mut Terminal) -> anyhow::Result<Option<Lock>> {
-    match Lock::take(client, target.namespace(), target.name(), &follow::holder()).await {
+    match Lock::take(client, target.namespace(), target.name(), &holder()).await {
         Ok(lock) => Ok(Some(lock)),
         Err(LockError::Held { holder }) => {
             terminal.say(&format!(
@@ -77,14 +118,21 @@ pub(crate) async fn take(client: &Client, target: &Target, terminal: &mut Termin
     }
 }
 
-async fn ship(
+/// Writes a release down, and carries it out when that is wanted.
+pub(crate) async fn ship(
     client: &Client,
     wanted: Wanted<'_>,
     lock: Lock,
-    arguments: &ShipArguments,
+    shipping: &Shipping<'_>,
     terminal: &mut Terminal,
 ) -> anyhow::Result<Outcome> {
-    let proposal = match propose(client, wanted).await {
+    let proposed = async {
+        let mut proposal = propose(client, wanted).await?;
+        let drift = drift(client, wanted.architecture).await?;
+        proposal.notes.extend(drift.into_iter().map(drifted));
+        Ok::<_, landfall_deliver::ClusterError>(proposal)
+    };
+    let proposal = match proposed.await {
         Ok(proposal) => proposal,
         Err(error) => {
             lock.release().await;
@@ -94,7 +142,7 @@ async fn ship(
     if !proposal.refusals.is_empty() || proposal.spec.services.is_empty() {
         lock.release().await;
         if !proposal.refusals.is_empty() {
-            show(&proposal, arguments.output, terminal)?;
+            show(&proposal, shipping.output, terminal)?;
             return Ok(Outcome::No);
         }
         for note in &proposal.notes {
@@ -104,16 +152,23 @@ async fn ship(
         return Ok(Outcome::Done);
     }
     say(&proposal, terminal)?;
-    let release = create(client, &proposal).await.context("failed to begin")?;
+    let release = match create(client, &proposal, shipping.author).await {
+        Ok(release) => release,
+        Err(error) => {
+            lock.release().await;
+            return Err(error).context("failed to begin");
+        }
+    };
     let name = release.name_any();
-    if arguments.detach {
+    if shipping.how == How::Detached {
         lock.release().await;
-        terminal.say(&format!("release `{name}` is written down; `landfall ship --watch` carries it out"))?;
-        return finish(&Ended::of(&release), arguments.output, terminal, |_| true);
+        let flag = shipping.target.flag();
+        terminal.say(&format!("release `{name}` is written down; `landfall ship --watch{flag}` carries it out"))?;
+        return finish(&Ended::of(&release), shipping.output, terminal, |_| true);
     }
     terminal.say(&format!("release `{name}`"))?;
     let ended = carry_out(client, &proposal.namespace, &name, lock, terminal).await?;
-    finish(&ended, arguments.output, terminal, |phase| *phase == landfall_deliver::Phase::Succeeded)
+    finish(&ended, shipping.output, terminal, |phase| *phase == landfall_deliver::Phase::Succeeded)
 }
 
 async fn watch(
@@ -174,6 +229,11 @@ fn text(proposal: &Proposal) -> Vec<String> {
     }
     for (service, own) in proposal.spec.services.iter().zip(&proposal.lines) {
         lines.extend(own.iter().map(|line| format!("  {}: {line}", service.name)));
+    }
+    for gate in &proposal.gates {
+        lines.push(format!("gate {}: {}: {}", gate.standing.as_str(), gate.gate, gate.why));
+        lines.extend(gate.evidence.iter().map(|piece| format!("  shown by: {piece}")));
+        lines.extend(gate.bring.iter().map(|bring| format!("  bring it: {bring}")));
     }
     lines.extend(proposal.notes.iter().map(|note| format!("note: {note}")));
     if proposal.spec.services.is_empty() && proposal.refusals.is_empty() {

@@ -11,6 +11,7 @@ mod engine_network;
 mod engine_nodes;
 mod engine_pods;
 mod examples;
+mod gates;
 mod kafka;
 mod kubernetes;
 mod monitoring;

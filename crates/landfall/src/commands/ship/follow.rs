@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use kube::{Client, ResourceExt as _};
-use landfall_deliver::{Lock, LockError, Phase, Release, carry, phase_of, read};
+use landfall_deliver::{Lock, LockError, Phase, Release, carry, phase_of, read, state_of};
 
 use super::Target;
 use crate::Outcome;
@@ -133,7 +133,7 @@ pub(crate) fn finish(
             let document = ReleaseOutput::new(VERSION, &ended.release);
             writeln!(terminal.data(), "{}", serde_json::to_string_pretty(&document)?)?;
         }
-        Output::Text => writeln!(terminal.data(), "{}: {}", ended.release.name_any(), phase.name())?,
+        Output::Text => writeln!(terminal.data(), "{}: {}", ended.release.name_any(), state_of(&ended.release))?,
     }
     terminal.flush()?;
     if let Phase::Held { .. } = phase {

@@ -52,6 +52,11 @@ impl Target {
         self.architecture.document.name.as_str()
     }
 
+    /// How a command names this environment: ` --env production`, or nothing.
+    pub(crate) fn flag(&self) -> String {
+        self.environment.as_deref().map(|name| format!(" --env {name}")).unwrap_or_default()
+    }
+
     /// Where its releases are kept.
     pub(crate) fn namespace(&self) -> &str {
         self.architecture.namespace().as_str()
@@ -77,7 +82,7 @@ pub(crate) fn in_a_cluster(
             Kubeconfig::read_from(&file).with_context(|| format!("failed to read `{}`", file.display()))?
         }
         (None, None) => {
-            let named = target.environment.as_deref().map(|name| format!(" --env {name}")).unwrap_or_default();
+            let named = target.flag();
             terminal.say(&format!(
                 "error: which cluster?\nhint: add `--context` or `--kubeconfig`, or run it here first: `landfall up{named}`"
             ))?;

@@ -1,0 +1,131 @@
+//! Drift: what is otherwise in the cluster than the releases and the audit log say. Whoever administers a cluster can go around
+//! everything that is in it; this is how others see it.
+
+use jiff::Timestamp;
+use kube::{Client, ResourceExt as _};
+use landfall_model::Architecture;
+
+use crate::approval::{Expiry, SignersState, Subject, approvals};
+use crate::audit::{Action, AuditLog};
+use crate::cluster::{ClusterError, workload};
+use crate::gate::Gate;
+use crate::propose::{list, phase_of};
+use crate::release::{Release, image_of};
+use crate::rollout::Phase;
+use crate::{admission, freeze};
+
+/// What is otherwise than it should be, for people; nothing when all is well. Reads only.
+pub async fn drift(client: &Client, architecture: &Architecture) -> Result<Vec<String>, ClusterError> {
+    let (name, namespace) = (architecture.document.name.as_str(), architecture.namespace().as_str());
+    let releases = list(client, namespace, name).await?;
+    let log = AuditLog::read(client, namespace, name).await?;
+    let mut drift: Vec<String> = log.verify().into_iter().map(|problem| format!("audit log: {problem}")).collect();
+    drift.extend(changed_past_releases(client, &releases).await?);
+    drift.extend(unapproved(client, namespace, name, &releases, &log).await?);
+    let protected = log.entries.iter().rfind(|entry| matches!(entry.action, Action::Protect | Action::Admit));
+    if let Some(entry) = protected {
+        if let Err(problem) = admission::is_guarded(client, architecture).await? {
+            drift.push(problem);
+        }
+        match admission::read(client, namespace, name).await? {
+            None => drift.push("what the environment admits is gone".to_owned()),
+            Some(admitted) => {
+                // An entry has room for so many images only; the others are not compared.
+                let told = |image: &&String| entry.evidence.len() < 64 && !entry.evidence.contains(image);
+                drift.extend(admitted.images.iter().filter(told).map(|image| {
+                    format!("`{image}` is admitted, and entry {} of the audit log does not say so", entry.number)
+                }));
+            }
+        }
+    }
+    let froze = log.entries.iter().rfind(|entry| matches!(entry.action, Action::Freeze | Action::Thaw));
+    if let Some(entry) = froze.filter(|entry| entry.action == Action::Freeze)
+        && freeze::read(client, namespace, name).await?.is_none()
+    {
+        drift.push(format!("`{}` froze the environment, and somebody has taken the freeze away", entry.who));
+    }
+    Ok(drift)
+}
+
+/// Services that run another image than the last release brought.
+async fn changed_past_releases(client: &Client, releases: &[Release]) -> Result<Vec<String>, ClusterError> {
+    let mut drift = Vec::new();
+    let under_way = releases.iter().any(|release| {
+        let phase = phase_of(release);
+        !phase.is_terminal() && phase != Phase::Pending
+    });
+    if under_way {
+        return Ok(drift);
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for release in releases.iter().rev() {
+        let phase = phase_of(release);
+        if !matches!(phase, Phase::Succeeded | Phase::RolledBack { .. }) {
+            continue;
+        }
+        for service in &release.spec.services {
+            if !seen.insert(service.name.clone()) {
+                continue;
+            }
+            let image = if phase == Phase::Succeeded { &service.new_image } else { &service.old_image };
+            let live = workload::deployment(client, &service.namespace, &service.name).await?;
+            let template = live.map(|live| serde_json::json!(live.spec.map(|spec| spec.template)));
+            let runs = template.as_ref().and_then(|template| image_of(template, &service.name));
+            if runs != Some(image.as_str()) {
+                drift.push(format!(
+                    "`{}` runs `{}`, and after release `{}` it had `{image}`: somebody changed it past Landfall",
+                    service.name,
+                    runs.unwrap_or("nothing"),
+                    release.name_any()
+                ));
+            }
+        }
+    }
+    Ok(drift)
+}
+
+/// Releases that began without the approvals that they needed at that time, and lists of signers that nobody signed.
+async fn unapproved(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    releases: &[Release],
+    log: &AuditLog,
+) -> Result<Vec<String>, ClusterError> {
+    let signed = approvals(client, namespace, name).await?;
+    let signers = SignersState::read(client, namespace, name, &signed).await?;
+    let mut drift = signers.problems.clone();
+    let changes: Vec<&str> = log
+        .entries
+        .iter()
+        .filter(|entry| entry.action == Action::ChangeSigners)
+        .filter_map(|entry| entry.digest.as_deref())
+        .collect();
+    if signers.policy.is_some() && !changes.contains(&signers.digest.as_str()) {
+        drift.push("the audit log knows nothing of the list of signers that counts".to_owned());
+    }
+    if signers.policy.is_none() && !changes.is_empty() {
+        drift.push("the list of signers is gone".to_owned());
+    }
+    // Not handled: releases that began under an earlier list of signers are judged by the one that counts now.
+    let Some(policy) = &signers.policy else { return Ok(drift) };
+    for release in releases {
+        let asked = release.spec.gates.iter().any(|gate| matches!(gate, Gate::Approval { .. }));
+        let release_name = release.name_any();
+        let begun = log.entries.iter().find(|entry| entry.action == Action::Begin && entry.subject == release_name);
+        let begun = begun.and_then(|entry| entry.at.parse::<Timestamp>().ok());
+        let has_begun = !matches!(phase_of(release), Phase::Pending) && release.spec.takes_back.is_none();
+        let Some(begun) = begun.filter(|_| asked && has_begun) else { continue };
+        let subject = Subject { architecture: name, namespace, name: &release_name, digest: &release.spec.digest };
+        let tally = policy.tally(subject, &signed, Expiry::At(begun));
+        if tally.approved.len() < usize::try_from(policy.count).unwrap_or(usize::MAX) {
+            drift.push(format!(
+                "release `{release_name}` began with {} of {} approvals: {}",
+                tally.approved.len(),
+                policy.count,
+                if tally.void.is_empty() { "the others are not there".to_owned() } else { tally.void.join("; ") }
+            ));
+        }
+    }
+    Ok(drift)
+}
