@@ -25,6 +25,9 @@ use crate::running_engine::{POLL, RunningEngine};
 /// How long anything may take that has to come. Debug builds on a busy machine are slow.
 const PATIENCE: Duration = Duration::from_mins(3);
 
+/// Nothing of it is started.
+const CATALOGUE: &str = "images: [{ image: \"shop/web:*\", program: /bin/true }]";
+
 const ARCHITECTURE: &str = "landfall: v1
 name: shop
 platform:
@@ -76,7 +79,7 @@ impl Platform {
             list += &format!("{person}{groups} {}\n", key.public_key().to_openssh().expect("a key can be written"));
         }
         std::fs::write(folder.path().join("allowed_signers"), list).expect("a file can be written");
-        let engine = RunningEngine::start(folder.path(), "images: []", &["--runtime", "mock", "--network", "loopback"]);
+        let engine = RunningEngine::start(folder.path(), CATALOGUE, &["--runtime", "mock", "--network", "loopback"]);
         let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
         let client = runtime.block_on(async {
             let client = engine.client().await;
@@ -292,7 +295,7 @@ fn who_goes_around_the_gates_is_refused_or_seen() {
         platform.set_image("shop/web:1").expect("that one is admitted");
         std::thread::sleep(POLL);
     };
-    assert!(refused.contains("no release has let these images through: shop/web:evil"), "{refused}");
+    assert!(refused.contains("no release has let"), "{refused}");
     platform.patch(&json!({ "spec": { "replicas": 3 } })).expect("copies are nobody's business");
 
     // A rejected release ends, and has changed nothing.
