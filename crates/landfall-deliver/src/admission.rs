@@ -92,7 +92,7 @@ pub async fn protect(
     for object in protection(architecture, people) {
         match object["kind"].as_str() {
             Some("ValidatingAdmissionPolicy") => {
-                apply(&Api::<ValidatingAdmissionPolicy>::all(client.clone()), &object).await?
+                apply(&Api::<ValidatingAdmissionPolicy>::all(client.clone()), &object).await?;
             }
             Some("ValidatingAdmissionPolicyBinding") => {
                 apply(&Api::<ValidatingAdmissionPolicyBinding>::all(client.clone()), &object).await?;

@@ -181,8 +181,9 @@ impl Author {
             Some(head) => head,
             None => self.last_by_listing().await?,
         };
-        let mut refused = None;
-        for _ in 0..ATTEMPTS {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             let spec = self.next(&last, &fact);
             let mut entry = AuditEntry::new(&entry_name(&self.architecture, spec.number), spec);
             entry.labels_mut().insert(ARCHITECTURE.to_owned(), self.architecture.clone());
@@ -196,13 +197,14 @@ impl Author {
                     let name = entry.name_any();
                     let other = api.get(&name).await.during(|| format!("read the audit entry `{name}`"))?;
                     last = Head::of(&other.spec);
-                    refused = Some(error);
+                    if attempt == ATTEMPTS {
+                        return Err(error)
+                            .during(|| format!("write to the audit log: somebody else was faster {attempt} times"));
+                    }
                 }
                 Err(error) => return Err(error).during(|| format!("write the audit entry `{}`", entry.name_any())),
             }
         }
-        let refused = refused.expect("every attempt that ends here was refused");
-        Err(refused).during(|| format!("write to the audit log: somebody else was faster {ATTEMPTS} times"))
     }
 
     fn next(&self, last: &Head, fact: &Fact) -> AuditEntrySpec {

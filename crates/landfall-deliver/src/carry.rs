@@ -248,7 +248,7 @@ impl Carrier<'_> {
         let rejected = gates.iter().find(|gate| gate.standing == Standing::Rejected).map(|gate| gate.why.clone());
         let open = gates.iter().all(|gate| gate.standing == Standing::Open);
         if !open {
-            status.state = WAITING.to_owned();
+            WAITING.clone_into(&mut status.state);
             status.message = gate::waits_for(&gates);
         }
         status.gates = gates;

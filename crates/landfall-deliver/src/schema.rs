@@ -193,6 +193,7 @@ mod tests {
     use crate::plan::Strategy;
     use crate::release::{Entry, ReleaseStatus};
 
+    #[expect(clippy::unnecessary_wraps, reason = "a version may say nothing")]
     fn uses(from: u32, to: u32, writes: u32) -> Option<SchemaUse> {
         Some(SchemaUse { store: "ledger".to_owned(), reads_from: from, reads_to: to, writes })
     }

@@ -1,4 +1,4 @@
-//! Reports of tests and scanners: JUnit's XML, SARIF 2.1, and the JSON of Trivy and Grype. Pure.
+//! Reports of tests and scanners: `JUnit`'s XML, SARIF 2.1, and the JSON of Trivy and Grype. Pure.
 
 use std::collections::BTreeMap;
 
@@ -97,7 +97,7 @@ fn junit(text: &str) -> Result<Report, ReportError> {
     }
     let mut says = format!("{passed} tests passed, {} failed, {skipped} were skipped", failed.len());
     if passed == 0 && failed.is_empty() {
-        says = "no test has run".to_owned();
+        "no test has run".clone_into(&mut says);
     } else if !failed.is_empty() {
         says += &format!(": {}", failed.iter().take(TOLD).cloned().collect::<Vec<_>>().join(", "));
     }

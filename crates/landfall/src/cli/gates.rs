@@ -147,7 +147,8 @@ pub(crate) enum Attested {
     /// The person on call has confirmed.
     OnCallConfirmed,
     /// An item of the checklist holds that nothing else shows; `--because` repeats it word for word.
-    Attested,
+    #[value(name = "attested")]
+    Said,
 }
 
 impl From<Attested> for EvidenceKind {
@@ -157,7 +158,7 @@ impl From<Attested> for EvidenceKind {
             Attested::NoVulnerabilities => Self::NoVulnerabilities,
             Attested::RestoreDrilled => Self::RestoreDrilled,
             Attested::OnCallConfirmed => Self::OnCallConfirmed,
-            Attested::Attested => Self::Attested,
+            Attested::Said => Self::Attested,
         }
     }
 }
