@@ -59,8 +59,10 @@ impl Transcript {
             let mut shape = |value| shape(&mut masks, step, value, &mut failure);
             let body = raw.body.as_ref().map(&mut shape);
             let mut events: Option<Vec<_>> = raw.events.as_ref().map(|events| events.iter().map(shape).collect());
-            if step.unordered.iter().any(Path::is_empty) {
-                events.iter_mut().for_each(|events| events.sort_by_cached_key(ToString::to_string));
+            if step.unordered.iter().any(Path::is_empty)
+                && let Some(events) = &mut events
+            {
+                events.sort_by_cached_key(ToString::to_string);
             }
             Answer { step: step.name.clone(), failure, code: raw.code, headers, body, events }
         });
