@@ -21,7 +21,7 @@ bless: ## rewrite golden files with what the tests produce now
 conformance: ## play the scenarios against Kubernetes and the engine, and compare the answers
 	cargo xtask conformance
 
-tools: ## install what the tests look for: a real control plane, kubectl, Helm, kubeconform, actionlint, schemas, servers, Kafka, nftables
+tools: ## install what the tests look for: a real control plane, kubectl, Helm, kubeconform, actionlint, hadolint, gitlab-ci-local, schemas, servers, Kafka, nftables
 	tools/install-packages
 	tools/install-ferretdb
 	tools/install-schemas
@@ -30,9 +30,12 @@ tools: ## install what the tests look for: a real control plane, kubectl, Helm, 
 	tools/install-readers kubeconform actionlint
 	tools/install-kafka
 	tools/install-mermaid
+	tools/install-hadolint
+	tools/install-gitlab-runner
 
 tools-all: tools ## install also the readers of what is rendered for other tools
 	tools/install-readers
+	tools/install-checkov
 
 bench: ## measure, against the budget and beside a real control plane
 	cargo bench --workspace

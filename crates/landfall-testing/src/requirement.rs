@@ -9,10 +9,25 @@ use std::fmt::Display;
 ///
 /// # Panics
 ///
-/// If it was not found and `LANDFALL_REQUIRE_TOOLS` is `1`.
+/// If it was not found and `LANDFALL_REQUIRE_TOOLS` is `1` or `all`.
 #[track_caller]
 pub fn require_or_skip<T, E: Display>(what: &str, found: Result<T, E>) -> Option<T> {
-    found_or(what, found, std::env::var_os("LANDFALL_REQUIRE_TOOLS").is_some_and(|value| value == "1"))
+    found_or(what, found, required(&["1", "all"]))
+}
+
+/// The same for a tool that `make tools` leaves to `make tools-all`: only `LANDFALL_REQUIRE_TOOLS=all` turns the skip into a
+/// failure.
+///
+/// # Panics
+///
+/// If it was not found and `LANDFALL_REQUIRE_TOOLS` is `all`.
+#[track_caller]
+pub fn use_or_skip<T, E: Display>(what: &str, found: Result<T, E>) -> Option<T> {
+    found_or(what, found, required(&["all"]))
+}
+
+fn required(values: &[&str]) -> bool {
+    std::env::var("LANDFALL_REQUIRE_TOOLS").is_ok_and(|value| values.contains(&value.as_str()))
 }
 
 #[track_caller]

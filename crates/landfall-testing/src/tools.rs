@@ -15,6 +15,9 @@ const ACTIONLINT: &str = "actionlint-v1.7.7";
 const PROMTOOL: &str = "promtool-v0.305.0";
 const AMTOOL: &str = "amtool-v0.28.1";
 const MERMAID: &str = "mermaid-12.3.0";
+const HADOLINT: &str = "hadolint-2.15.1";
+const GITLAB_CI_LOCAL: &str = "gitlab-ci-local-4.65.1";
+const CHECKOV: &str = "checkov-3.3.30";
 
 /// A real program that tests run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +48,12 @@ pub enum Tool {
     Actionlint,
     /// The reader of Terraform.
     Tofu,
+    /// The reader of Dockerfiles.
+    Hadolint,
+    /// A program for Node that holds pipelines against GitLab's schema, and runs them.
+    GitlabCiLocal,
+    /// The scanner of Terraform for settings that are not secure; `make tools-all` has it.
+    Checkov,
 }
 
 /// A tool that is not on this machine.
@@ -71,6 +80,9 @@ impl Tool {
             Self::Promtool => (PROMTOOL, "promtool"),
             Self::Amtool => (AMTOOL, "amtool"),
             Self::Mermaid => (MERMAID, "parse.mjs"),
+            Self::Hadolint => (HADOLINT, "hadolint"),
+            Self::GitlabCiLocal => (GITLAB_CI_LOCAL, "node_modules/gitlab-ci-local/src/index.js"),
+            Self::Checkov => (CHECKOV, "bin/checkov"),
         };
         let path = tools_folder().join(folder).join(program);
         let of_system = PathBuf::from("/usr/bin").join(program);
