@@ -78,7 +78,7 @@ const LANGUAGES: [Language; 5] = [
         name: "rust",
         tools: "rust:1-alpine",
         runs: Some("gcr.io/distroless/static-debian13:nonroot"),
-        build: "COPY . .\nRUN cargo build --release --locked && mv \"$(find target/release -maxdepth 1 -type f -perm /111 | head -n 1)\" /app\n",
+        build: "COPY . .\nRUN cargo build --release --locked && find target/release -maxdepth 1 -type f -perm /111 -exec mv {} /app \\; -quit\n",
         take: "COPY --from=build /app /app/app\n",
         command: "[\"/app/app\"]",
         ignore: "target\n",

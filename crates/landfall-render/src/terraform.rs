@@ -12,6 +12,7 @@ mod cloud;
 mod gcp;
 mod hcl;
 mod machines;
+mod managed;
 mod modules;
 mod needs;
 mod root;

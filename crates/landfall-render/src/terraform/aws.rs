@@ -2,9 +2,9 @@
 
 use landfall_model::{EdgeLayer, Engine, Finding, Name, Spanned, Store};
 
-use super::cloud;
 use super::hcl::{Value, raw};
 use super::machines;
+use super::managed::{Argument, Managed, buckets, identify, kubernetes_version};
 use super::needs::Site;
 use super::root::{Root, identifier};
 
@@ -24,8 +24,8 @@ pub(super) fn calls(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding
             vec![("name", format!("{prefix}-{}", site.key.value).into()), ("region", site.location.as_str().into())];
         root.call(site, "copy_key", "key", arguments);
     }
-    for (name, store) in site.stores() {
-        self::store(root, site, name, store, findings);
+    for managed in Managed::all(site) {
+        store(root, &managed, findings);
     }
     if site.has_registry() {
         let arguments = vec![("names", Value::texts(site.images())), ("kms_key_arn", key(site))];
@@ -38,26 +38,19 @@ pub(super) fn calls(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding
         root.call(site, "secrets", "secrets", arguments);
     }
     for identity in site.identities() {
-        let call = identifier("identity", &identity.name);
         let mut arguments = vec![
             ("name", format!("{prefix}-{}", identity.name).into()),
             ("oidc_provider_arn", raw("module.cluster.oidc_provider_arn")),
             ("oidc_issuer", raw("module.cluster.oidc_issuer")),
-            ("namespace", identity.namespace.into()),
+            ("namespace", identity.namespace.as_str().into()),
             ("service_account", identity.account.as_str().into()),
             ("kms_key_arn", key(site)),
         ];
-        if !identity.buckets.is_empty() {
-            let buckets =
-                identity.buckets.iter().map(|bucket| raw(format!("module.{}.arn", identifier("store", bucket))));
-            arguments.push(("bucket_arns", Value::List(buckets.collect())));
-        }
+        arguments.extend(buckets(&identity, "arn").map(|buckets| ("bucket_arns", buckets)));
         if identity.secrets {
             arguments.push(("secret_arns", raw("module.secrets.arns")));
         }
-        root.call(site, "identity", &call, arguments);
-        let what = format!("The annotation of the service account {}.", identity.account);
-        root.output(&call, what, format!("module.{call}.annotation"));
+        identify(root, site, &identity, arguments);
     }
     edge(root, site);
 }
@@ -68,12 +61,11 @@ fn key(site: &Site<'_>) -> Value {
 }
 
 fn cluster(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding>) {
-    let platform = &site.architecture.document.platform;
-    let version = platform.kubernetes.as_ref().map_or("1.36", |version| version.value.as_str());
-    let private = platform.private_api.value;
+    let document = &site.architecture.document;
+    let private = document.platform.private_api.value;
     let mut arguments = vec![
         ("name", site.prefix().into()),
-        ("kubernetes_version", version.into()),
+        kubernetes_version(site),
         ("subnet_ids", raw("module.network.private_subnet_ids")),
         ("subnet_ids_by_zone", raw("module.network.private_subnet_ids_by_zone")),
         ("kms_key_arn", raw("module.network.kms_key_arn")),
@@ -85,75 +77,67 @@ fn cluster(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding>) {
         let addresses = root.variable("api_addresses", "list(string)", what, Some(Value::List(Vec::new())));
         arguments.push(("api_addresses", addresses));
     }
+    if let Some(identity) = &document.security.identity {
+        let what = "How the provider of identities knows the cluster.";
+        let client = root.variable("identity_client_id", "string", what, Some("kubernetes".into()));
+        let fields = [
+            ("issuer_url", identity.issuer.value.as_str().into()),
+            ("client_id", client),
+            ("groups_claim", identity.groups.value.as_str().into()),
+        ];
+        arguments.push(("identity", Value::object(fields)));
+    }
     root.call(site, "cluster", "cluster", arguments);
     root.output("cluster_name", "The name of the cluster.", "module.cluster.name");
     root.output("cluster_endpoint", "The address of the API server.", "module.cluster.endpoint");
 }
 
-fn store(root: &mut Root, site: &Site<'_>, name: &Spanned<Name>, store: &Store, findings: &mut Vec<Finding>) {
-    let engine = store.engine.value;
-    let call = identifier("store", name.value.as_str());
-    let own_name = format!("{}-{}", site.prefix(), name.value);
+fn store(root: &mut Root, managed: &Managed<'_>, findings: &mut Vec<Finding>) {
+    let site = managed.site;
+    let engine = managed.engine();
+    let mut arguments: Vec<Argument> = vec![("name", managed.own_name.as_str().into())];
     if engine == Engine::S3 {
-        let mut arguments = vec![("name", own_name.into()), ("kms_key_arn", key(site))];
-        let days = site.keep_days(name);
-        if days > 0 {
-            arguments.push(("keep_days", days.into()));
-        }
-        copies(root, site, name, store, "copies", &mut arguments);
-        root.call(site, "bucket", &call, arguments);
-        root.output(&call, format!("The bucket {}.", name.value), format!("module.{call}.name"));
+        arguments.push(("kms_key_arn", key(site)));
+        arguments.extend(managed.keep_days());
+        arguments.extend(copies(root, managed, "copies"));
+        managed.place(root, "bucket", arguments);
         return;
     }
-    if !super::modules::exists(site.cloud, engine.as_str()) {
-        findings.push(machines::unknown(site, name.value.as_str(), store));
+    if !managed.has_module() {
+        findings.push(managed.unknown());
         return;
     }
-    let Some(instance) = machines::instance(site, name.value.as_str(), store, findings) else { return };
-    if !site.has_cluster() {
-        findings.push(machines::unknown(site, name.value.as_str(), store));
-        return;
-    }
-    let version = cloud::version(site.cloud, engine, store.version.as_ref().map(|version| version.value.as_str()));
-    let tls = site.architecture.encrypts_in_transit(store);
-    let members = store.members.value;
-    let mut arguments: Vec<(&str, Value)> = vec![("name", own_name.into())];
+    let Some(instance) = managed.instance(findings) else { return };
+    let store = managed.store;
+    let members = managed.members();
     match engine {
         Engine::Postgres => {
-            arguments.push(("engine_version", version.into()));
-            arguments.push(("size", machines::volume(store).into()));
-            arguments.push(("members", members.into()));
-            arguments.push(("zones", Value::texts(&site.zones)));
-            arguments.push(("require_tls", tls.into()));
-            arguments.push(("backup_days", machines::backup_days(store, 35).into()));
+            arguments.extend(managed.relational());
+            arguments.push(managed.backup_days(0, 35));
         }
         Engine::Mongodb => {
-            arguments.push(("members", members.into()));
-            arguments.push(("require_tls", tls.into()));
-            arguments.push(("backup_days", machines::backup_days(store, 35).max(1).into()));
+            arguments.extend([("members", members.into()), managed.require_tls(), managed.backup_days(1, 35)]);
         }
         Engine::Redis => {
             let shards = store.shards.as_ref().map_or(1, |shards| shards.value.max(1));
-            arguments.push(("engine_version", version.into()));
+            arguments.push(managed.version());
             arguments.push(("shards", shards.into()));
             arguments.push(("replicas", (members / shards).saturating_sub(1).into()));
-            arguments.push(("require_tls", tls.into()));
-            arguments.push(("backup_days", machines::backup_days(store, 35).into()));
+            arguments.extend([managed.require_tls(), managed.backup_days(0, 35)]);
         }
         Engine::Kafka => {
-            let replication = store.replication.as_ref().map_or(members.min(3), |replication| replication.value);
-            let in_sync = store.in_sync.as_ref().map_or(replication.saturating_sub(1).max(1), |in_sync| in_sync.value);
-            arguments.push(("engine_version", version.into()));
+            let (replication, in_sync) = managed.replication(members.min(3));
+            arguments.push(managed.version());
             arguments.push(("size", machines::volume(store).into()));
             arguments.push(("members", members.into()));
             arguments.push(("replication", replication.into()));
             arguments.push(("in_sync", in_sync.into()));
-            arguments.push(("require_tls", tls.into()));
-            topics(name, store, findings);
+            arguments.push(managed.require_tls());
+            topics(managed.name, store, findings);
         }
         Engine::Rabbitmq => {
             let what = "The password of the broker's owner; by TF_VAR_owner_password, never in a file.";
-            arguments.push(("engine_version", version.into()));
+            arguments.push(managed.version());
             arguments.push(("members", members.into()));
             arguments.push(("owner_password", root.variable("owner_password", "string", what, None)));
         }
@@ -163,38 +147,27 @@ fn store(root: &mut Root, site: &Site<'_>, name: &Spanned<Name>, store: &Store, 
         }
         Engine::S3 | Engine::Mqtt => {}
     }
-    arguments.push(("instance_class", instance.into()));
+    arguments.push(instance);
     arguments.push(("network_id", raw("module.network.network_id")));
     arguments.push(("subnet_ids", raw("module.network.data_subnet_ids")));
     arguments.push(("client_security_group_id", raw("module.cluster.security_group_id")));
     arguments.push(("kms_key_arn", raw("module.network.kms_key_arn")));
     if engine == Engine::Postgres {
-        copies(root, site, name, store, "copy_regions", &mut arguments);
+        arguments.extend(copies(root, managed, "copy_regions"));
     }
-    root.call(site, engine.as_str(), &call, arguments);
-    root.output(&call, format!("Where clients reach {}.", name.value), format!("module.{call}.address"));
+    managed.place(root, engine.as_str(), arguments);
 }
 
 /// The regions with a copy, each with a key of its own.
-fn copies(
-    root: &mut Root,
-    site: &Site<'_>,
-    name: &Spanned<Name>,
-    store: &Store,
-    argument: &'static str,
-    arguments: &mut Vec<(&str, Value)>,
-) {
+fn copies(root: &mut Root, managed: &Managed<'_>, argument: &'static str) -> Option<Argument> {
     let mut regions = Vec::new();
-    for copy in site.copies(name, store) {
-        let Some(location) = site.locations.get(copy.as_str()) else { continue };
-        let key = identifier("key", &format!("{}_{copy}", name.value));
-        let prefix = format!("{}-{}", site.prefix(), name.value);
-        root.call(site, "copy_key", &key, vec![("name", prefix.into()), ("region", location.as_str().into())]);
-        regions.push((location.clone(), raw(format!("module.{key}.arn"))));
+    for (copy, location) in managed.copies() {
+        let key = identifier("key", &format!("{}_{copy}", managed.name.value));
+        let arguments = vec![("name", managed.own_name.as_str().into()), ("region", location.into())];
+        root.call(managed.site, "copy_key", &key, arguments);
+        regions.push((location, raw(format!("module.{key}.arn"))));
     }
-    if !regions.is_empty() {
-        arguments.push((argument, Value::object(regions)));
-    }
+    (!regions.is_empty()).then(|| (argument, Value::object(regions)))
 }
 
 /// Topics are made by clients of the brokers, which no provider of Amazon's is.

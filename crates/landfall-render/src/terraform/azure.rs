@@ -1,19 +1,18 @@
 //! The calls of the modules of Microsoft Azure.
 
-use landfall_model::{EdgeLayer, Engine, Finding, Name, Spanned, Store};
+use landfall_model::{EdgeLayer, Engine, Finding};
 
-use super::cloud;
 use super::hcl::{Value, raw};
 use super::machines;
+use super::managed::{Argument, Managed, buckets, identify, identity_of_people, kubernetes_version};
 use super::needs::Site;
-use super::root::{Root, identifier, tags};
+use super::root::{Root, tags};
 
 /// Adds everything that the region needs.
 pub(super) fn calls(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding>) {
     if !site.has_cluster() {
         // An account of storage stands in a network, which only a cluster's region has.
-        findings
-            .extend(site.stores().into_iter().map(|(name, store)| machines::unknown(site, name.value.as_str(), store)));
+        findings.extend(Managed::all(site).iter().map(Managed::unknown));
         return;
     }
     let tenant = root.variable("tenant_id", "string", "The tenant.", None);
@@ -29,8 +28,8 @@ pub(super) fn calls(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding
         ],
     );
     cluster(root, site, &tenant, findings);
-    for (name, store) in site.stores() {
-        self::store(root, site, name, store, &tenant, findings);
+    for managed in Managed::all(site) {
+        store(root, &managed, &tenant, findings);
     }
     if site.has_registry() {
         let own = [("pull_principal_id", raw("module.cluster.pull_principal_id"))];
@@ -42,33 +41,23 @@ pub(super) fn calls(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding
         root.call(site, "secrets", "secrets", placed(site, site.short("secrets"), own));
     }
     for identity in site.identities() {
-        let call = identifier("identity", &identity.name);
         let mut own = vec![
             ("oidc_issuer", raw("module.cluster.oidc_issuer")),
-            ("namespace", identity.namespace.into()),
+            ("namespace", identity.namespace.as_str().into()),
             ("service_account", identity.account.as_str().into()),
         ];
-        if !identity.buckets.is_empty() {
-            let buckets =
-                identity.buckets.iter().map(|bucket| raw(format!("module.{}.id", identifier("store", bucket))));
-            own.push(("storage_account_ids", Value::List(buckets.collect())));
-        }
+        own.extend(buckets(&identity, "id").map(|buckets| ("storage_account_ids", buckets)));
         if identity.secrets {
             own.push(("vault_ids", Value::List(vec![raw("module.secrets.id")])));
         }
-        root.call(site, "identity", &call, placed(site, format!("{}-{}", site.prefix(), identity.name), own));
-        let what = format!("The annotation of the service account {}.", identity.account);
-        root.output(&call, what, format!("module.{call}.annotation"));
+        let name = format!("{}-{}", site.prefix(), identity.name);
+        identify(root, site, &identity, placed(site, name, own));
     }
     edge(root, site);
 }
 
 /// The arguments that everything has, and its own.
-fn placed(
-    site: &Site<'_>,
-    name: String,
-    own: impl IntoIterator<Item = (&'static str, Value)>,
-) -> Vec<(&'static str, Value)> {
+fn placed(site: &Site<'_>, name: String, own: impl IntoIterator<Item = Argument>) -> Vec<Argument> {
     let place = [
         ("name", name.into()),
         ("resource_group", raw("module.network.resource_group")),
@@ -79,11 +68,9 @@ fn placed(
 }
 
 fn cluster(root: &mut Root, site: &Site<'_>, tenant: &Value, findings: &mut Vec<Finding>) {
-    let platform = &site.architecture.document.platform;
-    let version = platform.kubernetes.as_ref().map_or("1.36", |version| version.value.as_str());
-    let private = platform.private_api.value;
+    let private = site.architecture.document.platform.private_api.value;
     let mut own = vec![
-        ("kubernetes_version", version.into()),
+        kubernetes_version(site),
         ("subnet_id", raw("module.network.private_subnet_id")),
         ("tenant_id", tenant.clone()),
         ("private_api", private.into()),
@@ -95,84 +82,53 @@ fn cluster(root: &mut Root, site: &Site<'_>, tenant: &Value, findings: &mut Vec<
         own.push(("api_addresses", root.variable("api_addresses", "list(string)", what, nobody)));
     }
     root.call(site, "cluster", "cluster", placed(site, site.prefix(), own));
+    let why = "an AKS cluster takes its users from Microsoft Entra ID";
+    identity_of_people(site, why, "federate the tenant with the issuer", findings);
     root.output("cluster_name", "The name of the cluster.", "module.cluster.name");
 }
 
-fn store(
-    root: &mut Root,
-    site: &Site<'_>,
-    name: &Spanned<Name>,
-    store: &Store,
-    tenant: &Value,
-    findings: &mut Vec<Finding>,
-) {
-    let engine = store.engine.value;
-    let call = identifier("store", name.value.as_str());
-    let own_name = format!("{}-{}", site.prefix(), name.value);
+fn store(root: &mut Root, managed: &Managed<'_>, tenant: &Value, findings: &mut Vec<Finding>) {
+    let site = managed.site;
     let endpoint = ("subnet_id", raw("module.network.endpoint_subnet_id"));
-    let copies: Vec<&String> =
-        site.copies(name, store).into_iter().filter_map(|copy| site.locations.get(copy.as_str())).collect();
-    let version = cloud::version(site.cloud, engine, store.version.as_ref().map(|version| version.value.as_str()));
-    let members = store.members.value;
-    let (module, own_name, own) = match engine {
+    let copies: Vec<&str> = managed.copies().into_iter().map(|(_, location)| location).collect();
+    let members = managed.members();
+    let mut own_name = managed.own_name.clone();
+    let (module, own): (_, Vec<Argument>) = match managed.engine() {
         Engine::S3 => {
-            let mut own = vec![endpoint];
-            let days = site.keep_days(name);
-            if days > 0 {
-                own.push(("keep_days", days.into()));
-            }
-            if !copies.is_empty() {
-                own.push(("copy_locations", Value::texts(copies)));
-            }
-            ("bucket", site.short(name.value.as_str()), own)
+            own_name = site.short(managed.name.value.as_str());
+            let copies = (!copies.is_empty()).then(|| ("copy_locations", Value::texts(copies)));
+            ("bucket", std::iter::once(endpoint).chain(managed.keep_days()).chain(copies).collect())
         }
         Engine::Postgres => {
-            let Some(instance) = machines::instance(site, name.value.as_str(), store, findings) else { return };
-            let own = vec![
+            let Some(instance) = managed.instance(findings) else { return };
+            let network = [
                 ("tenant_id", tenant.clone()),
-                ("engine_version", version.into()),
-                ("instance_class", instance.into()),
-                ("size", machines::volume(store).into()),
-                ("members", members.into()),
-                ("zones", Value::texts(&site.zones)),
                 ("subnet_id", raw("module.network.data_subnet_id")),
                 ("private_dns_zone_id", raw("module.network.postgres_zone_id")),
-                ("require_tls", site.architecture.encrypts_in_transit(store).into()),
-                ("backup_days", machines::backup_days(store, 35).into()),
-                ("backup_copies", (!copies.is_empty()).into()),
+                instance,
             ];
-            ("postgres", own_name, own)
+            let backups = [managed.backup_days(0, 35), ("backup_copies", (!copies.is_empty()).into())];
+            ("postgres", network.into_iter().chain(managed.relational()).chain(backups).collect())
         }
         Engine::Redis => {
-            let Some(instance) = machines::instance(site, name.value.as_str(), store, findings) else { return };
-            (
-                "redis",
-                own_name,
-                vec![endpoint, ("instance_class", instance.into()), ("available", (members > 1).into())],
-            )
+            let Some(instance) = managed.instance(findings) else { return };
+            ("redis", vec![endpoint, instance, ("available", (members > 1).into())])
         }
         Engine::Kafka => {
-            let topics = store.topics.iter().map(|(topic, settings)| {
+            let topics = managed.topics(|settings| {
                 let retention = settings.retention.as_ref().map_or(168, |kept| kept.value.seconds().div_ceil(3600));
-                let value = Value::object([
-                    ("partitions", settings.partitions.as_ref().map_or(1, |partitions| partitions.value).into()),
-                    ("retention_hours", Value::from(retention)),
-                ]);
-                (topic.value.as_str(), value)
+                vec![("retention_hours", Value::from(retention))]
             });
             // Premium namespaces have 1, 2, 4, 8, 12 or 16 units.
             let capacity = [1, 2, 4, 8, 12, 16].into_iter().find(|units| *units >= members).unwrap_or(16);
-            ("kafka", own_name, vec![endpoint, ("capacity", Value::from(capacity)), ("topics", Value::object(topics))])
+            ("kafka", vec![endpoint, ("capacity", Value::from(capacity)), topics])
         }
         Engine::Mongodb | Engine::Rabbitmq | Engine::Mqtt | Engine::Elasticsearch => {
-            findings.push(machines::unknown(site, name.value.as_str(), store));
+            findings.push(managed.unknown());
             return;
         }
     };
-    root.call(site, module, &call, placed(site, own_name, own));
-    let (what, output) =
-        if module == "bucket" { ("The account of", "name") } else { ("Where clients reach", "address") };
-    root.output(&call, format!("{what} {}.", name.value), format!("module.{call}.{output}"));
+    managed.place(root, module, placed(site, own_name, own));
 }
 
 fn edge(root: &mut Root, site: &Site<'_>) {

@@ -1,12 +1,12 @@
 //! The calls of the modules of Google Cloud.
 
-use landfall_model::{EdgeLayer, Engine, Finding, Name, Spanned, Store};
+use landfall_model::{EdgeLayer, Engine, Finding};
 
-use super::cloud;
 use super::hcl::{Value, raw};
 use super::machines;
+use super::managed::{Argument, Managed, buckets, identify, identity_of_people, kubernetes_version};
 use super::needs::Site;
-use super::root::{Root, identifier};
+use super::root::Root;
 
 /// Adds everything that the region needs.
 pub(super) fn calls(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding>) {
@@ -16,8 +16,8 @@ pub(super) fn calls(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding
         root.call(site, "network", "network", vec![("name", prefix.clone().into()), ("location", location.clone())]);
         cluster(root, site, findings);
     }
-    for (name, store) in site.stores() {
-        self::store(root, site, name, store, findings);
+    for managed in Managed::all(site) {
+        store(root, &managed, findings);
     }
     if site.has_registry() {
         let arguments = vec![("name", prefix.clone().into()), ("location", location.clone()), ("kms_key_id", key())];
@@ -31,24 +31,17 @@ pub(super) fn calls(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding
         root.call(site, "secrets", "secrets", arguments);
     }
     for identity in site.identities() {
-        let call = identifier("identity", &identity.name);
         let mut arguments = vec![
             ("name", site.short(&identity.name).into()),
             ("project", raw("var.project")),
-            ("namespace", identity.namespace.into()),
+            ("namespace", identity.namespace.as_str().into()),
             ("service_account", identity.account.as_str().into()),
         ];
-        if !identity.buckets.is_empty() {
-            let buckets =
-                identity.buckets.iter().map(|bucket| raw(format!("module.{}.name", identifier("store", bucket))));
-            arguments.push(("buckets", Value::List(buckets.collect())));
-        }
+        arguments.extend(buckets(&identity, "name").map(|buckets| ("buckets", buckets)));
         if identity.secrets {
             arguments.push(("secret_ids", raw("module.secrets.ids")));
         }
-        root.call(site, "identity", &call, arguments);
-        let what = format!("The annotation of the service account {}.", identity.account);
-        root.output(&call, what, format!("module.{call}.annotation"));
+        identify(root, site, &identity, arguments);
     }
     edge(root, site);
 }
@@ -59,7 +52,6 @@ fn key() -> Value {
 
 fn cluster(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding>) {
     let platform = &site.architecture.document.platform;
-    let version = platform.kubernetes.as_ref().map_or("1.36", |version| version.value.as_str());
     let what = "Who may reach the API server, as CIDR blocks.";
     let addresses = root.variable("api_addresses", "list(string)", what, Some(Value::List(Vec::new())));
     root.call(
@@ -71,7 +63,7 @@ fn cluster(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding>) {
             ("project", raw("var.project")),
             ("location", site.location.as_str().into()),
             ("zones", Value::texts(&site.zones)),
-            ("kubernetes_version", version.into()),
+            kubernetes_version(site),
             ("network_id", raw("module.network.network_id")),
             ("subnet_id", raw("module.network.subnet_id")),
             ("kms_key_id", key()),
@@ -80,100 +72,85 @@ fn cluster(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding>) {
             ("pools", machines::pools(site, findings)),
         ],
     );
+    let why = "a GKE cluster takes another issuer by an object in it, which needs its own Identity Service";
+    identity_of_people(site, why, "enable the service and apply a `ClientConfig` that names the issuer", findings);
     root.output("cluster_name", "The name of the cluster.", "module.cluster.name");
     root.output("cluster_endpoint", "The address of the API server.", "module.cluster.endpoint");
 }
 
-fn store(root: &mut Root, site: &Site<'_>, name: &Spanned<Name>, store: &Store, findings: &mut Vec<Finding>) {
-    let engine = store.engine.value;
-    let call = identifier("store", name.value.as_str());
-    let own_name = format!("{}-{}", site.prefix(), name.value);
-    if engine == Engine::S3 {
-        bucket(root, site, name, store, findings);
+fn store(root: &mut Root, managed: &Managed<'_>, findings: &mut Vec<Finding>) {
+    let site = managed.site;
+    if managed.engine() == Engine::S3 {
+        bucket(root, managed, findings);
         return;
     }
-    if !super::modules::exists(site.cloud, engine.as_str()) || !site.has_cluster() {
-        findings.push(machines::unknown(site, name.value.as_str(), store));
+    if !managed.has_module() {
+        findings.push(managed.unknown());
         return;
     }
-    let version = cloud::version(site.cloud, engine, store.version.as_ref().map(|version| version.value.as_str()));
-    let members = store.members.value;
-    let (cpu, memory) = machines::size(store);
+    let members = managed.members();
+    let (cpu, memory) = machines::size(managed.store);
     let memory = memory.get().div_ceil(1 << 30);
-    let mut arguments: Vec<(&str, Value)> =
-        vec![("name", own_name.into()), ("location", site.location.as_str().into())];
-    let tls = site.architecture.encrypts_in_transit(store);
-    match engine {
+    let mut arguments: Vec<Argument> =
+        vec![("name", managed.own_name.as_str().into()), ("location", site.location.as_str().into())];
+    match managed.engine() {
         Engine::Postgres => {
-            let Some(instance) = machines::instance(site, name.value.as_str(), store, findings) else { return };
-            arguments.push(("engine_version", version.into()));
-            arguments.push(("instance_class", instance.into()));
-            arguments.push(("size", machines::volume(store).into()));
-            arguments.push(("members", members.into()));
-            arguments.push(("zones", Value::texts(&site.zones)));
+            let Some(instance) = managed.instance(findings) else { return };
+            let copy = managed.copies().first().map_or(site.location.as_str(), |(_, location)| *location);
+            arguments.push(instance);
+            arguments.extend(managed.relational());
             arguments.push(("network_id", raw("module.network.network_id")));
-            arguments.push(("require_tls", tls.into()));
-            arguments.push(("backup_days", machines::backup_days(store, 365).max(1).into()));
-            let copy = site.copies(name, store).into_iter().find_map(|copy| site.locations.get(copy.as_str()));
-            arguments.push(("backup_location", copy.unwrap_or(&site.location).as_str().into()));
+            arguments.push(managed.backup_days(1, 365));
+            arguments.push(("backup_location", copy.into()));
         }
         Engine::Redis => {
-            arguments.push(("engine_version", version.into()));
+            arguments.push(managed.version());
             arguments.push(("size", memory.into()));
             arguments.push(("replicas", members.saturating_sub(1).min(5).into()));
             arguments.push(("network_id", raw("module.network.network_id")));
-            arguments.push(("require_tls", tls.into()));
+            arguments.push(managed.require_tls());
         }
         Engine::Kafka => {
             let cores = (cpu.millicores() * u64::from(members)).div_ceil(1000).max(3);
             // The provider takes from 1 to 8 GiB for each core.
             let memory = (memory * u64::from(members)).clamp(cores, cores * 8);
-            let replication = store.replication.as_ref().map_or(3, |replication| replication.value);
-            let in_sync = store.in_sync.as_ref().map_or(replication.saturating_sub(1).max(1), |in_sync| in_sync.value);
-            let topics = store.topics.iter().map(|(topic, settings)| {
-                let value = Value::object([
-                    ("partitions", settings.partitions.as_ref().map_or(1, |partitions| partitions.value).into()),
-                    ("replication", settings.replication.as_ref().map_or(replication, |own| own.value).into()),
-                    ("in_sync", Value::from(in_sync)),
-                ]);
-                (topic.value.as_str(), value)
-            });
+            let (replication, in_sync) = managed.replication(3);
             arguments.push(("cpu", cores.into()));
             arguments.push(("memory", memory.into()));
             arguments.push(("subnet_id", raw("module.network.subnet_id")));
-            arguments.push(("topics", Value::object(topics)));
+            arguments.push(managed.topics(|settings| {
+                let own = settings.replication.as_ref().map_or(replication, |own| own.value);
+                vec![("replication", own.into()), ("in_sync", in_sync.into())]
+            }));
         }
         Engine::Mongodb | Engine::Rabbitmq | Engine::S3 | Engine::Mqtt | Engine::Elasticsearch => {}
     }
     arguments.push(("kms_key_id", key()));
-    root.call(site, engine.as_str(), &call, arguments);
-    root.output(&call, format!("Where clients reach {}.", name.value), format!("module.{call}.address"));
+    managed.place(root, managed.engine().as_str(), arguments);
 }
 
 /// A bucket, in one region or in two: the provider keeps the copy of two regions of one continent, or of India.
-fn bucket(root: &mut Root, site: &Site<'_>, name: &Spanned<Name>, store: &Store, findings: &mut Vec<Finding>) {
-    let call = identifier("store", name.value.as_str());
-    let copies: Vec<&String> =
-        site.copies(name, store).into_iter().filter_map(|copy| site.locations.get(copy.as_str())).collect();
+fn bucket(root: &mut Root, managed: &Managed<'_>, findings: &mut Vec<Finding>) {
+    let site = managed.site;
     let group = |location: &str| match location.split('-').next() {
         Some("europe") => Some("EU"),
         Some("us") => Some("US"),
         _ if location.starts_with("asia-south1") || location.starts_with("asia-south2") => Some("IN"),
         _ => None,
     };
-    let mut arguments = vec![("name", Value::from(format!("{}-{}", site.prefix(), name.value)))];
-    match copies.as_slice() {
-        [copy] if group(copy).is_some() && group(copy) == group(&site.location) => {
+    let mut arguments: Vec<Argument> = vec![("name", managed.own_name.as_str().into())];
+    match managed.copies().as_slice() {
+        [(_, copy)] if group(copy).is_some() && group(copy) == group(&site.location) => {
             arguments.push(("location", group(copy).unwrap_or_default().into()));
-            arguments.push(("copy_regions", Value::texts([&site.location, *copy])));
+            arguments.push(("copy_regions", Value::texts([site.location.as_str(), *copy])));
         }
         copies => {
             arguments.push(("location", site.location.as_str().into()));
             if !copies.is_empty() {
-                let what = format!("no Terraform makes the copies of `{}` on gcp", name.value);
+                let what = format!("no Terraform makes the copies of `{}` on gcp", managed.name.value);
                 findings.push(
-                    Finding::note("not-rendered", name.span, what)
-                        .on(format!("store.{}", name.value))
+                    Finding::note("not-rendered", managed.name.span, what)
+                        .on(format!("store.{}", managed.name.value))
                         .because("a bucket spans two regions of Europe, of the United States or of India at most"),
                 );
             }
@@ -182,12 +159,8 @@ fn bucket(root: &mut Root, site: &Site<'_>, name: &Spanned<Name>, store: &Store,
             }
         }
     }
-    let days = site.keep_days(name);
-    if days > 0 {
-        arguments.push(("keep_days", days.into()));
-    }
-    root.call(site, "bucket", &call, arguments);
-    root.output(&call, format!("The bucket {}.", name.value), format!("module.{call}.name"));
+    arguments.extend(managed.keep_days());
+    managed.place(root, "bucket", arguments);
 }
 
 fn edge(root: &mut Root, site: &Site<'_>) {

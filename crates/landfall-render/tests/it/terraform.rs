@@ -6,6 +6,8 @@
     reason = "the crate starts nothing and reads no disk, but a test that asks real tools has to"
 )]
 
+mod readers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -15,7 +17,7 @@ use hcl_edit::expr::Expression;
 use hcl_edit::structure::{Attribute, Block, Body};
 use landfall_model::File;
 use landfall_render::{FileTree, Output, Target, Variant, render};
-use landfall_testing::{Tool, check_tree, require_or_skip};
+use landfall_testing::{Tool, check_tree, use_or_skip};
 
 const EXAMPLES: [&str; 5] = ["water-channels", "balance-alerts", "attendance-monitoring", "composerp", "mindcompute"];
 
@@ -110,7 +112,7 @@ fn label(block: &Block, index: usize) -> String {
 
 #[test]
 fn what_is_rendered_is_laid_out_as_the_formatter_wants() {
-    let Some(tofu) = require_or_skip("tofu", Tool::Tofu.locate()) else { return };
+    let Some(tofu) = use_or_skip("tofu", Tool::Tofu.locate()) else { return };
     for (name, files) in trees() {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         for (path, text) in &files {
@@ -334,6 +336,23 @@ fn what_no_module_can_say_is_said() {
     for store in ["documents", "jobs", "search", "things"] {
         let expected = format!("no Terraform makes the store `{store}` on gcp");
         assert!(messages.contains(expected.as_str()), "{messages:#?}");
+    }
+}
+
+#[test]
+fn the_cluster_is_told_who_says_who_somebody_is_where_the_cloud_takes_it() {
+    let identity = "security: { identity: { issuer: \"https://id.shop.example\", groups: teams } }\n";
+    let base = |cloud: &str| {
+        let text = everything(cloud, true);
+        text.split_once("security:").map_or_else(String::new, |(text, _)| format!("{text}{identity}"))
+    };
+    let aws = &of_text(&base("aws")).files["aws/default/main/main.tf"];
+    let expected = "  identity = {\n    issuer_url   = \"https://id.shop.example\"\n    client_id    = var.identity_client_id\n    groups_claim = \"teams\"\n  }\n";
+    assert!(aws.contains(expected), "{aws}");
+    for cloud in ["azure", "gcp"] {
+        let findings = of_text(&base(cloud)).findings;
+        let expected = format!("no Terraform tells the cluster on {cloud} of `https://id.shop.example`");
+        assert!(findings.iter().any(|finding| finding.message == expected), "{findings:#?}");
     }
 }
 

@@ -45,6 +45,17 @@ variable "pools" {
   description = "The node pools; their nodes are spread evenly over their zones."
 }
 
+variable "identity" {
+  type = object({
+    issuer_url   = string
+    client_id    = string
+    groups_claim = string
+  })
+
+  description = "Who says who somebody is; when it is not set, only IAM does."
+  default     = null
+}
+
 locals {
   # A group in each zone: an autoscaler or a repair keeps the spread that the file declares.
   groups = merge([
@@ -108,6 +119,7 @@ resource "aws_cloudwatch_log_group" "cluster" {
 }
 
 resource "aws_eks_cluster" "this" {
+  # checkov:skip=CKV_AWS_339: The file says which version it is; `landfall check` knows when each ends.
   # checkov:skip=CKV_AWS_39: The file says by `private-api` whether the API server has a public address.
   # checkov:skip=CKV_AWS_38: A public API server is open to `api_addresses` only, which is empty until somebody sets it.
   name                      = var.name
@@ -135,6 +147,19 @@ resource "aws_eks_cluster" "this" {
     provider {
       key_arn = var.kms_key_arn
     }
+  }
+}
+
+resource "aws_eks_identity_provider_config" "this" {
+  count        = var.identity == null ? 0 : 1
+  cluster_name = aws_eks_cluster.this.name
+
+  # Groups keep their names, by which the rendered role bindings know them.
+  oidc {
+    identity_provider_config_name = "people"
+    issuer_url                    = var.identity.issuer_url
+    client_id                     = var.identity.client_id
+    groups_claim                  = var.identity.groups_claim
   }
 }
 

@@ -60,6 +60,7 @@ resource "aws_cloudwatch_log_group" "this" {
 }
 
 resource "aws_opensearch_domain" "this" {
+  # checkov:skip=CKV_AWS_317: Audit logs need users in the domain; who may reach it is said by network and IAM.
   # checkov:skip=CKV_AWS_318: Separate masters pay off from ten members on; the file declares how many there are.
   # checkov:skip=CKV2_AWS_59: Separate masters pay off from ten members on; the file declares how many there are.
   domain_name    = var.name

@@ -75,6 +75,7 @@ resource "google_project_iam_member" "node" {
 resource "google_container_cluster" "this" {
   # checkov:skip=CKV_GCP_65: Groups come from the identity provider of the file, by OpenID Connect.
   # checkov:skip=CKV_GCP_66: Which images may run is for a policy in the cluster, which knows the digests of a release.
+  # checkov:skip=CKV_GCP_12: The data path (Dataplane V2) enforces network policies by itself.
   # checkov:skip=CKV_GCP_21: Labels come from the provider's default labels.
   name                        = var.name
   location                    = var.location

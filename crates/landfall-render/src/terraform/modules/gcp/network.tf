@@ -17,6 +17,7 @@ variable "cidr" {
 data "google_project" "this" {}
 
 resource "google_compute_network" "this" {
+  # checkov:skip=CKV2_GCP_18: The cluster makes the rules that it needs; what no rule allows is refused.
   name                    = var.name
   auto_create_subnetworks = false
 }

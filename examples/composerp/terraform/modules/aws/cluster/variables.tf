@@ -44,3 +44,14 @@ variable "pools" {
 
   description = "The node pools; their nodes are spread evenly over their zones."
 }
+
+variable "identity" {
+  type = object({
+    issuer_url   = string
+    client_id    = string
+    groups_claim = string
+  })
+
+  description = "Who says who somebody is; when it is not set, only IAM does."
+  default     = null
+}

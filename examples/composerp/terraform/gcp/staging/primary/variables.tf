@@ -1,0 +1,12 @@
+# From platform.regions.primary, in staging
+
+variable "api_addresses" {
+  type        = list(string)
+  description = "Who may reach the API server, as CIDR blocks."
+  default     = []
+}
+
+variable "project" {
+  type        = string
+  description = "The project."
+}

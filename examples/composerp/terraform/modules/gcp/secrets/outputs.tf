@@ -1,0 +1,4 @@
+output "ids" {
+  description = "The secrets."
+  value       = values(google_secret_manager_secret.this)[*].secret_id
+}
