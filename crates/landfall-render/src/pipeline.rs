@@ -7,9 +7,11 @@
 pub(crate) mod github;
 pub(crate) mod gitlab;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use landfall_model::{Finding, Pipeline, Service, Stage, Step};
+use landfall_model::{FailureAction, Finding, Pipeline, Service, Stage, Step};
+use serde_json::Value;
 
 use crate::helm::image_value;
 use crate::object::FileTree;
@@ -61,6 +63,20 @@ impl Job<'_> {
     /// Whether it talks to a cluster.
     pub(crate) fn reaches_cluster(&self) -> bool {
         self.has(&[Step::Deploy, Step::Verify])
+    }
+
+    /// Whether it takes its deployment back when a later step fails.
+    pub(crate) fn takes_back(&self) -> bool {
+        self.on_failure(FailureAction::Rollback) && self.has(&[Step::Deploy])
+    }
+
+    /// Whether the author of a commit is told when it fails.
+    pub(crate) fn tells_author(&self) -> bool {
+        self.on_failure(FailureAction::NotifyAuthor)
+    }
+
+    fn on_failure(&self, wanted: FailureAction) -> bool {
+        self.stage.on_failure.iter().any(|action| action.value == wanted)
     }
 
     /// What its runner calls the environment. A job that only waits has one of its own, so that nobody is asked twice.
@@ -154,6 +170,31 @@ impl<'a> Plan<'a> {
             Step::Verify => variant.map(|variant| self.verify(variant)),
             _ => None,
         }
+    }
+
+    /// What is delivered when it changes: the sources of the services, the chart, and the pipeline itself, which is in
+    /// `file`. Everything, when a service is built from the whole repository or none is.
+    pub(crate) fn paths(&self, file: &str) -> Vec<Value> {
+        let built = self.built();
+        let contexts = built.iter().filter_map(|(_, service)| service.build.as_ref());
+        let contexts: Vec<&str> =
+            contexts.map(|build| build.context.value.trim_start_matches("./").trim_end_matches('/')).collect();
+        if contexts.is_empty() || contexts.iter().any(|context| context.is_empty() || *context == ".") {
+            return Vec::new();
+        }
+        let folders = contexts.into_iter().chain(["ci", "deploy/helm"]).map(|folder| format!("{folder}/**"));
+        folders.chain([file.to_owned()]).map(Value::String).collect()
+    }
+
+    /// The scans that need nothing built, by the name of their step, for when nobody pushes.
+    pub(crate) fn scans(&self, jobs: &[Job<'_>], revision: &str) -> BTreeMap<String, String> {
+        let steps = jobs.iter().flat_map(|job| job.steps.iter().map(move |step| (job, *step)));
+        let scans = steps.filter(|(_, step)| matches!(step, Step::Sast | Step::Dast));
+        let run = |(job, step): (&Job<'_>, Step)| {
+            let run = self.commands(step, job, revision).filter(|run| !run.is_empty())?;
+            Some((name_of(step), run))
+        };
+        scans.filter_map(run).collect()
     }
 
     /// What takes a release back, if this job made one: a deployment that fails has taken itself back.
@@ -326,13 +367,13 @@ fn smoke(variant: &Variant) -> String {
             "status=$(curl --silent --output /dev/null --write-out '%{{http_code}}' --retry 5 --retry-connrefused --max-time 10 '{url}')\necho \"$status {url}\"\n[ \"$status\" -lt 500 ]\n"
         )
     };
-    let routes: std::collections::BTreeSet<String> = routes.collect();
+    let routes: BTreeSet<String> = routes.collect();
     routes.into_iter().map(request).collect()
 }
 
 /// Attacks each public host, passively.
 fn dast(variant: &Variant) -> String {
-    let hosts: std::collections::BTreeSet<&str> =
+    let hosts: BTreeSet<&str> =
         variant.architecture.exposed().map(|(_, _, expose)| expose.host.value.as_str()).collect();
     hosts.iter().map(|host| format!("docker run --rm {ZAP} zap-baseline.py -t https://{host}\n")).collect()
 }

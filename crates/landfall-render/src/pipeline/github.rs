@@ -4,7 +4,7 @@
 //! of the job's identity (OpenID Connect). Who may approve stands in the settings of a repository and not in a workflow; a
 //! finding says so.
 
-use landfall_model::{FailureAction, Finding, Step};
+use landfall_model::{Finding, Step};
 use serde_json::{Map, Value};
 
 use super::{Job, Plan, SIGN_IN, name_of};
@@ -13,6 +13,8 @@ use crate::object::{FileTree, compact, unless_empty};
 use crate::target::{Output, Variant};
 use crate::yaml;
 
+/// Where the workflow of the pipeline is.
+const FILE: &str = ".github/workflows/delivery.yml";
 const RUNNER: &str = "ubuntu-24.04";
 const REVISION: &str = "$GITHUB_SHA";
 
@@ -52,15 +54,15 @@ pub(crate) fn workflows(variants: &[Variant]) -> Output {
             );
         }
     }
-    let told = |job: &&Job<'_>| job.stage.on_failure.iter().any(|action| action.value == FailureAction::NotifyAuthor);
-    let told: Vec<Value> = planned.iter().filter(told).map(|job| json!(job.name.as_str())).collect();
+    let told: Vec<Value> =
+        planned.iter().filter(|job| job.tells_author()).map(|job| json!(job.name.as_str())).collect();
     if !told.is_empty() {
         jobs.insert("notify-author".to_owned(), notify(told));
     }
     let workflow = json!({
         "name": plan.name,
         "on": {
-            "push": compact(json!({ "branches": [plan.branch()], "paths": unless_empty(paths(&plan)) })),
+            "push": compact(json!({ "branches": [plan.branch()], "paths": unless_empty(plan.paths(FILE)) })),
             "workflow_dispatch": {},
         },
         "permissions": {},
@@ -83,20 +85,6 @@ fn insert(files: &mut FileTree, name: &str, yaml: &str) {
         text = text.replace(&format!("{action}\n"), &format!("{action} # {version}\n"));
     }
     files.insert(format!(".github/workflows/{name}.yml"), text);
-}
-
-/// What is delivered when it changes: the sources of the services, the chart, and the pipeline itself. Everything, when
-/// a service is built from the whole repository or none is.
-fn paths(plan: &Plan<'_>) -> Vec<Value> {
-    let built = plan.built();
-    let contexts = built.iter().filter_map(|(_, service)| service.build.as_ref());
-    let contexts: Vec<&str> =
-        contexts.map(|build| build.context.value.trim_start_matches("./").trim_end_matches('/')).collect();
-    if contexts.is_empty() || contexts.iter().any(|context| context.is_empty() || *context == ".") {
-        return Vec::new();
-    }
-    let folders = contexts.into_iter().chain(["ci", "deploy/helm"]).map(|folder| format!("{folder}/**"));
-    folders.chain([".github/workflows/delivery.yml".to_owned()]).map(Value::String).collect()
 }
 
 fn job(plan: &Plan<'_>, job: &Job<'_>, before: Option<&str>) -> Value {
@@ -165,8 +153,7 @@ fn steps(plan: &Plan<'_>, job: &Job<'_>) -> Vec<Value> {
     if has_images && job.has(&[Step::Push]) {
         steps.push(artifact(UPLOAD, "digests", "digests"));
     }
-    let takes_back = job.stage.on_failure.iter().any(|action| action.value == FailureAction::Rollback);
-    if takes_back && job.has(&[Step::Deploy]) {
+    if job.takes_back() {
         steps.push(json!({ "name": "rollback", "if": "failure()", "run": plan.rollback() }));
     }
     steps
@@ -191,20 +178,17 @@ fn notify(needs: Vec<Value>) -> Value {
 /// The scans of the pipeline that need nothing built, when nobody pushes.
 fn scans(plan: &Plan<'_>, jobs: &[Job<'_>], schedule: &str) -> Value {
     let mut scans = Map::new();
-    for job in jobs {
-        for step in job.steps.iter().filter(|step| matches!(step, Step::Sast | Step::Dast)) {
-            let Some(run) = plan.commands(*step, job, REVISION).filter(|run| !run.is_empty()) else { continue };
-            let scan = json!({
-                "runs-on": RUNNER,
-                "timeout-minutes": MINUTES.0,
-                "permissions": { "contents": "read" },
-                "steps": [
-                    { "uses": CHECKOUT.0, "with": { "persist-credentials": false } },
-                    { "name": name_of(*step), "run": run },
-                ],
-            });
-            scans.insert(name_of(*step), scan);
-        }
+    for (name, run) in plan.scans(jobs, REVISION) {
+        let scan = json!({
+            "runs-on": RUNNER,
+            "timeout-minutes": MINUTES.0,
+            "permissions": { "contents": "read" },
+            "steps": [
+                { "uses": CHECKOUT.0, "with": { "persist-credentials": false } },
+                { "name": name.as_str(), "run": run },
+            ],
+        });
+        scans.insert(name, scan);
     }
     json!({
         "name": format!("{} scans", plan.name),
