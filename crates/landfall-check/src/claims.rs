@@ -1,5 +1,7 @@
 //! The ledger of promises: what the document claims, and how far that is shown.
 
+pub(crate) mod rendered;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use landfall_model::{Architecture, Severity, ShownBy, Span, Spanned};
@@ -7,6 +9,7 @@ use landfall_model::{Architecture, Severity, ShownBy, Span, Spanned};
 use crate::report::{Report, Verdict};
 use crate::rule::Subject;
 use crate::rules::RULES;
+use rendered::{Seen, Trees};
 
 /// How far a claim is shown, from the weakest to the strongest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,7 +47,7 @@ pub struct LedgerRow {
     pub line: Option<String>,
     /// The state, before anything was measured.
     pub state: ClaimState,
-    /// What shows it without a run, an item each, with the state that it gives.
+    /// What shows it without a run, an item each, with the state that it gives. What is missing in rendered files is said.
     pub evidence: Vec<(String, ClaimState)>,
     /// What has to be run to measure it; nothing here has been.
     pub to_measure: Vec<String>,
@@ -54,22 +57,22 @@ pub struct LedgerRow {
 
 /// The ledger of an architecture, from the report on it and the objects rendered from it.
 ///
-/// `declared` says whether a path of the file was written; it comes from [`landfall_model::File::written`]. `renders` says
-/// whether a target of `landfall render` other than the objects writes something; that its real reader takes it is what
-/// the tests of the renderer show.
+/// `declared` says whether a path of the file was written; it comes from [`landfall_model::File::written`]. `trees` holds what
+/// `landfall render` writes for each of [`targets_of_claims`]; that its real reader takes it is what the tests of the
+/// renderer show.
 pub fn ledger(
     architecture: &Architecture,
     objects: &[serde_json::Value],
     report: &Report,
     declared: &dyn Fn(&str) -> bool,
-    renders: &dyn Fn(&str) -> bool,
+    trees: &Trees,
 ) -> Vec<LedgerRow> {
     let judge =
-        Judge { architecture, rendered: Rendered::new(objects), report, rules: by_rule(report), declared, renders };
+        Judge { architecture, rendered: Rendered::new(objects), report, rules: by_rule(report), declared, trees };
     let row = |claim: &landfall_model::Claim| {
         let (runs, rest): (Vec<&Spanned<ShownBy>>, _) = claim.shown_by.iter().partition(|shown| needs_run(shown));
         let evidence: Vec<(String, ClaimState)> =
-            rest.into_iter().map(|shown: &Spanned<ShownBy>| (describe(shown), judge.judge(shown))).collect();
+            rest.into_iter().map(|shown: &Spanned<ShownBy>| judge.evidence(shown)).collect();
         LedgerRow {
             id: claim.id.value.clone(),
             says: claim.says.value.clone(),
@@ -81,6 +84,16 @@ pub fn ledger(
         }
     };
     architecture.document.claims.iter().map(row).collect()
+}
+
+/// The targets of `landfall render` that a claim names as its evidence.
+pub fn targets_of_claims(architecture: &Architecture) -> BTreeSet<&str> {
+    let evidence = architecture.document.claims.iter().flat_map(|claim| &claim.shown_by);
+    let targets = evidence.filter_map(|shown| match &shown.value {
+        ShownBy::Render(what) => Some(rendered::target_of(what)),
+        _ => None,
+    });
+    targets.collect()
 }
 
 /// Whether a run has to show it.
@@ -175,10 +188,20 @@ struct Judge<'a> {
     report: &'a Report,
     rules: BTreeMap<&'a str, BTreeMap<&'a str, ClaimState>>,
     declared: &'a dyn Fn(&str) -> bool,
-    renders: &'a dyn Fn(&str) -> bool,
+    trees: &'a Trees,
 }
 
 impl Judge<'_> {
+    /// A piece of evidence in words, and how far it shows the claim.
+    fn evidence(&self, shown: &ShownBy) -> (String, ClaimState) {
+        let ShownBy::Render(what) = shown else { return (describe(shown), self.judge(shown)) };
+        match rendered::look(self.trees, what) {
+            Seen::There => (describe(shown), ClaimState::Proved),
+            Seen::Missing(missing) => (format!("{}: {missing}", describe(shown)), ClaimState::Refuted),
+            Seen::NothingRendered => (describe(shown), self.judge(shown)),
+        }
+    }
+
     fn judge(&self, shown: &ShownBy) -> ClaimState {
         let nothing_rendered = self.rendered.by_kind.is_empty();
         match shown {
@@ -191,7 +214,6 @@ impl Judge<'_> {
             ShownBy::Declared(path) if (self.declared)(path) => ClaimState::Claimed,
             ShownBy::Declared(_) => ClaimState::Refuted,
             ShownBy::Render(target) if target == "kubernetes" && !nothing_rendered => ClaimState::Proved,
-            ShownBy::Render(target) if target != "kubernetes" && (self.renders)(target) => ClaimState::Proved,
             ShownBy::Render(_) | ShownBy::Up(_) | ShownBy::Ship(_) | ShownBy::Drill(_) => ClaimState::NotYetShown,
         }
     }
@@ -254,8 +276,9 @@ mod tests {
         let text = format!("{HEAD}  - {{ id: A1, says: it holds, line: 7..9, shown-by: [{shown_by}] }}\n");
         let file = File::read("landfall.yaml", text.as_bytes(), &mut |path| Err(path.to_owned()));
         let architecture = file.architecture(None).expect("the file of the test can be read");
-        let rows =
-            ledger(&architecture, objects, report, &|path| file.written(path).is_some(), &|target| target == "docs");
+        let document = [("architecture.md".to_owned(), "# Shop\n".to_owned())];
+        let trees = Trees::from([("docs".to_owned(), document.into())]);
+        let rows = ledger(&architecture, objects, report, &|path| file.written(path).is_some(), &trees);
         assert_eq!((rows.len(), rows[0].id.as_str(), rows[0].line.as_deref()), (1, "A1", Some("7..9")));
         (rows[0].state, rows[0].evidence.iter().map(|(_, state)| *state).collect())
     }
@@ -315,8 +338,17 @@ mod tests {
 
     #[test]
     fn another_target_shows_something_when_it_is_rendered() {
-        assert_eq!(states("render: docs", &[], &Report::default()).0, ClaimState::Proved);
-        assert_eq!(states("render: terraform", &[], &Report::default()).0, ClaimState::NotYetShown);
+        let of = |shown_by| states(shown_by, &[], &Report::default()).0;
+        assert_eq!(of("render: docs"), ClaimState::Proved);
+        assert_eq!(of("render: 'docs *.md > # Shop'"), ClaimState::Proved);
+        assert_eq!(of("render: terraform"), ClaimState::NotYetShown);
+        assert_eq!(of("render: terraform main.tf > x"), ClaimState::NotYetShown);
+    }
+
+    #[test]
+    fn a_line_that_is_not_rendered_refutes() {
+        assert_eq!(states("render: 'docs *.md > # Bank'", &[], &Report::default()).0, ClaimState::Refuted);
+        assert_eq!(states("render: docs *.svg", &[], &Report::default()).0, ClaimState::Refuted);
     }
 
     #[test]

@@ -12,7 +12,8 @@ mod rule;
 mod rules;
 mod waivers;
 
-pub use claims::{ClaimState, LedgerRow, ledger};
+pub use claims::rendered::Trees;
+pub use claims::{ClaimState, LedgerRow, ledger, targets_of_claims};
 pub use report::{Proof, Report, Verdict, merge};
 pub use rule::{Context, Rule, Subject};
 pub use rules::RULES;

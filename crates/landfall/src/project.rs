@@ -1,11 +1,13 @@
 //! A `landfall.yaml` on disk, and what every command does with it first.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use landfall_check::{Rendering, Report};
+use landfall_check::{LedgerRow, Rendering, Report, Trees, ledger, targets_of_claims};
 use landfall_model::{Architecture, Date, File, Finding};
+use landfall_render::{Target, Variant};
 use serde_json::Value;
 
 /// The file on disk could not be read.
@@ -99,14 +101,27 @@ impl Project {
         let report = landfall_check::check(&architecture, rendering, today);
         Ok(Checked { architecture, objects, report })
     }
-}
 
-/// Whether a target other than the objects is rendered from the architecture, for the ledger.
-pub(crate) fn renders(architecture: &Architecture) -> impl Fn(&str) -> bool + use<> {
-    let one = std::slice::from_ref(architecture);
-    let monitoring = !landfall_render::monitoring(one).files.is_empty();
-    let docs = !landfall_render::docs(one, &[], None).files.is_empty();
-    move |target| (target == "monitoring" && monitoring) || (target == "docs" && docs)
+    /// The ledger of a checked environment.
+    pub(crate) fn ledger(&self, checked: &Checked) -> Vec<LedgerRow> {
+        let declared = |path: &str| self.file.written(path).is_some();
+        let trees = self.trees(&targets_of_claims(&checked.architecture));
+        ledger(&checked.architecture, &checked.objects, &checked.report, &declared, &trees)
+    }
+
+    /// What `landfall render` writes for these targets, of all environments: a pipeline leads through several.
+    fn trees(&self, wanted: &BTreeSet<&str>) -> Trees {
+        let architectures = self.environments(None).into_iter();
+        let variants: Vec<Variant> = architectures
+            .filter_map(|environment| self.file.architecture(environment.as_deref()).ok())
+            .map(Variant::new)
+            .collect();
+        let targets = Target::ALL.iter().filter(|target| wanted.contains(target.as_str()) && !variants.is_empty());
+        let render = |target: &Target| {
+            (target.as_str().to_owned(), landfall_render::render(*target, &variants, self.file.sources()).files)
+        };
+        targets.map(render).collect()
+    }
 }
 
 /// Today in the time zone of the machine, unless the user says otherwise.

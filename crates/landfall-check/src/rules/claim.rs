@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use landfall_model::{Architecture, Document, Finding, Severity, ShownBy, Span, Spanned, suggestion};
+use landfall_model::{Architecture, Document, Finding, RenderTarget, Severity, ShownBy, Span, Spanned, suggestion};
 use serde_json::Value;
 
 use super::RULES;
 use super::wording::{count, proof, verdict};
+use crate::claims::rendered::target_of;
 use crate::report::Report;
 use crate::rule::{Context, Rule, Subject};
 
@@ -16,8 +17,8 @@ pub(super) const CLAIM: Rule = Rule {
     severity: Severity::Error,
     summary: "Each claim names evidence that can exist.",
     explanation: "A claim is a sentence of the document that promises something, with what shows it under `shown-by`. A claim \
-        without any is only repeated. One that names a rule which does not exist, a path that the file does not have, or a \
-        kind of object that is not rendered can never be shown, and would look unproved for the wrong reason. Paths into \
+        without any is only repeated. One that names a rule or a target which does not exist, a path that the file does not \
+        have, or a kind of object that is not rendered can never be shown, and would look unproved for the wrong reason. Paths into \
         `environments`, and paths to elements that this environment does not have, are judged in the ledger only, which reads \
         the file as it was written.",
     passing: include_str!("../../tests/it/rules/claim/ok.yaml"),
@@ -130,7 +131,17 @@ fn judge(context: &Context<'_>, kinds: &BTreeSet<&str>, document: &Value, shown:
                 ),
             ))
         }
-        ShownBy::Render(_) | ShownBy::Up(_) | ShownBy::Ship(_) | ShownBy::Drill(_) => None,
+        ShownBy::Render(what) => {
+            let target = target_of(what);
+            let why = serde_json::from_value::<RenderTarget>(target.into()).err()?;
+            let what = format!("`{target}` is no target of `landfall render`");
+            Some(
+                Finding::error(CLAIM.name, shown.span, what)
+                    .because(why.to_string())
+                    .help("mend the first word of the evidence"),
+            )
+        }
+        ShownBy::Up(_) | ShownBy::Ship(_) | ShownBy::Drill(_) => None,
     }
 }
 

@@ -32,7 +32,9 @@ pub enum ShownBy {
     Object(String),
     /// A part of the file, by its path, such as `services.checkout.probes.live`: the file itself is the evidence.
     Declared(String),
-    /// A target of `landfall render`, such as `helm`, that its real reader accepts.
+    /// A target of `landfall render`, such as `helm`. With a file, after `>` a line of it, and further lines each inside
+    /// of the one before, all of that must be rendered: `terraform */main.tf > module "store_ledger" * > members = 3`.
+    /// `*` stands for anything.
     Render(String),
     /// A measurement of `landfall up`, such as `flow stock-to-order` or `edge checkout ledger`.
     Up(String),

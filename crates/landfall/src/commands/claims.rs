@@ -5,12 +5,12 @@ use std::io::Write;
 
 use comfy_table::presets;
 use comfy_table::{ContentArrangement, Table};
-use landfall_check::{ClaimState, LedgerRow, ledger};
+use landfall_check::{ClaimState, LedgerRow};
 
 use crate::Outcome;
 use crate::cli::{ClaimsArguments, Output, State};
 use crate::output::ClaimsOutput;
-use crate::project::{Project, renders, today};
+use crate::project::{Project, today};
 use crate::terminal::Terminal;
 
 /// Prints the ledger of the production environment, or of the one that is wanted.
@@ -24,9 +24,7 @@ pub(crate) fn run(arguments: &ClaimsArguments, terminal: &mut Terminal) -> anyho
             return Ok(Outcome::NotUnderstood);
         }
     };
-    let declared = |path: &str| project.file.written(path).is_some();
-    let all =
-        ledger(&checked.architecture, &checked.objects, &checked.report, &declared, &renders(&checked.architecture));
+    let all = project.ledger(&checked);
     let wanted = |row: &&LedgerRow| arguments.state.is_none_or(|state| row.state == claim_state(state));
     let rows: Vec<&LedgerRow> = all.iter().filter(wanted).collect();
     if arguments.output == Output::Json {

@@ -6,13 +6,12 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use anyhow::Context as _;
-use landfall_check::ledger;
 use landfall_model::{Finding, Severity};
 use landfall_render::{ClaimRow, DOCUMENT, Output, Target, Variant};
 
 use crate::Outcome;
 use crate::cli::{RenderArguments, RenderWord};
-use crate::project::{Project, renders, today};
+use crate::project::{Project, today};
 use crate::terminal::Terminal;
 
 /// The file that marks a folder as ours, and lists what was written: only those files are ever removed.
@@ -107,9 +106,7 @@ fn document(
         Ok(checked) => checked,
         Err(findings) => return Ok(Err(findings)),
     };
-    let declared = |path: &str| project.file.written(path).is_some();
-    let rows =
-        ledger(&checked.architecture, &checked.objects, &checked.report, &declared, &renders(&checked.architecture));
+    let rows = project.ledger(&checked);
     let claims: Vec<ClaimRow> = rows
         .into_iter()
         .map(|row| ClaimRow {
