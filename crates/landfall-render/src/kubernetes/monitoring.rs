@@ -134,7 +134,7 @@ fn service_rules(architecture: &Architecture, subject: &Subject<'_>, service: &S
     }
     groups.push(json!({
         "name": format!("{}.alerts", subject.name),
-        "rules": raised.into_iter().map(|alert| alert.rule("service", subject.name)).collect::<Vec<_>>(),
+        "rules": raised.into_iter().map(|alert| alert.rule(subject.namespace, "service", subject.name)).collect::<Vec<_>>(),
     }));
     let value = json!({
         "apiVersion": "monitoring.coreos.com/v1",

@@ -83,11 +83,6 @@ impl Watched {
         let rule = self.alerts.get(alert)?;
         let mut test = json!({ "eval_time": at, "alertname": alert });
         if let Expected::Raised { value } = expected {
-            let mut labels = rule["labels"].as_object().cloned().unwrap_or_default();
-            // The alerts on recorded ratios keep the labels of their series.
-            if rule["expr"].as_str().is_some_and(|expression| expression.starts_with("service:")) {
-                labels.insert("namespace".to_owned(), Value::from(self.namespace.as_str()));
-            }
             let mut annotations = rule["annotations"].as_object().cloned().unwrap_or_default();
             for text in annotations.values_mut() {
                 let written = text.as_str().unwrap_or_default();
@@ -96,7 +91,7 @@ impl Watched {
                     .replace("{{ $value }}", value);
                 *text = Value::from(filled);
             }
-            test["exp_alerts"] = json!([{ "exp_labels": labels, "exp_annotations": annotations }]);
+            test["exp_alerts"] = json!([{ "exp_labels": rule["labels"].clone(), "exp_annotations": annotations }]);
         } else {
             test["exp_alerts"] = json!([]);
         }

@@ -128,7 +128,7 @@ fn an_alert_that_nobody_silences_goes_to_the_next_in_line() {
     let folder = written(&files);
     let escalated = |step: &str, to: &str| {
         format!(
-            "      - exp_labels: {{ alertname: Escalation, escalates: ServiceDown, escalation: '{step}', severity: critical, service: interview }}\n        exp_annotations: {{ summary: 'ServiceDown has fired for {to} and nobody has silenced it.' }}\n"
+            "      - exp_labels: {{ alertname: Escalation, escalates: ServiceDown, escalation: '{step}', severity: critical, namespace: mindcompute, service: interview }}\n        exp_annotations: {{ summary: 'ServiceDown has fired for {to} and nobody has silenced it.' }}\n"
         )
     };
     let at = |time: &str, alerts: &[String]| {

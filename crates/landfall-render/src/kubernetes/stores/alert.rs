@@ -17,13 +17,14 @@ pub(in crate::kubernetes) struct Alert {
 }
 
 impl Alert {
-    /// The rule; `label` says what sort of thing `name` is.
-    pub(in crate::kubernetes) fn rule(self, label: &str, name: &str) -> Value {
+    /// The rule; `label` says what sort of thing `name` is. The namespace is named although most series have it: the operator
+    /// routes by it, and a sum over nothing has no label.
+    pub(in crate::kubernetes) fn rule(self, namespace: &str, label: &str, name: &str) -> Value {
         json!({
             "alert": self.name,
             "expr": self.expression,
             "for": self.lasting,
-            "labels": { "severity": self.severity, label: name },
+            "labels": { "severity": self.severity, "namespace": namespace, label: name },
             "annotations": { "summary": self.summary },
         })
     }

@@ -91,7 +91,8 @@ impl Site<'_> {
             Engine::Rabbitmq => rules.push(self.rabbitmq_alert()),
             _ => {}
         }
-        let rules: Vec<_> = rules.into_iter().map(|alert| alert.rule("store", self.name())).collect();
+        let rules: Vec<_> =
+            rules.into_iter().map(|alert| alert.rule(self.subject.namespace, "store", self.name())).collect();
         let group = json!({ "name": format!("{}.store", self.name()), "rules": rules });
         let value = json!({
             "apiVersion": "monitoring.coreos.com/v1",
