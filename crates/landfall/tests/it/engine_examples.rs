@@ -71,14 +71,14 @@ fn check(name: &str) {
 }
 
 /// The program behind a name, not a script that looks for it.
-fn which(program: &str) -> Option<String> {
+pub(crate) fn which(program: &str) -> Option<String> {
     let output = std::process::Command::new(program).args(["-c", "import sys; print(sys.executable)"]).output().ok()?;
     let path = String::from_utf8(output.stdout).ok()?.trim().to_owned();
     (output.status.success() && !path.is_empty()).then_some(path)
 }
 
 /// What images stand for; `folder` takes the programs that pods name.
-fn catalogue(python: &str, folder: &Path) -> String {
+pub(crate) fn catalogue(python: &str, folder: &Path) -> String {
     let mut entries = BTreeMap::new();
     for (image, name, script) in PROGRAMS {
         let program = folder.join(image).join(name);
@@ -104,7 +104,7 @@ fn catalogue(python: &str, folder: &Path) -> String {
 }
 
 /// Two large nodes in each zone: whether everything fits on the nodes of the file is proved by `check`.
-fn nodes_file(file: &File) -> String {
+pub(crate) fn nodes_file(file: &File) -> String {
     let architecture = file.architecture(None).expect("the example is an architecture");
     let regions = architecture.document.platform.regions.values();
     let mut zones: Vec<_> = regions.flat_map(|region| region.zones.iter()).map(ToString::to_string).collect();
@@ -165,7 +165,7 @@ fn is_known(warning: &str) -> bool {
 }
 
 /// The storage classes that claims name: a provider's cluster comes with its own.
-fn classes_of_providers(objects: &[Value]) -> Vec<Value> {
+pub(crate) fn classes_of_providers(objects: &[Value]) -> Vec<Value> {
     let claims = |object: &Value| object["spec"]["volumeClaimTemplates"].as_array().cloned().unwrap_or_default();
     let named = objects
         .iter()
@@ -184,7 +184,7 @@ fn classes_of_providers(objects: &[Value]) -> Vec<Value> {
 }
 
 /// The secrets that pods ask for and that no object here is: operators would make them.
-fn secrets_of_operators(objects: &[Value]) -> Vec<Value> {
+pub(crate) fn secrets_of_operators(objects: &[Value]) -> Vec<Value> {
     let mut wanted = BTreeMap::<(String, String), BTreeSet<String>>::new();
     for object in objects {
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();

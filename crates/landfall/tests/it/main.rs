@@ -15,6 +15,7 @@ mod gates;
 mod kafka;
 mod kubernetes;
 mod monitoring;
+mod pipelines;
 mod readme;
 mod running_engine;
 mod ship;
