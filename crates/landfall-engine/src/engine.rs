@@ -33,7 +33,7 @@ use crate::event;
 use crate::gateway::{Gateway, GatewayConfig};
 use crate::images::Catalogue;
 use crate::kubelet::{Agent, BackOff, NodeSpec, Parts};
-use crate::network::{ClusterNetwork, Level, PodNetwork};
+use crate::network::{ClusterNetwork, Level, NetworkError, PodNetwork};
 use crate::runtime::mock::MockRuntime;
 use crate::runtime::process::{ProcessRuntime, Shim};
 use crate::runtime::{Isolation, Runtime, RuntimeError};
@@ -242,11 +242,29 @@ impl Engine {
             isolation,
             network: network.level(),
             gateway: entrances,
+            left_running: left,
+            refused: refused.as_ref().map(told),
         };
-        if let Some(error) = refused {
+        if let Some(error) = &report.refused {
             warn!(%error, "pods stay on loopback addresses");
         }
         Ok(Handle { server, agent, runtime, network, stop, parts, silence, event_writer, report })
+    }
+}
+
+impl Engine {
+    /// Ends the pods that an engine on this data folder has left running because it was killed, and their network. Says
+    /// how many pods there were. `pods` and `network` are what that engine was started with.
+    pub async fn end_left_running(data: &Path, pods: Shim, network: &Shim) -> Result<usize, StartError> {
+        // Nobody else is to start an engine on it meanwhile.
+        let opened = Opened::open(data)?;
+        let runtime = ProcessRuntime::start(&opened.data().join(PODS), pods).await?;
+        let left = runtime.left_behind()?.len();
+        stop_pods(&runtime).await;
+        let (network, _) =
+            ClusterNetwork::start(&opened.data().join(NETWORK), &network.program, &network.arguments).await;
+        network.close().await;
+        Ok(left)
     }
 }
 
@@ -285,6 +303,16 @@ pub struct Report {
     pub network: Level,
     /// Where traffic from outside comes in.
     pub gateway: Entrances,
+    /// The pods of an engine that was killed, by their uids: they run on.
+    pub left_running: BTreeSet<String>,
+    /// Why pods are not kept apart on the network, if that was asked for.
+    pub refused: Option<String>,
+}
+
+/// An error with its reasons.
+fn told(error: &NetworkError) -> String {
+    let reasons = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    reasons.fold(error.to_string(), |told, reason| format!("{told}: {reason}"))
 }
 
 /// The sockets of the gateway.

@@ -7,6 +7,7 @@
 //!   args: [-g, "daemon off;"]
 //!   env: { NGINX_PORT: "{{port:http}}" }
 //!   working-dir: /srv
+//!   files: { /opt/site: /home/me/site }          # what the image has in it: a file or folder of this machine, to be read
 //! - image: busybox                               # no program: the pod names its command
 //! ```
 //!
@@ -52,6 +53,9 @@ pub struct Entry {
     /// The signal that asks the program to end.
     #[serde(default)]
     pub stop_signal: Option<String>,
+    /// Files and folders of this machine that containers see elsewhere, only to be read: by where.
+    #[serde(default)]
+    pub files: BTreeMap<PathBuf, PathBuf>,
 }
 
 /// Why a catalogue cannot be read.

@@ -13,7 +13,7 @@ use super::probe::{self, Target};
 use super::volumes::{self, Volumes};
 use crate::event::{EventType, Recorder, reference_to};
 use crate::images::{Entry, canonical};
-use crate::runtime::{ContainerSpec, Limits, Sandbox, Stdin};
+use crate::runtime::{ContainerSpec, Limits, Mount, Sandbox, Stdin};
 use crate::scheme::quantity::Quantity;
 
 /// What `PATH` is when neither pod nor catalogue names one: as container images have it.
@@ -192,7 +192,13 @@ impl Launch {
             None if command.is_empty() && args.is_empty() => return Err("no command specified".to_owned()),
             _ => [command, args].concat(),
         };
-        let mounts = volumes::mounts(container, &self.volumes, expand)?;
+        let mut mounts = volumes::mounts(container, &self.volumes, expand)?;
+        let of_image = |(target, source): (&PathBuf, &PathBuf)| Mount {
+            source: source.clone(),
+            target: target.clone(),
+            read_only: true,
+        };
+        mounts.extend(entry.files.iter().map(of_image));
         env.extend(own);
         let limit = |list: Option<&BTreeMap<String, _>>, name: &str, read: fn(Quantity) -> i128| {
             let quantity: Option<&k8s_openapi::apimachinery::pkg::api::resource::Quantity> = list?.get(name);

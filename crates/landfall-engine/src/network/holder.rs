@@ -344,15 +344,22 @@ fn listen(folder: &Path) -> io::Result<OwnedFd> {
     }
     // Messages keep their ends, and the sockets that come with them.
     let listener = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    rustix::net::bind(&listener, &SocketAddrUnix::new(&path)?)?;
+    let opened = File::open(folder)?;
+    rustix::net::bind(&listener, &SocketAddrUnix::new(short_path(&opened))?)?;
     rustix::net::listen(&listener, 1)?;
     Ok(listener)
+}
+
+/// The socket in an open folder, whose own path may be longer than an address of a socket (108 bytes, unix(7)).
+fn short_path(folder: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))
 }
 
 /// The engine's side of the socket.
 pub(super) fn connect(folder: &Path) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(folder.join(SOCKET))?)?;
+    let opened = File::open(folder)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(short_path(&opened))?)?;
     Ok(socket)
 }
 

@@ -70,7 +70,6 @@ impl Network {
     pub(crate) async fn start(folder: &Path, program: &Path, arguments: &[String]) -> Result<Self, NetworkError> {
         let folder_error = |source| NetworkError::Folder { path: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(folder_error)?;
-        // The path of a socket is short (unix(7)), that of the folder need not be.
         let folder = folder.canonicalize().map_err(folder_error)?;
         let socket = match holder::connect(&folder) {
             Ok(socket) => socket,
