@@ -23,6 +23,9 @@ pub struct ServiceBehaviour {
     pub edges: Vec<EdgeBehaviour>,
     /// Its part in each flow that passes through it.
     pub flows: BTreeMap<String, FlowPart>,
+    /// The folder in which each of its pods keeps what it has dealt with, under its name.
+    #[serde(default)]
+    pub ledger: Option<String>,
     /// The certificates that it trusts, as PEM.
     pub authority: String,
 }

@@ -20,13 +20,13 @@ use rustls::ClientConfig;
 pub(crate) use self::broker::{Subscription, consume};
 pub(crate) use self::kafka::{Membership, consume as consume_topic};
 pub(crate) use self::mqtt::subscribe;
+pub(crate) use self::object::Objects;
 
 use self::broker::Broker;
 use self::cache::Cache;
 use self::document::Documents;
 use self::kafka::Cluster;
 use self::mqtt::Topics;
-use self::object::Objects;
 use self::sql::Database;
 use crate::Failure;
 use crate::behaviour::{Action, EdgeSeen, MESSAGE_HEADER, Message, ServiceBehaviour};

@@ -27,8 +27,7 @@ use tracing::{debug, info, warn};
 use self::outbox::Outbox;
 use crate::Failure;
 use crate::behaviour::{
-    Arrival, CONTROL_PORT, EdgeSeen, ExternalBehaviour, MESSAGE_HEADER, Message, OUTBOX_PATH, OUTCOME_PATH, SEEN_PATH,
-    Seen,
+    CONTROL_PORT, EdgeSeen, ExternalBehaviour, MESSAGE_HEADER, Message, OUTBOX_PATH, OUTCOME_PATH, SEEN_PATH, Seen,
 };
 use crate::record::Record;
 use crate::service::now_us;
@@ -182,11 +181,8 @@ impl External {
             let next = Message { hop: step.hop, trace: Some(span.header()), ..message.clone() };
             self.call(step.edge, &next).await?;
         }
-        self.record.deal(flow, message);
-        if stage.ends {
-            let after_us = now_us().saturating_sub(message.sent_us);
-            self.record.arrive(flow, Arrival { id: message.id, hop: message.hop, after_us });
-        }
+        let after_us = stage.ends.then(|| now_us().saturating_sub(message.sent_us));
+        self.record.deal(flow, message, after_us)?;
         let (trace_id, span_id, parent_id) = (span.trace_id(), span.span_id(), span.parent_id());
         info!(flow, id = message.id, hop = message.hop, trace_id, span_id, parent_id, "passed a message on");
         Ok(())

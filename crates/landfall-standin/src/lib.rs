@@ -33,6 +33,7 @@ pub use behaviour::{
 pub use connect::{HttpClient, Pipe, TlsConfig, tls as trust};
 pub use fault::Fault;
 pub use operators::{OperatorError, URL_OF, kafka_image, run_operators};
+pub use record::arrivals;
 pub use servers::{Found, Server, TOOLS, arguments as server_arguments, find as find_server, tools, unpacked};
 
 /// A reason that is told and nothing else: where it comes from is in its text.
@@ -47,6 +48,10 @@ pub fn main(arguments: &[String]) -> ExitCode {
         ["service-of", pod, ref files @ ..] => on_threads(service::run_one_of(pod, files)),
         ["external", file] => on_threads(external::run(file)),
         ["server", name, ref arguments @ ..] => servers::become_server(name, arguments),
+        ["archive", ref arguments @ ..] => match on_threads(servers::archive::run(arguments)) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         ["kafka-admin"] => on_threads(servers::kafka::admin::run()),
         _ => Err(format!("no stand-in is called so: {}", arguments.join(" ")).into()),
     };
@@ -65,6 +70,6 @@ fn use_ring() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-fn on_threads<F: Future<Output = Result<(), Failure>>>(run: F) -> Result<(), Failure> {
+fn on_threads<T, F: Future<Output = Result<T, Failure>>>(run: F) -> Result<T, Failure> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(run)
 }

@@ -1,8 +1,8 @@
 //! Small operators: for one machine, they make from custom resources what the real operators make from them — the same
 //! names, labels, secrets and services — and know nothing but the Kubernetes API.
 //!
-//! Evidence from them is evidence about the architecture, not about the real operators: they do not update, rescale, back
-//! up or fail over.
+//! Evidence from them is evidence about the architecture, not about the real operators: they do not update or
+//! rescale. CloudNativePG's and Redis' fail over; the former's also backs up, and brings back.
 
 mod certificates;
 mod cloudnative_pg;
@@ -21,13 +21,14 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{AttachParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -82,11 +83,16 @@ type Reconcile = fn(Arc<Context>, Arc<DynamicObject>) -> BoxFuture<'static, Resu
 /// The kinds that are made into something here.
 const OPERATORS: &[(&str, &str, &str, Reconcile)] = &[
     ("cert-manager.io", "v1", "Certificate", |context, object| Box::pin(certificates::reconcile(context, object))),
+    ("networking.k8s.io", "v1", "Ingress", |context, object| Box::pin(certificates::of_ingress(context, object))),
     ("kafka.strimzi.io", "v1", "Kafka", |context, object| Box::pin(strimzi::reconcile(context, object))),
     ("kafka.strimzi.io", "v1", "KafkaNodePool", |context, object| Box::pin(strimzi::pool(context, object))),
     ("kafka.strimzi.io", "v1", "KafkaTopic", |context, object| Box::pin(strimzi::topic(context, object))),
     ("kafka.strimzi.io", "v1", "KafkaUser", |context, object| Box::pin(strimzi::user(context, object))),
     ("external-secrets.io", "v1", "ExternalSecret", |context, object| Box::pin(secrets::reconcile(context, object))),
+    ("postgresql.cnpg.io", "v1", "Backup", |context, object| Box::pin(cloudnative_pg::backup(context, object))),
+    ("postgresql.cnpg.io", "v1", "ScheduledBackup", |context, object| {
+        Box::pin(cloudnative_pg::schedule(context, object))
+    }),
     ("postgresql.cnpg.io", "v1", "Cluster", |context, object| Box::pin(cloudnative_pg::reconcile(context, object))),
     ("rabbitmq.com", "v1beta1", "RabbitmqCluster", |context, object| Box::pin(rabbitmq::reconcile(context, object))),
     ("redis.redis.opstreelabs.in", "v1beta2", "RedisCluster", |context, object| {
@@ -113,7 +119,7 @@ pub async fn run_operators(
     kinds: Vec<GroupVersionKind>,
     stop: CancellationToken,
 ) {
-    let context = Arc::new(Context { client, authority });
+    let context = Arc::new(Context { client, authority, primaries: cloudnative_pg::Memory::default() });
     let mut running = JoinSet::new();
     for (group, version, kind, reconcile) in OPERATORS {
         let kind = GroupVersionKind::gvk(group, version, kind);
@@ -155,6 +161,7 @@ async fn run(context: Arc<Context>, kind: GroupVersionKind, reconcile: Reconcile
 struct Context {
     client: Client,
     authority: Authority,
+    primaries: cloudnative_pg::Memory,
 }
 
 impl Context {
@@ -202,6 +209,34 @@ impl Context {
             action: format!("list the pods {labels}"),
             source: Box::new(source),
         })
+    }
+
+    /// Runs a script in a container, and gives what it has printed.
+    async fn run_in(&self, namespace: &str, pod: &str, container: &str, script: &str) -> Result<String, OperatorError> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), namespace);
+        let failed = |output: String| OperatorError::Command { pod: pod.to_owned(), output };
+        let parameters = AttachParams::default().stdout(true).stderr(true).container(container);
+        let mut process = pods.exec(pod, ["sh", "-c", script], &parameters).await.map_err(|source| {
+            OperatorError::Request { action: format!("run a command in the pod {pod}"), source: Box::new(source) }
+        })?;
+        let (mut output, mut complaints) = (String::new(), String::new());
+        let (mut stdout, mut stderr) = (process.stdout(), process.stderr());
+        let read_output = async {
+            match &mut stdout {
+                Some(stream) => stream.read_to_string(&mut output).await.map(drop),
+                None => Ok(()),
+            }
+        };
+        let read_complaints = async {
+            match &mut stderr {
+                Some(stream) => stream.read_to_string(&mut complaints).await.map(drop),
+                None => Ok(()),
+            }
+        };
+        futures::try_join!(read_output, read_complaints).map_err(|error| failed(error.to_string()))?;
+        process.join().await.map_err(|error| failed(format!("{error}: {complaints}")))?;
+        debug!(pod, output, complaints, "ran a command");
+        Ok(output)
     }
 
     /// Gives a pod a label.

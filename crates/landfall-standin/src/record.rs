@@ -1,7 +1,15 @@
 //! What a stand-in remembers of messages: which it has dealt with, and which have arrived at an end of their flow.
+//!
+//! A service keeps it in a file, one line for each message, so that a process that is killed and starts again knows what the
+//! one before it has done, and so that nothing that has arrived is forgotten with a pod that is gone.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
+
+use serde::{Deserialize, Serialize};
 
 use crate::behaviour::{Arrival, Message};
 
@@ -11,6 +19,9 @@ const KEPT: usize = 200_000;
 /// A message at one step of its flow.
 type Key = (String, u32, u64);
 
+/// The arrivals of each flow, oldest first.
+pub(crate) type Arrivals = BTreeMap<String, VecDeque<Arrival>>;
+
 #[derive(Debug, Default)]
 pub(crate) struct Record(Mutex<Inner>);
 
@@ -19,11 +30,46 @@ struct Inner {
     done: HashSet<Key>,
     /// The same, oldest first.
     order: VecDeque<Key>,
-    arrivals: BTreeMap<String, VecDeque<Arrival>>,
+    arrivals: Arrivals,
     suppressed: BTreeMap<String, u64>,
+    file: Option<File>,
+}
+
+/// A message that was dealt with, as a line in the file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    flow: String,
+    hop: u32,
+    id: u64,
+    /// After how many microseconds, if the flow ends there.
+    after_us: Option<u64>,
 }
 
 impl Record {
+    /// One that goes on from what is in the file, and writes to it.
+    pub(crate) fn kept_in(path: &Path) -> io::Result<Self> {
+        let mut inner = Inner::default();
+        let mut entries = read(path)?;
+        entries.drain(..entries.len().saturating_sub(KEPT));
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        // Written anew, as it would grow with every run and its last line may be broken off.
+        let mut lines = Vec::new();
+        for entry in &entries {
+            serde_json::to_writer(&mut lines, entry)?;
+            lines.push(b'\n');
+        }
+        let new = path.with_extension("new");
+        fs::write(&new, lines)?;
+        fs::rename(&new, path)?;
+        for entry in entries {
+            inner.take(entry);
+        }
+        inner.file = Some(OpenOptions::new().create(true).append(true).open(path)?);
+        Ok(Self(Mutex::new(inner)))
+    }
+
     /// Whether the message was dealt with before; if so, that is counted.
     pub(crate) fn knows(&self, flow: &str, message: &Message) -> bool {
         let mut inner = self.lock();
@@ -34,32 +80,20 @@ impl Record {
         known
     }
 
-    /// Remembers that the message was dealt with.
-    pub(crate) fn deal(&self, flow: &str, message: &Message) {
+    /// Remembers that the message was dealt with, and if its flow ends here, after how many microseconds.
+    pub(crate) fn deal(&self, flow: &str, message: &Message, after_us: Option<u64>) -> io::Result<()> {
+        let entry = Entry { flow: flow.to_owned(), hop: message.hop, id: message.id, after_us };
         let mut inner = self.lock();
-        let key = (flow.to_owned(), message.hop, message.id);
-        if inner.done.insert(key.clone()) {
-            inner.order.push_back(key);
+        if let Some(file) = &mut inner.file {
+            // In one piece: a process may be killed at any time.
+            file.write_all(format!("{}\n", serde_json::to_string(&entry)?).as_bytes())?;
         }
-        if inner.order.len() > KEPT
-            && let Some(oldest) = inner.order.pop_front()
-        {
-            inner.done.remove(&oldest);
-        }
-    }
-
-    /// Remembers that the message is at an end of its flow.
-    pub(crate) fn arrive(&self, flow: &str, arrival: Arrival) {
-        let mut inner = self.lock();
-        let arrivals = inner.arrivals.entry(flow.to_owned()).or_default();
-        if arrivals.len() == KEPT {
-            arrivals.pop_front();
-        }
-        arrivals.push_back(arrival);
+        inner.take(entry);
+        Ok(())
     }
 
     /// The arrivals by flow, and what was suppressed.
-    pub(crate) fn told(&self) -> (BTreeMap<String, VecDeque<Arrival>>, BTreeMap<String, u64>) {
+    pub(crate) fn told(&self) -> (Arrivals, BTreeMap<String, u64>) {
         let inner = self.lock();
         (inner.arrivals.clone(), inner.suppressed.clone())
     }
@@ -67,6 +101,46 @@ impl Record {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().expect("nothing panics while it remembers")
     }
+}
+
+impl Inner {
+    fn take(&mut self, entry: Entry) {
+        let Entry { flow, hop, id, after_us } = entry;
+        if let Some(after_us) = after_us {
+            let arrivals = self.arrivals.entry(flow.clone()).or_default();
+            if arrivals.len() == KEPT {
+                arrivals.pop_front();
+            }
+            arrivals.push_back(Arrival { id, hop, after_us });
+        }
+        let key = (flow, hop, id);
+        if self.done.insert(key.clone()) {
+            self.order.push_back(key);
+        }
+        if self.order.len() > KEPT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.done.remove(&oldest);
+        }
+    }
+}
+
+/// What has arrived, as the file of a service says that runs no more. There is nothing in one that is not there.
+pub fn arrivals(path: &Path) -> io::Result<Arrivals> {
+    let mut inner = Inner::default();
+    for entry in read(path)? {
+        inner.take(entry);
+    }
+    Ok(inner.arrivals)
+}
+
+fn read(path: &Path) -> io::Result<Vec<Entry>> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        text => text?,
+    };
+    // The last line may have been broken off.
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
 #[cfg(test)]
@@ -78,7 +152,7 @@ mod tests {
         let record = Record::default();
         let message = |hop| Message { id: 7, hop, ..Message::default() };
         assert!(!record.knows("order", &message(1)));
-        record.deal("order", &message(1));
+        record.deal("order", &message(1), None).expect("it is in memory");
         assert!(record.knows("order", &message(1)));
         assert!(!record.knows("order", &message(2)), "it comes back at a later step");
         assert_eq!(record.told().1, BTreeMap::from([("order".to_owned(), 1)]));
@@ -88,9 +162,31 @@ mod tests {
     fn the_oldest_is_forgotten() {
         let record = Record::default();
         for id in 0..=KEPT as u64 {
-            record.deal("order", &Message { id, ..Message::default() });
+            let message = Message { id, ..Message::default() };
+            record.deal("order", &message, None).expect("it is in memory");
         }
         assert!(!record.knows("order", &Message { id: 0, ..Message::default() }));
         assert!(record.knows("order", &Message { id: 1, ..Message::default() }));
+    }
+
+    #[test]
+    fn who_starts_again_knows_what_was_done_before() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let file = folder.path().join("web/web-1");
+        let open = || Record::kept_in(&file).expect("it can be written");
+        let message = |id| Message { id, hop: 2, ..Message::default() };
+        open().deal("order", &message(7), Some(1500)).expect("it can be written");
+        fs::OpenOptions::new()
+            .append(true)
+            .open(&file)
+            .and_then(|mut file| file.write_all(b"{\"flow\":\"order\",\"ho"))
+            .expect("a line can be broken off");
+        let again = open();
+        assert!(again.knows("order", &message(7)));
+        assert!(!again.knows("order", &message(8)));
+        let arrived = VecDeque::from([Arrival { id: 7, hop: 2, after_us: 1500 }]);
+        assert_eq!(again.told().0, BTreeMap::from([("order".to_owned(), arrived.clone())]));
+        assert_eq!(arrivals(&file).expect("it can be read")["order"], arrived);
+        assert!(arrivals(&folder.path().join("none")).expect("none is nothing").is_empty());
     }
 }

@@ -21,6 +21,8 @@ use std::process::Command;
 
 use nix::unistd::{User, geteuid};
 
+pub(crate) use self::postgres::{ARCHIVE, SUPERUSER, archive};
+
 use crate::Failure;
 
 /// A kind of server.
@@ -81,6 +83,13 @@ impl Server {
             Self::Mosquitto => "apt-get install mosquitto",
             Self::Mongodb => "tools/install-ferretdb",
         }
+    }
+
+    /// The signal that ends it, if it is another one than usual, as its image would say.
+    pub fn stop_signal(self) -> Option<&'static str> {
+        // Otherwise it would wait until every client has left by itself
+        // (<https://www.postgresql.org/docs/current/server-shutdown.html>).
+        (self == Self::Postgres).then_some("SIGINT")
     }
 
     /// What it cannot do that the server of an architecture can, if it is not the same program.

@@ -3,6 +3,7 @@
 mod answer;
 mod job;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::Failure;
-use crate::behaviour::{Action, Arrival, FAULT_VARIABLE, Message, Seen, ServiceBehaviour, Stage};
+use crate::behaviour::{Action, FAULT_VARIABLE, Message, Seen, ServiceBehaviour, Stage};
 use crate::edges::{Edges, Membership, Subscription, consume, consume_topic, subscribe};
 use crate::fault::{Fault, Faults};
 use crate::metrics::{Durations, Passed};
@@ -165,10 +166,17 @@ impl Service {
             Ok(text) => Fault::parse(text.as_bytes()).map_err(|error| format!("{FAULT_VARIABLE}: {error}"))?,
             Err(_) => Fault::default(),
         };
+        let record = match (&behaviour.ledger, std::env::var("HOSTNAME")) {
+            (Some(folder), Ok(pod)) => {
+                let file = Path::new(folder).join(pod);
+                Record::kept_in(&file).map_err(|error| format!("failed to open `{}`: {error}", file.display()))?
+            }
+            _ => Record::default(),
+        };
         Ok(Self {
             edges: Edges::new(Arc::clone(&behaviour))?,
             faults: Faults::new(fault),
-            record: Record::default(),
+            record,
             passed: Passed::default(),
             answers: Durations::default(),
             detached: detached.collect(),
@@ -208,11 +216,8 @@ impl Service {
         let (id, hop) = (message.id, message.hop);
         match &result {
             Ok(()) => {
-                self.record.deal(flow, message);
-                if stage.ends {
-                    let after_us = now_us().saturating_sub(message.sent_us);
-                    self.record.arrive(flow, Arrival { id, hop, after_us });
-                }
+                let after_us = stage.ends.then(|| now_us().saturating_sub(message.sent_us));
+                self.record.deal(flow, message, after_us)?;
                 info!(flow, id, hop, trace_id, span_id, parent_id, duration_ms, "passed a message on");
             }
             Err(error) => {

@@ -25,7 +25,7 @@ const CHECKSUM: &str = "x-amz-checksum-sha256";
 const REGION: &str = "us-east-1";
 
 /// One bucket, for one user.
-pub(super) struct Objects {
+pub(crate) struct Objects {
     bucket: Bucket,
     credentials: Credentials,
     client: HttpClient,
@@ -33,7 +33,7 @@ pub(super) struct Objects {
 
 impl Objects {
     /// `address` is `host:port`.
-    pub(super) fn new(
+    pub(crate) fn new(
         address: &str,
         encrypted: bool,
         bucket: &str,
@@ -51,7 +51,7 @@ impl Objects {
     }
 
     /// Puts an object and gets it back: it must be the same.
-    pub(super) async fn put(&self, key: &str, content: &[u8]) -> Result<(), Failure> {
+    pub(crate) async fn put(&self, key: &str, content: &[u8]) -> Result<(), Failure> {
         let checksum = STANDARD.encode(Sha256::digest(content));
         let mut action = PutObject::new(&self.bucket, Some(&self.credentials), key);
         action.headers_mut().insert(CHECKSUM, checksum.as_str());
@@ -65,7 +65,7 @@ impl Objects {
     }
 
     /// Gets an object; that none is there is an answer as well, if the bucket is.
-    pub(super) async fn get(&self, key: &str) -> Result<Option<Bytes>, Failure> {
+    pub(crate) async fn get(&self, key: &str) -> Result<Option<Bytes>, Failure> {
         let action = GetObject::new(&self.bucket, Some(&self.credentials), key);
         let (status, body) = self.send(&action, None, &[]).await?;
         if status == StatusCode::NOT_FOUND {

@@ -41,7 +41,8 @@ impl Database {
     pub(super) fn new(url: &str, replicas: Option<&str>, tls: ClientConfig) -> Result<Self, Failure> {
         let read = |url: &str| -> Result<Config, Failure> {
             let mut config: Config = url.parse().map_err(told)?;
-            config.connect_timeout(PATIENCE);
+            // A server whose machine is gone says nothing, not even that it has ended.
+            config.connect_timeout(PATIENCE).tcp_user_timeout(PATIENCE);
             Ok(config)
         };
         let primary = Self { config: read(url)?, tls: tls.clone(), primary: None, session: Slot::empty() };
@@ -62,7 +63,10 @@ impl Database {
         let mut made = false;
         loop {
             let session = self.session().await?;
-            match session.execute(&statement, key).await {
+            let unanswered = Unanswered(&self.session);
+            let answer = session.execute(&statement, key).await;
+            std::mem::forget(unanswered);
+            match answer {
                 Ok(()) => return Ok(()),
                 Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) && !made => {
                     self.primary.as_deref().unwrap_or(self).make(&table).await?;
@@ -86,7 +90,14 @@ impl Database {
             "begin; select pg_advisory_xact_lock({TABLES}); \
              create table if not exists {table} (id text primary key, at timestamptz not null default now()); commit"
         );
-        self.session().await?.client.batch_execute(&make).await.map_err(told)
+        let session = self.session().await?;
+        let unanswered = Unanswered(&self.session);
+        let made = session.client.batch_execute(&make).await;
+        std::mem::forget(unanswered);
+        if made.is_err() {
+            self.session.put(None);
+        }
+        made.map_err(told)
     }
 
     async fn session(&self) -> Result<Arc<Session>, Failure> {
@@ -103,6 +114,15 @@ impl Database {
             let _ = connection.await;
         });
         Ok(Arc::new(Session { client, statements: Mutex::default(), _connection: tasks }))
+    }
+}
+
+/// Takes away a session whose answer is not waited for any more, as those of all others would stand behind it.
+struct Unanswered<'a>(&'a Slot<Arc<Session>>);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.0.put(None);
     }
 }
 

@@ -1,4 +1,5 @@
-//! cert-manager's `Certificate`: a Secret with a certificate and its key.
+//! cert-manager's `Certificate`: a Secret with a certificate and its key. An `Ingress` whose annotation names an issuer gets
+//! the certificates of its hosts, as cert-manager's ingress-shim makes them.
 //!
 //! Whatever issuer is named, the certificate is signed by the authority of this machine. Not handled: renewal, as a run is
 //! shorter than a certificate lives; usages and algorithms other than those of an ordinary server.
@@ -10,6 +11,31 @@ use kube::api::DynamicObject;
 use serde_json::json;
 
 use super::{Context, OperatorError, Progress};
+
+/// The annotations of an `Ingress` that name an issuer, with the kind of each
+/// (<https://cert-manager.io/docs/usage/ingress/#supported-annotations>).
+const ISSUERS: [(&str, &str); 2] =
+    [("cert-manager.io/cluster-issuer", "ClusterIssuer"), ("cert-manager.io/issuer", "Issuer")];
+
+/// Makes a `Certificate` for each Secret that the `Ingress` names; it is called as the Secret is.
+pub(super) async fn of_ingress(context: Arc<Context>, ingress: Arc<DynamicObject>) -> Result<Progress, OperatorError> {
+    let issuer = ISSUERS.iter().find_map(|(key, kind)| Some((ingress.annotations().get(*key)?, *kind)));
+    let Some((issuer, kind)) = issuer else { return Ok(Progress::Done) };
+    for tls in ingress.data["spec"]["tls"].as_array().into_iter().flatten() {
+        let certificate = json!({
+            "apiVersion": "cert-manager.io/v1",
+            "kind": "Certificate",
+            "metadata": { "name": tls["secretName"] },
+            "spec": {
+                "secretName": tls["secretName"],
+                "dnsNames": tls["hosts"],
+                "issuerRef": { "group": "cert-manager.io", "kind": kind, "name": issuer },
+            },
+        });
+        context.apply(&ingress, certificate).await?;
+    }
+    Ok(Progress::Done)
+}
 
 pub(super) async fn reconcile(
     context: Arc<Context>,

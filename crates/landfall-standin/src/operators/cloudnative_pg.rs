@@ -1,7 +1,12 @@
 //! CloudNativePG's `Cluster`: a primary, its streaming replicas, their services and secrets.
 //!
-//! Names, labels and secrets are those of the operator (<https://cloudnative-pg.io/documentation/current/>). Not handled:
-//! failover, backups and the archive of the write-ahead log, poolers, tablespaces, managed roles, rescaling.
+//! Names, labels and secrets are those of the operator (<https://cloudnative-pg.io/documentation/current/>), with
+//! `enableSuperuserAccess`. Not handled: poolers, tablespaces, managed roles, rescaling, settings that change while the members
+//! run.
+
+mod backup;
+mod failover;
+mod member;
 
 use std::sync::Arc;
 
@@ -9,9 +14,20 @@ use kube::ResourceExt as _;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
+pub(super) use self::backup::{backup, schedule};
+pub(super) use self::failover::Memory;
+
+use self::backup::{Destination, destinations};
+use self::failover::{Outlook, Roles, look_after};
 use super::{Context, OperatorError, Progress, container_security, is_ready, password, pod_security};
+use crate::servers::SUPERUSER;
 
 const PORT: u16 = 5432;
+
+/// Says what a pod is; the services select it, and a container reads it when it starts.
+const ROLE: &str = "cnpg.io/instanceRole";
+const PRIMARY: &str = "primary";
+const REPLICA: &str = "replica";
 
 pub(super) async fn reconcile(context: Arc<Context>, cluster: Arc<DynamicObject>) -> Result<Progress, OperatorError> {
     let wanted = Wanted::of(&cluster);
@@ -22,18 +38,34 @@ pub(super) async fn reconcile(context: Arc<Context>, cluster: Arc<DynamicObject>
     for service in wanted.services() {
         context.apply(&cluster, service).await?;
     }
+    let selector = format!("cnpg.io/cluster={}", wanted.name);
+    let before = Roles::of(&cluster.data["status"], wanted.instance(1));
+    let pods = context.pods(&wanted.namespace, &selector).await?;
+    let outlook = look_after(&context, &wanted, &pods, &before).await?;
+    let archives = destinations(&context, &wanted).await?;
     for number in 1..=wanted.instances {
-        context.ensure(&cluster, wanted.claim(number)).await?;
-        context.ensure(&cluster, wanted.pod(number)).await?;
+        let name = wanted.instance(number);
+        let held = matches!(outlook, Outlook::Lost) && name == before.current;
+        // By the same list as the outlook: one that is gone since may be another one's business.
+        if !held && !matches!(outlook, Outlook::Changed(_)) && pods.iter().all(|pod| pod.name_any() != name) {
+            context.ensure(&cluster, wanted.claim(number)).await?;
+            context.ensure(&cluster, wanted.pod(number, &before, &archives)).await?;
+        }
     }
-    let pods = context.pods(&wanted.namespace, &format!("cnpg.io/cluster={}", wanted.name)).await?;
+    let roles = if let Outlook::Changed(roles) = outlook { roles } else { before };
     let ready = pods.iter().filter(|pod| is_ready(pod)).count();
-    let healthy = u64::try_from(ready) == Ok(wanted.instances);
+    let healthy = roles.settled() && u64::try_from(ready) == Ok(wanted.instances);
+    let phase = match (roles.settled(), healthy) {
+        (false, _) => "Failing over",
+        (true, true) => "Cluster in healthy state",
+        (true, false) => "Waiting for the instances to become active",
+    };
     let status = json!({
         "instances": pods.len(),
         "readyInstances": ready,
-        "currentPrimary": wanted.instance(1),
-        "phase": if healthy { "Cluster in healthy state" } else { "Setting up primary" },
+        "currentPrimary": roles.current,
+        "targetPrimary": roles.target,
+        "phase": phase,
     });
     context.set_status(&cluster, status).await?;
     // Pods that end are made again, and nobody else tells.
@@ -43,6 +75,7 @@ pub(super) async fn reconcile(context: Arc<Context>, cluster: Arc<DynamicObject>
 /// What a cluster asks for.
 struct Wanted<'a> {
     name: String,
+    uid: String,
     namespace: String,
     spec: &'a Value,
     instances: u64,
@@ -53,10 +86,12 @@ struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     fn of(cluster: &'a DynamicObject) -> Self {
         let spec = &cluster.data["spec"];
-        let init = &spec["bootstrap"]["initdb"];
+        let bootstrap = &spec["bootstrap"];
+        let init = if bootstrap["recovery"].is_object() { &bootstrap["recovery"] } else { &bootstrap["initdb"] };
         let database = init["database"].as_str().unwrap_or("app");
         Self {
             name: cluster.name_any(),
+            uid: cluster.uid().unwrap_or_default(),
             namespace: cluster.namespace().unwrap_or_default(),
             instances: spec["instances"].as_u64().unwrap_or(1),
             database,
@@ -105,6 +140,13 @@ impl<'a> Wanted<'a> {
             json!({
                 "apiVersion": "v1",
                 "kind": "Secret",
+                "metadata": { "name": format!("{}-superuser", self.name) },
+                "type": "kubernetes.io/basic-auth",
+                "stringData": { "username": SUPERUSER, "password": password() },
+            }),
+            json!({
+                "apiVersion": "v1",
+                "kind": "Secret",
                 "metadata": { "name": format!("{}-server", self.name) },
                 "type": "kubernetes.io/tls",
                 "stringData": { "tls.crt": identity.certificate, "tls.key": identity.key },
@@ -116,14 +158,17 @@ impl<'a> Wanted<'a> {
     fn settings(&self) -> Value {
         let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
         let declared = &self.spec["postgresql"];
-        let mut settings = String::new();
+        // The operator's own: a member that was away finds the log of that time, and a primary that is gone is noticed.
+        let mut settings =
+            String::from("wal_keep_size = '512MB'\nwal_sender_timeout = '10s'\nwal_receiver_timeout = '10s'\n");
         for (name, value) in declared["parameters"].as_object().into_iter().flatten() {
             settings += &format!("{name} = {}\n", quoted(value.as_str().unwrap_or_default()));
         }
         let synchronous = &declared["synchronous"];
         if let Some(number) = synchronous["number"].as_u64().filter(|_| self.instances > 1) {
+            // Whoever is the primary does not follow itself.
             let replicas: Vec<_> =
-                (2..=self.instances).map(|number| format!("\"{}\"", self.instance(number))).collect();
+                (1..=self.instances).map(|number| format!("\"{}\"", self.instance(number))).collect();
             let method = synchronous["method"].as_str().unwrap_or("any");
             settings += &format!("synchronous_standby_names = '{method} {number} ({})'\n", replicas.join(", "));
         }
@@ -141,9 +186,9 @@ impl<'a> Wanted<'a> {
     }
 
     fn services(&self) -> Vec<Value> {
-        let role = |role: &str| json!({ "cnpg.io/cluster": self.name, "cnpg.io/instanceRole": role });
+        let role = |role: &str| json!({ "cnpg.io/cluster": self.name, ROLE: role });
         let all = json!({ "cnpg.io/cluster": self.name, "cnpg.io/podRole": "instance" });
-        [("rw", role("primary")), ("ro", role("replica")), ("r", all)]
+        [("rw", role(PRIMARY)), ("ro", role(REPLICA)), ("r", all)]
             .into_iter()
             .map(|(suffix, selector)| {
                 json!({
@@ -179,14 +224,14 @@ impl<'a> Wanted<'a> {
         })
     }
 
-    fn pod(&self, number: u64) -> Value {
+    fn pod(&self, number: u64, roles: &Roles, archives: &[Destination]) -> Value {
         let name = self.instance(number);
-        let role = if number == 1 { "primary" } else { "replica" };
+        let role = if roles.is_primary(&name) { PRIMARY } else { REPLICA };
         let mut labels = self.spec["inheritedMetadata"]["labels"].as_object().cloned().unwrap_or_default();
         for (key, value) in [
             ("cnpg.io/cluster", self.name.as_str()),
             ("cnpg.io/instanceName", &name),
-            ("cnpg.io/instanceRole", role),
+            (ROLE, role),
             ("cnpg.io/podRole", "instance"),
             ("role", role),
         ] {
@@ -198,10 +243,16 @@ impl<'a> Wanted<'a> {
             json!({ "name": "POSTGRES_USER", "value": self.owner }),
             json!({ "name": "POSTGRES_PASSWORD", "valueFrom": secret("app", "password") }),
             json!({ "name": "REPLICATION_PASSWORD", "valueFrom": secret("replication", "password") }),
+            json!({ "name": "SUPERUSER_PASSWORD", "valueFrom": secret("superuser", "password") }),
+            json!({ "name": "LANDFALL_PRIMARY", "value": self.host("rw") }),
+            // As it is when the container starts: a member that was promoted starts as the primary from then on.
+            json!({
+                "name": "LANDFALL_ROLE",
+                "valueFrom": { "fieldRef": { "fieldPath": format!("metadata.labels['{ROLE}']") } },
+            }),
         ];
-        if number > 1 {
-            env.push(json!({ "name": "LANDFALL_PRIMARY", "value": self.host("rw") }));
-        }
+        env.extend(backup::target(self.spec));
+        env.extend(archives.iter().flat_map(Destination::environment));
         let mut container = json!({
             "name": "postgres",
             "image": self.spec["imageName"],
@@ -229,6 +280,11 @@ impl<'a> Wanted<'a> {
                 { "name": "settings", "configMap": { "name": format!("{}-settings", self.name) } },
             ],
         });
+        for (volume, mount) in archives.iter().filter_map(Destination::volume) {
+            spec["volumes"].as_array_mut().expect("they are a list").push(volume);
+            let mounts = &mut spec["containers"][0]["volumeMounts"];
+            mounts.as_array_mut().expect("they are a list").push(mount);
+        }
         let affinity = &self.spec["affinity"];
         if affinity["enablePodAntiAffinity"] == json!(true) {
             let term = json!({

@@ -4,11 +4,9 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{AttachParams, DynamicObject};
-use kube::{Api, ResourceExt as _};
+use kube::ResourceExt as _;
+use kube::api::DynamicObject;
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt as _;
 
 use super::{Context, OperatorError, Progress, container_security, is_ready, labels_of, pod_security};
 
@@ -42,7 +40,7 @@ pub(super) async fn reconcile(context: Arc<Context>, cluster: Arc<DynamicObject>
     let followers = u32::from(replicas(&cluster, "redisFollower") > 0);
     let tls = cluster.data["spec"]["TLS"].is_object();
     let leader = format!("{name}-leader-0");
-    let output = run_in(&context, &namespace, &leader, &form(&addresses, followers, tls)).await?;
+    let output = context.run_in(&namespace, &leader, "redis", &form(&addresses, followers, tls)).await?;
     let formed = output.contains("cluster_state:ok");
     let status = json!({
         "state": if formed { "Ready" } else { "Bootstrap" },
@@ -71,38 +69,6 @@ fn form(addresses: &[String], followers: u32, tls: bool) -> String {
          {client} cluster info\n",
         members.join(" ")
     )
-}
-
-pub(super) async fn run_in(
-    context: &Context,
-    namespace: &str,
-    pod: &str,
-    script: &str,
-) -> Result<String, OperatorError> {
-    let pods = Api::<Pod>::namespaced(context.client.clone(), namespace);
-    let failed = |output: String| OperatorError::Command { pod: pod.to_owned(), output };
-    let parameters = AttachParams::default().stdout(true).stderr(true).container("redis");
-    let mut process = pods.exec(pod, ["sh", "-c", script], &parameters).await.map_err(|source| {
-        OperatorError::Request { action: format!("run a command in the pod {pod}"), source: Box::new(source) }
-    })?;
-    let (mut output, mut complaints) = (String::new(), String::new());
-    let (mut stdout, mut stderr) = (process.stdout(), process.stderr());
-    let read_output = async {
-        match &mut stdout {
-            Some(stream) => stream.read_to_string(&mut output).await.map(drop),
-            None => Ok(()),
-        }
-    };
-    let read_complaints = async {
-        match &mut stderr {
-            Some(stream) => stream.read_to_string(&mut complaints).await.map(drop),
-            None => Ok(()),
-        }
-    };
-    futures::try_join!(read_output, read_complaints).map_err(|error| failed(error.to_string()))?;
-    process.join().await.map_err(|error| failed(format!("{error}: {complaints}")))?;
-    tracing::debug!(pod, output, complaints, "ran a command");
-    Ok(output)
 }
 
 fn labels(cluster: &DynamicObject, name: &str, role: &str) -> Value {

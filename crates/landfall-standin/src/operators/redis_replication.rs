@@ -11,7 +11,6 @@ use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
-use super::redis::run_in;
 use super::{Context, OperatorError, Progress, container_security, is_ready, labels_of, pod_security};
 
 const PORT: u16 = 6379;
@@ -76,7 +75,7 @@ pub(super) async fn sentinel(context: Arc<Context>, redis: Arc<DynamicObject>) -
         "export REDISCLI_AUTH=\"$REDIS_PASSWORD\"\n\
          {client} -p {SENTINEL_PORT} sentinel get-master-addr-by-name {GROUP}\n"
     );
-    let answer = run_in(&context, &set.namespace, &watcher.name_any(), &ask).await?;
+    let answer = context.run_in(&set.namespace, &watcher.name_any(), "redis", &ask).await?;
     // `redis-1.redis-headless.shop.svc`, then the port.
     let primary = answer.split(['.', '\n']).next().unwrap_or_default();
     let watched = set.spec["redisSentinelConfig"]["redisReplicationName"].as_str().unwrap_or_default();

@@ -1,20 +1,35 @@
-//! PostgreSQL: a cluster is made at the first start, by `initdb` or as a copy of the primary.
+//! PostgreSQL: a cluster is made at the first start, by `initdb` or as a copy of the primary. One that was the primary and is
+//! no more is taken back to where the histories part, by `pg_rewind`, or copied anew.
+
+pub(crate) mod archive;
+mod recovery;
 
 use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use self::archive::{Archive, OWN};
 use super::{Account, Found, exec, first_of, says, setting};
 use crate::Failure;
 
 /// Below it Debian and its kin have a folder for each version.
 const VERSIONS: &str = "/usr/lib/postgresql";
 
+/// Who may do everything in a database.
+pub(crate) const SUPERUSER: &str = "postgres";
+
 /// Where the pod has its volume, its certificate and its settings.
 const DATA: &str = "/var/lib/postgresql/data";
 const IDENTITY: &str = "/tls";
 const SETTINGS: &str = "/etc/landfall";
+
+const PORT: u16 = 5432;
+
+/// The tool that the server and the operator reach the archive with.
+pub(crate) const ARCHIVE: &str = "/var/lib/postgresql/data/archive";
 
 /// How often a copy of the primary is tried again: it may not be there yet.
 const RETRY: Duration = Duration::from_millis(500);
@@ -47,14 +62,21 @@ pub(super) fn become_server(found: &Found) -> Result<(), Failure> {
     let account = Account::of("postgres")?;
     account.own(Path::new(DATA))?;
     let cluster = Cluster { bin: found.path.clone(), data: Path::new(DATA).join("pgdata"), account };
-    let primary = std::env::var("LANDFALL_PRIMARY").ok();
-    if !cluster.data.join("PG_VERSION").exists() {
-        match &primary {
-            None => cluster.make()?,
-            Some(primary) => cluster.copy(primary)?,
-        }
+    let (primary, follows) = (setting("LANDFALL_PRIMARY")?, setting("LANDFALL_ROLE")? == "replica");
+    let standby = cluster.data.join("standby.signal");
+    write_tool()?;
+    match (cluster.data.join("PG_VERSION").exists(), follows) {
+        (false, false) if Cluster::is_brought_back() => cluster.bring_back()?,
+        (false, false) => cluster.make()?,
+        (false, true) => cluster.copy(&primary)?,
+        (true, true) if !standby.exists() => cluster.come_back(&primary)?,
+        (true, _) => {}
     }
-    cluster.configure(primary.as_deref())?;
+    // One that is to be the primary and still follows is promoted by whoever says so, which begins a history of its own.
+    cluster.configure(&primary)?;
+    if follows {
+        cluster.account.file(&standby, b"")?;
+    }
     let mut server = cluster.command("postgres");
     server.arg("-D").arg(&cluster.data);
     Err(exec(server))
@@ -79,9 +101,11 @@ impl Cluster {
             fs::remove_dir_all(&new)?;
         }
         let folder = new.to_str().ok_or("the data folder has a plain name")?;
-        self.run("initdb", &["-D", folder, "-U", "postgres", "-E", "UTF8", "--data-checksums", "--no-sync"])?;
+        self.run("initdb", &["-D", folder, "-U", SUPERUSER, "-E", "UTF8", "--data-checksums", "--no-sync"])?;
+        let superuser = text(&setting("SUPERUSER_PASSWORD")?);
         let (database, owner) = (setting("POSTGRES_DB")?, setting("POSTGRES_USER")?);
         let statements = [
+            format!("alter role {SUPERUSER} password {superuser}"),
             format!("create role {} login password {}", name(&owner), text(&setting("POSTGRES_PASSWORD")?)),
             format!("create database {} owner {}", name(&database), name(&owner)),
             format!(
@@ -104,6 +128,28 @@ impl Cluster {
             }
         }
         Ok(fs::rename(&new, &self.data)?)
+    }
+
+    /// Makes a former primary a copy of the one of now.
+    fn come_back(&self, primary: &str) -> Result<(), Failure> {
+        // What is left half rewound must not run.
+        let unfinished = Path::new(DATA).join("rewinding");
+        if !unfinished.exists() {
+            while TcpStream::connect((primary, PORT)).is_err() {
+                std::thread::sleep(RETRY);
+            }
+            self.account.file(&unfinished, b"")?;
+            let source = format!("host={primary} user={SUPERUSER} dbname=postgres sslmode=require");
+            let mut rewind = self.command("pg_rewind");
+            rewind.env("PGPASSWORD", setting("SUPERUSER_PASSWORD")?).arg("--source-server").arg(source);
+            if rewind.arg("-D").arg(&self.data).status()?.success() {
+                return Ok(fs::remove_file(&unfinished)?);
+            }
+            tracing::warn!("it cannot be rewound, and is copied anew");
+        }
+        fs::remove_dir_all(&self.data)?;
+        self.copy(primary)?;
+        Ok(fs::remove_file(&unfinished)?)
     }
 
     fn copy(&self, primary: &str) -> Result<(), Failure> {
@@ -135,29 +181,42 @@ impl Cluster {
     }
 
     /// Writes what the pod was told, at every start.
-    fn configure(&self, primary: Option<&str>) -> Result<(), Failure> {
+    fn configure(&self, primary: &str) -> Result<(), Failure> {
         for file in ["tls.crt", "tls.key"] {
             self.account.file(&self.data.join(file), &fs::read(Path::new(IDENTITY).join(file))?)?;
         }
         let mut settings = String::from(
             "listen_addresses = '*'\nport = 5432\nunix_socket_directories = ''\nssl = on\n\
              ssl_cert_file = 'tls.crt'\nssl_key_file = 'tls.key'\npassword_encryption = 'scram-sha-256'\n\
-             wal_level = replica\nhot_standby = on\nlogging_collector = off\n",
+             wal_level = replica\nhot_standby = on\nwal_retrieve_retry_interval = '1s'\nlogging_collector = off\n",
         );
-        settings += &fs::read_to_string(Path::new(SETTINGS).join("postgresql.conf"))?;
-        let standby = self.data.join("standby.signal");
-        if let Some(primary) = primary {
-            let connection = format!(
-                "host={primary} user=streaming_replica password={} sslmode=require application_name={}",
-                setting("REPLICATION_PASSWORD")?,
-                setting("HOSTNAME")?
+        if Archive::is_declared(OWN) {
+            settings += &format!(
+                "archive_mode = on\narchive_command = '{ARCHIVE} {OWN} put \"%p\" \"%f\"'\n\
+                 restore_command = '{ARCHIVE} {OWN} get \"%f\" \"%p\"'\n"
             );
-            settings += &format!("primary_conninfo = {}\n", text(&connection));
-            self.account.file(&standby, b"")?;
         }
+        settings += &fs::read_to_string(Path::new(SETTINGS).join("postgresql.conf"))?;
+        // Of no effect until it follows.
+        let connection = format!(
+            "host={primary} user=streaming_replica password={} sslmode=require application_name={}",
+            setting("REPLICATION_PASSWORD")?,
+            setting("HOSTNAME")?
+        );
+        settings += &format!("primary_conninfo = {}\n", text(&connection));
         self.account.file(&self.data.join("postgresql.conf"), settings.as_bytes())?;
         self.account.file(&self.data.join("pg_hba.conf"), &fs::read(Path::new(SETTINGS).join("pg_hba.conf"))?)
     }
+}
+
+/// Writes the tool for the archive: this program again, whoever it was started as.
+fn write_tool() -> Result<(), Failure> {
+    let program = std::env::current_exe()?;
+    // The words before `server` are those with which the program becomes a stand-in.
+    let words: Vec<String> = std::env::args().skip(1).take_while(|word| word != "server").collect();
+    let script = format!("#!/bin/sh\nexec '{}' {} archive \"$@\"\n", program.display(), words.join(" "));
+    fs::write(ARCHIVE, script)?;
+    Ok(fs::set_permissions(ARCHIVE, fs::Permissions::from_mode(0o755))?)
 }
 
 /// A name in SQL.

@@ -42,8 +42,11 @@ pub(super) fn become_server(found: &Found) -> Result<(), Failure> {
     let home = data.join("home");
     account.folder(&home)?;
     account.file(&home.join(".erlang.cookie"), setting("RABBITMQ_COOKIE")?.as_bytes())?;
-    for file in ["tls.crt", "tls.key", "ca.crt"] {
-        account.file(&home.join(file), &fs::read(Path::new(IDENTITY).join(file))?)?;
+    // One that speaks without TLS has none.
+    if Path::new(IDENTITY).exists() {
+        for file in ["tls.crt", "tls.key", "ca.crt"] {
+            account.file(&home.join(file), &fs::read(Path::new(IDENTITY).join(file))?)?;
+        }
     }
     let own = fs::read_to_string(Path::new(SETTINGS).join("rabbitmq.conf"))?;
     let mut configuration = String::new();

@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 
 use crate::Outcome;
 use crate::cli::DownArguments;
-use crate::commands::up::Place;
+use crate::commands::up::{self, Place};
 use crate::project::Project;
 use crate::terminal::Terminal;
 
@@ -40,7 +40,10 @@ pub(crate) fn run(arguments: &DownArguments, terminal: &mut Terminal) -> anyhow:
                 }
                 terminal.say(&format!("{named}: stopped"))?;
             }
-            None => terminal.say(&format!("{named}: not up"))?,
+            None => match up::end_left_running(&place)? {
+                0 => terminal.say(&format!("{named}: not up"))?,
+                pods => terminal.say(&format!("{named}: not up; {pods} pods that were left running are stopped"))?,
+            },
         }
         if arguments.delete_data && place.root.exists() {
             place.delete()?;

@@ -10,6 +10,7 @@ mod report;
 mod running;
 mod traffic;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -23,7 +24,7 @@ use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
 use landfall_engine::{
-    Config, Engine, GatewayConfig, Level, NODE_MONITOR_GRACE_PERIOD, PodRuntime, Pods, Report as Served, Shim,
+    Config, Engine, GatewayConfig, Handle, Level, NODE_MONITOR_GRACE_PERIOD, PodRuntime, Pods, Report as Served, Shim,
 };
 use landfall_model::{Architecture, Severity};
 use landfall_standin::{Authority, run_operators};
@@ -39,7 +40,7 @@ pub(crate) use self::running::{EdgeState, Found};
 
 use self::apply::Applied;
 use self::cluster::{Lines, Snapshot};
-use self::plan::Plan;
+use self::plan::{PROGRAM, Plan};
 use self::report::{PodsReport, Report, StoreReport};
 use self::running::{Entrances, Running};
 use self::traffic::Outsider;
@@ -95,9 +96,9 @@ pub(crate) fn run(arguments: &UpArguments, terminal: &mut Terminal) -> anyhow::R
     let now =
         Timestamp::from_second(Timestamp::now().as_second()).context("the clock of the machine is out of range")?;
     let (architecture, authority_pem) = (&checked.architecture, authority.certificate());
-    let plan = plan::plan(architecture, checked.objects, &program, &place, authority_pem, &arguments.without, now);
-    write_behaviours(&plan, &place)?;
-    write_programs(&plan, &place, &program)?;
+    let mut plan = plan::plan(architecture, checked.objects, &program, &place, authority_pem, &arguments.without, now);
+    let changed = write_behaviours(&plan, &place)?;
+    write_programs(&plan, &place)?;
     let check_ms = millis(begin.elapsed());
     terminal.say(&format!("checked and rendered: {} objects, {check_ms} ms", plan.objects.len()))?;
 
@@ -109,8 +110,44 @@ pub(crate) fn run(arguments: &UpArguments, terminal: &mut Terminal) -> anyhow::R
         .enable_all()
         .build()
         .context("failed to start the threads of the engine")?;
-    let run = Run { arguments, architecture: &checked.architecture, plan: &plan, place: &place, authority, check_ms };
-    runtime.block_on(run.whole(&program, terminal))
+    runtime.block_on(async {
+        let engine = Engine::start(engine(&plan, &place, &program)).await?;
+        plan.left_running.clone_from(&engine.report().left_running);
+        let architecture = &checked.architecture;
+        let run = Run { arguments, architecture, plan: &plan, place: &place, changed, authority, check_ms };
+        run.whole(engine, terminal).await
+    })
+}
+
+/// This program in one of its other uses.
+fn again(program: &Path, mode: &str) -> Shim {
+    Shim { program: program.to_owned(), arguments: vec![mode.to_owned()] }
+}
+
+/// Ends what is left of a platform whose process was killed; how many pods that were.
+pub(crate) fn end_left_running(place: &Place) -> anyhow::Result<usize> {
+    if !place.engine().exists() {
+        return Ok(0);
+    }
+    let program = std::env::current_exe().context("failed to find this program")?;
+    block_on(async {
+        let (pods, network) = (again(&program, POD), again(&program, NETWORK));
+        Ok(Engine::end_left_running(&place.engine(), pods, &network).await?)
+    })
+}
+
+fn engine(plan: &Plan, place: &Place, program: &Path) -> Config {
+    Config {
+        data: place.engine(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        kubeconfig: Some(place.kubeconfig()),
+        nodes: plan.nodes.clone(),
+        images: plan.images.clone(),
+        runtime: PodRuntime::Processes(again(program, POD)),
+        network: Some(again(program, NETWORK)),
+        gateway: GatewayConfig::default(),
+        node_monitor_grace_period: NODE_MONITOR_GRACE_PERIOD,
+    }
 }
 
 /// A store that is to be left out and that there is not.
@@ -120,27 +157,34 @@ fn unknown_store(architecture: &Architecture, without: &[String]) -> Option<Stri
     Some(format!("error: there is no store `{unknown}` to be left out\nhint: there are {}", stores.join(", ")))
 }
 
-fn write_behaviours(plan: &Plan, place: &Place) -> anyhow::Result<()> {
-    let services = plan.services.iter().map(|service| (service.service.clone(), serde_json::to_vec_pretty(service)));
-    let externals = plan
-        .externals
+/// Returns the services and externals whose behaviour is another one than the last time.
+fn write_behaviours(plan: &Plan, place: &Place) -> anyhow::Result<BTreeSet<String>> {
+    let services = plan
+        .services
         .iter()
-        .map(|external| (format!("external-{}", external.external), serde_json::to_vec_pretty(external)));
-    for (name, text) in services.chain(externals) {
-        let file = place.behaviour(&name);
-        fs::write(&file, text?).with_context(|| format!("failed to write `{}`", file.display()))?;
+        .map(|service| (&service.service, service.service.clone(), serde_json::to_vec_pretty(service)));
+    let externals = plan.externals.iter().map(|external| {
+        (&external.external, format!("external-{}", external.external), serde_json::to_vec_pretty(external))
+    });
+    let mut changed = BTreeSet::new();
+    for (name, file, text) in services.chain(externals) {
+        let (file, text) = (place.behaviour(&file), text?);
+        if fs::read(&file).is_ok_and(|before| before == text) {
+            continue;
+        }
+        changed.insert(name.clone());
+        fs::write(&file, text).with_context(|| format!("failed to write `{}`", file.display()))?;
     }
-    Ok(())
+    Ok(changed)
 }
 
 /// Writes the programs that pods find before those of the machine.
-fn write_programs(plan: &Plan, place: &Place, program: &Path) -> anyhow::Result<()> {
+fn write_programs(plan: &Plan, place: &Place) -> anyhow::Result<()> {
     let folder = place.programs();
     fs::create_dir_all(&folder).with_context(|| format!("failed to make `{}`", folder.display()))?;
-    let program = program.to_str().context("this program has a name that no script can have")?.replace('\'', r"'\''");
     for (called, server) in &plan.programs {
         let file = folder.join(called);
-        let script = format!("#!/bin/sh\nexec '{program}' {STANDIN} server {} \"$@\"\n", server.as_str());
+        let script = format!("#!/bin/sh\nexec {PROGRAM} {STANDIN} server {} \"$@\"\n", server.as_str());
         fs::write(&file, script).with_context(|| format!("failed to write `{}`", file.display()))?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755))
             .with_context(|| format!("failed to make `{}` a program", file.display()))?;
@@ -154,19 +198,22 @@ struct Run<'a> {
     architecture: &'a Architecture,
     plan: &'a Plan,
     place: &'a Place,
+    /// The services and externals that are told something else than the last time.
+    changed: BTreeSet<String>,
     authority: Authority,
     check_ms: u64,
 }
 
 impl Run<'_> {
-    async fn whole(&self, program: &Path, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
+    async fn whole(&self, mut engine: Handle, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
         let mut interrupts = signal(SignalKind::interrupt()).context("failed to listen for Ctrl-C")?;
         let mut terminations = signal(SignalKind::terminate()).context("failed to listen for a signal to stop")?;
-        let mut engine = Engine::start(self.engine(program)).await?;
         if engine.report().network == Level::Loopback {
+            let why = engine.report().refused.clone().unwrap_or_default();
             engine.stop(Pods::Stop).await;
-            terminal.say("error: not handled yet: `up` where the system allows no network namespaces")?;
-            return Ok(Outcome::No);
+            anyhow::bail!(
+                "no network for pods: {why}\nhint: `landfall doctor` says what it takes; without it `up` is not handled yet"
+            );
         }
         terminal.say(&format!("engine serves: {} ms", engine.report().serving.as_millis()))?;
         terminal.say(&format!("try: kubectl --kubeconfig {} get pods -A", self.place.kubeconfig().display()))?;
@@ -213,21 +260,6 @@ impl Run<'_> {
         outcome
     }
 
-    fn engine(&self, program: &Path) -> Config {
-        let again = |mode: &str| Shim { program: program.to_owned(), arguments: vec![mode.to_owned()] };
-        Config {
-            data: self.place.engine(),
-            listen: ([127, 0, 0, 1], 0).into(),
-            kubeconfig: Some(self.place.kubeconfig()),
-            nodes: self.plan.nodes.clone(),
-            images: self.plan.images.clone(),
-            runtime: PodRuntime::Processes(again(POD)),
-            network: Some(again(NETWORK)),
-            gateway: GatewayConfig::default(),
-            node_monitor_grace_period: NODE_MONITOR_GRACE_PERIOD,
-        }
-    }
-
     /// Everything from the first object to the report.
     async fn work(
         &self,
@@ -256,9 +288,20 @@ impl Run<'_> {
         if !kinds.contains(&certificate) {
             kinds.push(certificate);
         }
+        // What is scheduled becomes one.
+        let backups = GroupVersionKind::gvk("postgresql.cnpg.io", "v1", "Backup");
+        if kinds.iter().any(|kind| kind.kind == "ScheduledBackup") && !kinds.contains(&backups) {
+            kinds.push(backups);
+        }
         apply::define(&client, &kinds).await?;
+        // One of Kubernetes' own, of which cert-manager takes notice.
+        kinds.push(GroupVersionKind::gvk("networking.k8s.io", "v1", "Ingress"));
         operators.spawn(run_operators(client.clone(), self.authority.clone(), kinds, stop.clone()));
         self.apply(&client, &namespaces, &others, terminal).await?;
+        if !self.plan.left_running.is_empty() {
+            terminal.say(&format!("{} pods run on from before", self.plan.left_running.len()))?;
+            cluster::renew(&client, &Snapshot::take(&client, self.plan).await?, &self.changed).await?;
+        }
         report.times.apply_ms = millis(begin.elapsed());
         terminal.say(&format!("applied: {} ms", report.times.apply_ms))?;
 
@@ -278,6 +321,7 @@ impl Run<'_> {
             }
         };
         report.times.ready_ms = millis(begin.elapsed());
+        cluster::forget_gone(self.plan, &pods)?;
         let (ready, total) = pods.ready();
         report.pods = PodsReport { ready, total };
         terminal.say(&format!("ready: {ready} pods, {} ms", report.times.ready_ms))?;

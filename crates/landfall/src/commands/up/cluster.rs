@@ -1,6 +1,8 @@
 //! What runs, seen through the Kubernetes API: whether all of it is ready, and what the stand-ins have seen.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -12,12 +14,12 @@ use hyper::body::Bytes;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-use kube::api::{DynamicObject, ListParams, LogParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, LogParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client, ResourceExt};
 use landfall_standin::{
-    CONTROL_PORT, Failure, HttpClient, PROBE_PATH, Pipe, Probe, Probed, SEEN_FIELD, SEEN_PATH, Seen,
+    CONTROL_PORT, Failure, HttpClient, PROBE_PATH, Pipe, Probe, Probed, SEEN_FIELD, SEEN_PATH, Seen, arrivals,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -36,13 +38,16 @@ pub(super) struct Snapshot {
     pub(super) pods: Vec<Pod>,
     /// What is not ready yet, in words.
     pub(super) waiting: Vec<String>,
-    /// Pods that started earlier belong to an earlier run, and what their objects say is old.
+    /// Pods that started earlier belong to an earlier run, and what their objects say is old,
     since: Timestamp,
+    /// except for these, which have never ended.
+    left_running: BTreeSet<String>,
 }
 
 impl Snapshot {
     pub(super) async fn take(client: &Client, plan: &Plan) -> anyhow::Result<Self> {
-        let mut snapshot = Self { pods: Vec::new(), waiting: Vec::new(), since: plan.begun };
+        let left_running = plan.left_running.clone();
+        let mut snapshot = Self { pods: Vec::new(), waiting: Vec::new(), since: plan.begun, left_running };
         let mut deployments = Vec::new();
         for namespace in plan.namespaces() {
             let all = Api::<Pod>::namespaced(client.clone(), namespace).list(&ListParams::default()).await;
@@ -81,7 +86,12 @@ impl Snapshot {
         };
         pod.metadata.deletion_timestamp.is_none()
             && conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
-            && status.container_statuses.iter().flatten().all(started)
+            && (status.container_statuses.iter().flatten().all(started) || self.runs_on(pod))
+    }
+
+    /// Whether it has run since before this run.
+    fn runs_on(&self, pod: &Pod) -> bool {
+        pod.metadata.uid.as_ref().is_some_and(|uid| self.left_running.contains(uid))
     }
 
     /// The ready pods of a service or store.
@@ -195,10 +205,12 @@ pub(super) async fn seen(lines: &Lines, plan: &Plan, pods: &Snapshot) -> anyhow:
     for external in &plan.externals {
         asked.extend(pods.external(&external.external).map(|pod| (external.external.clone(), pod, CONTROL_PORT)));
     }
-    let told = try_join_all(asked.into_iter().map(|(name, pod, port)| async move {
+    let told = asked.iter().map(|(name, pod, port)| async move {
         let request = Request::get(SEEN_PATH).body(Full::default())?;
-        anyhow::Ok((name, lines.ask::<Seen>(pod, port, request).await?))
-    }));
+        anyhow::Ok((name.clone(), lines.ask::<Seen>(pod, *port, request).await?))
+    });
+    let gone = ledgers_of_others(plan, &asked.iter().map(|(_, pod, _)| pod.name_any()).collect());
+    let told = try_join_all(told);
     let logged = try_join_all(
         jobs.into_iter().map(|(name, pod)| async move { anyhow::Ok((name, logged(&lines.client, pod).await?)) }),
     );
@@ -207,7 +219,47 @@ pub(super) async fn seen(lines: &Lines, plan: &Plan, pods: &Snapshot) -> anyhow:
     for (name, seen) in told.into_iter().chain(logged.into_iter().filter_map(|(name, seen)| Some((name, seen?)))) {
         all.entry(name).or_default().push(seen);
     }
+    for (name, file) in gone {
+        let arrivals = arrivals(&file).with_context(|| format!("failed to read `{}`", file.display()))?;
+        all.entry(name).or_default().push(Seen { arrivals, ..Seen::default() });
+    }
     Ok(all)
+}
+
+/// What pods have written down that are not these: they start again just now, or are gone. With the names of the services.
+fn ledgers_of_others(plan: &Plan, pods: &BTreeSet<String>) -> Vec<(String, PathBuf)> {
+    let mut files = Vec::new();
+    for service in &plan.services {
+        let folder = service.ledger.iter().filter_map(|folder| fs::read_dir(folder).ok());
+        let others = folder.flatten().flatten().map(|entry| entry.path()).filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| !pods.contains(name) && !name.ends_with(".new"))
+        });
+        files.extend(others.map(|path| (service.service.clone(), path)));
+    }
+    files
+}
+
+/// Removes what pods have written down that are gone since before this run.
+pub(super) fn forget_gone(plan: &Plan, pods: &Snapshot) -> anyhow::Result<()> {
+    for (_, file) in ledgers_of_others(plan, &pods.pods.iter().map(ResourceExt::name_any).collect()) {
+        fs::remove_file(&file).with_context(|| format!("failed to remove `{}`", file.display()))?;
+    }
+    Ok(())
+}
+
+/// Ends the pods of these services and externals that run on from before, as they are to do something else now.
+pub(super) async fn renew(client: &Client, pods: &Snapshot, changed: &BTreeSet<String>) -> anyhow::Result<()> {
+    for pod in pods.pods.iter().filter(|pod| pods.runs_on(pod)) {
+        let mut own = [NAME, EXTERNAL_LABEL].into_iter().filter_map(|label| pod.labels().get(label));
+        if own.any(|name| changed.contains(name)) {
+            let (name, namespace) = (pod.name_any(), pod.namespace().unwrap_or_default());
+            let deleted =
+                Api::<Pod>::namespaced(client.clone(), &namespace).delete(&name, &DeleteParams::default()).await;
+            deleted.with_context(|| format!("failed to end the pod `{name}`"))?;
+        }
+    }
+    Ok(())
 }
 
 /// What a job says in its log that it has seen.

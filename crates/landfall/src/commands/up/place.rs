@@ -70,6 +70,11 @@ impl Place {
         self.root.join("standins").join(format!("{name}.json"))
     }
 
+    /// Where the pods of a service keep which messages they have dealt with, a file for each.
+    pub(crate) fn ledger(&self, service: &str) -> PathBuf {
+        self.root.join("ledgers").join(service)
+    }
+
     /// Programs of images that lead to stand-ins, by their names.
     pub(crate) fn programs(&self) -> PathBuf {
         self.root.join("programs")

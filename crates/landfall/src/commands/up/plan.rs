@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 pub(super) use self::externals::{EXTERNAL_LABEL, EXTERNAL_PORT};
 pub(super) use self::flows::{Entrance, FlowPlan};
+pub(super) use self::stores::PROGRAM;
 pub(crate) use self::stores::server_of;
 
 use super::place::Place;
@@ -45,6 +46,8 @@ pub(super) struct Plan {
     pub(super) nodes: Vec<NodeSpec>,
     /// When it was made, in whole seconds, as the times of containers are.
     pub(super) begun: Timestamp,
+    /// The pods that run on from before, as whoever ran them was killed: by their uids.
+    pub(super) left_running: BTreeSet<String>,
     /// The stores and externals that cannot be had here, and why: everything else runs.
     pub(super) absent: BTreeMap<String, String>,
     /// What does not run, in words.
@@ -99,6 +102,7 @@ pub(super) fn plan(
         programs: BTreeMap::new(),
         nodes: nodes(architecture),
         begun: now,
+        left_running: BTreeSet::new(),
         absent: BTreeMap::new(),
         left_out: Vec::new(),
     };

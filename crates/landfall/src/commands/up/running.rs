@@ -64,8 +64,15 @@ impl Running<'_> {
         let deadline = Instant::now() + longest.max(IDLE_EDGES.saturating_sub(begin.elapsed()));
         let (mut fewest, mut progress) = (usize::MAX, Instant::now());
         let seen = loop {
-            let pods = Snapshot::take(self.client, self.plan).await?;
-            let seen = cluster::seen(self.lines, self.plan, &pods).await?;
+            let seen = match self.seen().await {
+                Ok(seen) => seen,
+                // A pod has just died, or the engine is being started again.
+                Err(_) if Instant::now() < deadline && progress.elapsed() < QUIET => {
+                    tokio::time::sleep(ARRIVALS).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let missing = traffic::missing(&self.plan.flows, &driven, &seen);
             if missing < fewest {
                 (fewest, progress) = (missing, Instant::now());
@@ -79,6 +86,11 @@ impl Running<'_> {
         let flows = self.plan.flows.iter();
         let flows = flows.map(|flow| traffic::report(flow, driven.get(&flow.name), &seen)).collect();
         Ok(Tried { flows, seen })
+    }
+
+    async fn seen(&self) -> anyhow::Result<BTreeMap<String, Vec<Seen>>> {
+        let pods = Snapshot::take(self.client, self.plan).await?;
+        cluster::seen(self.lines, self.plan, &pods).await
     }
 }
 

@@ -24,7 +24,7 @@ impl Plan {
             };
             images.entry(image).or_default().push(name.to_string());
             let edges = self.edges_of(architecture, &Element::Service(name.value.clone()));
-            self.services.push(behaviour(architecture, name.as_str(), service, edges, authority));
+            self.services.push(behaviour(architecture, name.as_str(), service, edges, authority, place));
             self.open_doors(architecture, &name.value);
             self.add_secrets(architecture, &name.value);
         }
@@ -124,6 +124,7 @@ fn behaviour(
     service: &Service,
     edges: Vec<EdgeBehaviour>,
     authority: &str,
+    place: &Place,
 ) -> ServiceBehaviour {
     let probes = &service.probes;
     let paths = |probes: &[&Option<landfall_model::Probe>]| {
@@ -148,6 +149,8 @@ fn behaviour(
         business: business.collect(),
         edges,
         flows: BTreeMap::new(),
+        // A job ends by itself, and tells in its log what it has done.
+        ledger: service.schedule.is_none().then(|| place.ledger(name).display().to_string()),
         authority: authority.to_owned(),
     }
 }

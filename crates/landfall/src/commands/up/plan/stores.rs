@@ -15,6 +15,10 @@ use super::{Place, Plan, StorePlan, millis};
 /// Where programs are looked for after ours, as the images have it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Where pods that call a program by its name find ours, and this program itself.
+const PROGRAMS: &str = "/opt/landfall/programs";
+pub(in crate::commands::up) const PROGRAM: &str = "/opt/landfall/landfall";
+
 /// How long a cached value stays that declares nothing, in milliseconds.
 const CACHE_MS: u64 = 60_000;
 
@@ -159,17 +163,8 @@ impl Plan {
             let image = object.pointer(kind.image).and_then(Value::as_str).unwrap_or_default();
             let image = if server == Server::Kafka { kafka_image(image) } else { image.to_owned() };
             let version = object["apiVersion"].as_str().unwrap_or_default().to_owned();
-            let hidden = mounts(object).find(|mount| place.root.starts_with(mount)).map(ToOwned::to_owned);
-            if let (Some(mount), Some(_)) = (hidden, kind.program) {
-                let root = place.root.display();
-                let problem = format!(
-                    "store `{name}`: its pods have a `{mount}` of their own, which hides `{root}`: move the project elsewhere"
-                );
-                self.leave_out(name.as_str(), &used, problem);
-                continue;
-            }
             match kind.program {
-                Some(called) => self.called(called, server, image, place),
+                Some(called) => self.called(called, server, image, program, place),
                 None => self.server(image, program, server, &found),
             }
             let sentinel = self.objects.iter().find(|object| {
@@ -199,12 +194,17 @@ impl Plan {
         }
     }
 
+    /// An image whose entry point becomes a server. Its pods see this program where every account may start it.
     fn server(&mut self, image: String, program: &Path, server: Server, found: &Found) {
         let arguments = server_arguments(server, found);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        self.image(image, program, &[&["server", server.as_str()], arguments.as_slice()].concat());
+        let arguments = [&["server", server.as_str()], arguments.as_slice()].concat();
+        self.image(image, Path::new(PROGRAM), &arguments);
+        let Some(entry) = self.images.images.last_mut() else { return };
+        entry.files.insert(PROGRAM.into(), program.to_owned());
+        entry.stop_signal = server.stop_signal().map(ToOwned::to_owned);
         // Pods have no home in which to look for what is installed there.
-        if let (Some(entry), Some(tools)) = (self.images.images.last_mut(), tools()) {
+        if let Some(tools) = tools() {
             entry.env.insert(TOOLS.to_owned(), tools.display().to_string());
         }
     }
@@ -250,12 +250,15 @@ impl Plan {
         }))
     }
 
-    /// An image whose pods call a program by its name: they run the rendered commands, and find ours first.
-    fn called(&mut self, called: &'static str, server: Server, image: String, place: &Place) {
-        let path = format!("{}:{PATH}", place.programs().display());
+    /// An image whose pods call a program by its name: they run the rendered commands, and find ours first. Where these are
+    /// on this machine they may have a folder of their own, such as `/tmp`.
+    fn called(&mut self, called: &'static str, server: Server, image: String, program: &Path, place: &Place) {
+        let path = format!("{PROGRAMS}:{PATH}");
+        let files = [(PROGRAMS, place.programs()), (PROGRAM, program.to_owned())];
+        let files = files.map(|(target, source)| (target.into(), source)).into();
         let tools = tools().map(|tools| (TOOLS.to_owned(), tools.display().to_string()));
         let env = std::iter::once(("PATH".to_owned(), path)).chain(tools).collect();
-        self.images.images.push(Entry { image, env, ..Entry::default() });
+        self.images.images.push(Entry { image, env, files, ..Entry::default() });
         self.programs.insert(called, server);
     }
 
@@ -347,13 +350,6 @@ impl Plan {
             (engine, verb) => Err(format!("not handled yet: to {verb} at a {} store", engine.as_str())),
         }
     }
-}
-
-/// Where the containers of a workload have something of their own.
-fn mounts(workload: &Value) -> impl Iterator<Item = &str> {
-    let containers = workload.pointer("/spec/template/spec/containers").and_then(Value::as_array);
-    let mounts = containers.into_iter().flatten().filter_map(|container| container["volumeMounts"].as_array());
-    mounts.flatten().filter_map(|mount| mount["mountPath"].as_str())
 }
 
 /// The environment variable that can only be the URL of this store: it is the key `url` of a declared secret, and the service
