@@ -11,6 +11,8 @@ pub(crate) use self::gates::{
     ProtectOutput, SignersOutput,
 };
 
+use crate::commands::claims::Measured;
+
 /// The version of every JSON document that is printed.
 pub(crate) const VERSION: u32 = 1;
 
@@ -146,6 +148,8 @@ struct ClaimOutput<'a> {
     state: &'a str,
     evidence: Vec<EvidenceOutput<'a>>,
     to_measure: &'a [String],
+    /// What the last runs on this machine have shown.
+    measured_here: Vec<Measured>,
     #[serde(flatten)]
     place: Place<'a>,
 }
@@ -158,7 +162,12 @@ struct EvidenceOutput<'a> {
 
 impl<'a> ClaimsOutput<'a> {
     /// The document of a ledger.
-    pub(crate) fn new(rows: &[&'a LedgerRow], environment: Option<&'a str>, sources: &'a Sources) -> Self {
+    pub(crate) fn new(
+        rows: &[&'a LedgerRow],
+        measured: &dyn Fn(&LedgerRow) -> Vec<Measured>,
+        environment: Option<&'a str>,
+        sources: &'a Sources,
+    ) -> Self {
         let evidence = |row: &'a LedgerRow| {
             let item = |(shown_by, state): &'a (String, landfall_check::ClaimState)| EvidenceOutput {
                 shown_by,
@@ -173,6 +182,7 @@ impl<'a> ClaimsOutput<'a> {
             state: row.state.as_str(),
             evidence: evidence(row),
             to_measure: &row.to_measure,
+            measured_here: measured(row),
             place: Place::of(row.span, sources),
         });
         Self { version: VERSION, environment, claims: claims.collect() }

@@ -1,5 +1,7 @@
 //! `landfall claims`: the ledger of promises.
 
+mod measured;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -7,6 +9,9 @@ use comfy_table::presets;
 use comfy_table::{ContentArrangement, Table};
 use landfall_check::{ClaimState, LedgerRow};
 
+pub(crate) use self::measured::Measured;
+
+use self::measured::Runs;
 use crate::Outcome;
 use crate::cli::{ClaimsArguments, Output, State};
 use crate::output::ClaimsOutput;
@@ -27,14 +32,16 @@ pub(crate) fn run(arguments: &ClaimsArguments, terminal: &mut Terminal) -> anyho
     let all = project.ledger(&checked);
     let wanted = |row: &&LedgerRow| arguments.state.is_none_or(|state| row.state == claim_state(state));
     let rows: Vec<&LedgerRow> = all.iter().filter(wanted).collect();
+    let runs = Runs::read(&arguments.input.file, &checked.architecture, &project.environments(None));
     if arguments.output == Output::Json {
-        let document = ClaimsOutput::new(&rows, environment.as_deref(), project.file.sources());
+        let document =
+            ClaimsOutput::new(&rows, &|row: &LedgerRow| runs.of(row), environment.as_deref(), project.file.sources());
         writeln!(terminal.data(), "{}", serde_json::to_string_pretty(&document)?)?;
     } else {
         if arguments.explain {
-            evidence(&rows, terminal)?;
+            evidence(&rows, &runs, terminal)?;
         } else {
-            table(&rows, terminal)?;
+            table(&rows, &runs, terminal)?;
         }
         terminal.say(&summary(&all, environment.as_deref()))?;
     }
@@ -51,14 +58,22 @@ fn claim_state(state: State) -> ClaimState {
 }
 
 /// A line for each claim.
-fn table(rows: &[&LedgerRow], terminal: &mut Terminal) -> anyhow::Result<()> {
+fn table(rows: &[&LedgerRow], runs: &Runs<'_>, terminal: &mut Terminal) -> anyhow::Result<()> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["ID", "LINE", "STATE", "TO MEASURE", "CLAIM"]);
+    let mut header = vec!["ID", "LINE", "STATE", "TO MEASURE", "CLAIM"];
+    if runs.are_there() {
+        header.insert(4, "HELD HERE");
+    }
+    table.set_header(header);
     for row in rows {
         let to_measure = if row.to_measure.is_empty() { "-".to_owned() } else { row.to_measure.len().to_string() };
         let line = row.line.clone().unwrap_or_default();
-        table.add_row([row.id.clone(), line, row.state.as_str().to_owned(), to_measure, row.says.clone()]);
+        let mut cells = vec![row.id.clone(), line, row.state.as_str().to_owned(), to_measure, row.says.clone()];
+        if runs.are_there() {
+            cells.insert(4, measured::summary(row, &runs.of(row)));
+        }
+        table.add_row(cells);
     }
     for line in table.lines() {
         writeln!(terminal.data(), "{}", line.trim())?;
@@ -67,7 +82,7 @@ fn table(rows: &[&LedgerRow], terminal: &mut Terminal) -> anyhow::Result<()> {
 }
 
 /// Each claim with its evidence.
-fn evidence(rows: &[&LedgerRow], terminal: &mut Terminal) -> anyhow::Result<()> {
+fn evidence(rows: &[&LedgerRow], runs: &Runs<'_>, terminal: &mut Terminal) -> anyhow::Result<()> {
     let out = terminal.data();
     for row in rows {
         let line = row.line.as_ref().map_or_else(String::new, |line| format!(" (line {line})"));
@@ -77,6 +92,11 @@ fn evidence(rows: &[&LedgerRow], terminal: &mut Terminal) -> anyhow::Result<()> 
         }
         for run in &row.to_measure {
             writeln!(out, "    {:14} {run}", "to measure")?;
+        }
+        for Measured { what, held, environment, isolation } in runs.of(row) {
+            let state = if held { "held here" } else { "broke here" };
+            let place = environment.map_or_else(String::new, |environment| format!("{environment}, "));
+            writeln!(out, "    {state:14} {what} ({place}isolated by {isolation}, with stand-ins)")?;
         }
         writeln!(out, "    => {}\n", row.state.as_str())?;
     }

@@ -1,0 +1,131 @@
+//! What runs on this machine have shown of the claims, as the last report of each environment says it.
+//!
+//! It stands beside the state of a claim and does not change it: what holds here, with stand-ins and small operators, is no
+//! evidence about a cluster. Not handled: what no report of `up` speaks of, such as `metrics`, `logs` and `routes`.
+
+use std::fs;
+use std::path::Path;
+
+use landfall_check::LedgerRow;
+use landfall_model::Architecture;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::commands::up::Place;
+
+/// The last report of each environment that has one.
+pub(super) struct Runs<'a> {
+    architecture: &'a Architecture,
+    reports: Vec<Value>,
+}
+
+/// What one run has shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Measured {
+    /// What was to be measured, such as `up: edge balance events`.
+    pub(crate) what: String,
+    /// Whether it held.
+    pub(crate) held: bool,
+    /// Where it ran.
+    pub(crate) environment: Option<String>,
+    /// How far pods were kept apart.
+    pub(crate) isolation: String,
+}
+
+impl<'a> Runs<'a> {
+    /// Reads what `up` has left beside the file. What is no report is passed over: the next run writes another.
+    pub(super) fn read(file: &Path, architecture: &'a Architecture, environments: &[Option<String>]) -> Self {
+        let report = |environment: &Option<String>| {
+            let place = Place::of(file, architecture.document.name.as_str(), environment.as_deref());
+            serde_json::from_slice(&fs::read(place.report()).ok()?).ok()
+        };
+        Self { architecture, reports: environments.iter().filter_map(report).collect() }
+    }
+
+    pub(super) fn are_there(&self) -> bool {
+        !self.reports.is_empty()
+    }
+
+    /// What was measured of a claim, an item for each run that speaks of it.
+    pub(super) fn of(&self, row: &LedgerRow) -> Vec<Measured> {
+        let mut measured = Vec::new();
+        for what in &row.to_measure {
+            let Some(words) = what.strip_prefix("up: ") else { continue };
+            let words: Vec<_> = words.split_whitespace().collect();
+            measured.extend(self.reports.iter().filter_map(|report| {
+                Some(Measured {
+                    what: what.clone(),
+                    held: self.held(report, &words)?,
+                    environment: report["environment"].as_str().map(ToOwned::to_owned),
+                    isolation: report["isolation"].as_str().unwrap_or_default().to_owned(),
+                })
+            }));
+        }
+        measured
+    }
+
+    /// Whether it held; `None` when the run has not tried it.
+    fn held(&self, report: &Value, words: &[&str]) -> Option<bool> {
+        let list = |pointer: &str| report.pointer(pointer).and_then(Value::as_array);
+        let named = |pointer: &str, name: &str| list(pointer)?.iter().find(|item| item["name"] == name);
+        match *words {
+            ["edge", from, to] => {
+                let between = |edge: &Value| is_between(edge["edge"].as_str().unwrap_or_default(), from, to);
+                let mut connections = self.architecture.connections.iter();
+                let declared = connections.any(|edge| edge.from.name() == from && edge.to.name() == to);
+                let tried = declared && !list("/edges/missing")?.iter().any(between);
+                let silent = list("/edges/silent")?.iter().any(between);
+                tried.then_some(!silent)
+            }
+            ["flow", name] => {
+                let flow = named("/flows", name)?;
+                flow["missing"].is_null().then(|| flow["problem"].is_null())
+            }
+            ["store", name] => {
+                let store = named("/stores", name)?;
+                Some(store["ready"] == store["members"])
+            }
+            ["isolation"] => {
+                let tried = report.pointer("/edges/undeclared").and_then(Value::as_u64) > Some(0);
+                tried.then(|| list("/edges/reachable").is_some_and(Vec::is_empty))
+            }
+            ["all"] => Some(list("/broken")?.is_empty() && report["pods"]["ready"] == report["pods"]["total"]),
+            _ => None,
+        }
+    }
+}
+
+/// `balance publish events/balance.changed` is between `balance` and `events`.
+fn is_between(edge: &str, from: &str, to: &str) -> bool {
+    let mut words = edge.split(' ');
+    let begins = words.next() == Some(from);
+    let end = words.nth(1).and_then(|end| end.split('/').next());
+    begins && end == Some(to)
+}
+
+/// `2 of 3`, or `1 of 3, 1 broke`: how much of what is to be measured was.
+pub(super) fn summary(row: &LedgerRow, measured: &[Measured]) -> String {
+    let held = |what: &String| {
+        let mut of_it = measured.iter().filter(|item| item.what == *what).peekable();
+        of_it.peek().is_some().then(|| of_it.all(|item| item.held))
+    };
+    let count = |wanted: bool| row.to_measure.iter().filter(|what| held(what) == Some(wanted)).count();
+    match (row.to_measure.len(), count(true), count(false)) {
+        (0, ..) => "-".to_owned(),
+        (all, held, 0) => format!("{held} of {all}"),
+        (all, held, broke) => format!("{held} of {all}, {broke} broke"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edge_is_between_the_one_that_begins_it_and_its_target() {
+        assert!(is_between("balance publish events/balance.changed", "balance", "events"));
+        assert!(is_between("web call stock", "web", "stock"));
+        assert!(!is_between("web call stock", "stock", "web"));
+        assert!(!is_between("web call stock-room", "web", "stock"));
+    }
+}
