@@ -1,11 +1,6 @@
 //! `landfall up` with Kafka: three real brokers behind the objects that are rendered for Strimzi, and services that publish
 //! and consume through them with the real protocol.
 
-use std::fs::File;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{DeleteParams, DynamicObject};
 use kube::core::GroupVersionKind;
@@ -13,10 +8,11 @@ use kube::discovery::ApiResource;
 use kube::{Api, Client};
 use landfall_standin::{Server, find_server};
 use landfall_testing::require_or_skip;
-use landfall_testing::scenario::Endpoint;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 use crate::Folder;
+use crate::platform::Platform;
 
 /// Two services with a topic between them; everything is encrypted, so that each has a user and rights of its own.
 const PARCELS: &str = r#"
@@ -70,47 +66,8 @@ flows:
     steps: [client -> intake, intake -> events, events -> ledger]
 "#;
 
-/// How long the platform may take until its flows are driven. Debug builds and three Javas share the machine with other tests.
-const PATIENCE: Duration = Duration::from_mins(10);
-
 /// For how long the flow is driven: a broker dies and comes back meanwhile.
 const DRIVEN: &str = "40s";
-
-/// A platform that comes up; it is told to stop when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _gone = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _reaped = self.0.wait();
-    }
-}
-
-fn start(folder: &Path) -> Running {
-    let file = |name: &str| File::create(folder.join(name)).expect("a file can be made");
-    let process = Command::new(env!("CARGO_BIN_EXE_landfall"))
-        .args(["up", "--once", "--duration", DRIVEN, "--timeout", "10m", "--output", "json"])
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stdout(file("report.json"))
-        .stderr(file("said"))
-        .spawn()
-        .expect("the program can be started");
-    Running(process)
-}
-
-fn said(folder: &Path) -> String {
-    std::fs::read_to_string(folder.join("said")).expect("what it says can be read")
-}
-
-async fn until_driven(running: &mut Running, folder: &Path) {
-    let deadline = Instant::now() + PATIENCE;
-    while !said(folder).contains("driving") {
-        let ended = running.0.try_wait().expect("a child can be asked");
-        assert!(ended.is_none() && Instant::now() < deadline, "nothing is driven, {ended:?}:\n{}", said(folder));
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
 
 async fn strimzi(client: &Client, kind: &str, name: &str) -> Value {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("kafka.strimzi.io", "v1", kind));
@@ -123,11 +80,9 @@ async fn what_kafka_has_acknowledged_survives_a_broker() {
     let server = find_server(Server::Kafka).ok_or_else(|| Server::Kafka.remedy());
     let Some(_) = require_or_skip("Kafka", server) else { return };
     let folder = Folder::with(PARCELS);
-    let mut running = start(folder.path());
-    until_driven(&mut running, folder.path()).await;
-
-    let kubeconfig = folder.path().join(".landfall/parcels/kubeconfig");
-    let client = Endpoint::from_kubeconfig(&kubeconfig).await.expect("`up` writes a kubeconfig").client();
+    let mut platform = Platform::start(folder.path(), "parcels", None, &["--once", "--duration", DRIVEN]);
+    platform.until_said("driving");
+    let client = platform.client().await;
     // What the operator has made is called as Strimzi calls it, and says that it is ready.
     for (kind, name) in [
         ("Kafka", "events"),
@@ -147,26 +102,16 @@ async fn what_kafka_has_acknowledged_survives_a_broker() {
     let killed = pods.get("events-events-1").await.expect("a broker is called so").metadata.uid;
     pods.delete("events-events-1", &DeleteParams::default().grace_period(0)).await.expect("a broker can be killed");
 
-    let deadline = Instant::now() + PATIENCE;
-    let status = loop {
-        match running.0.try_wait().expect("a child can be asked") {
-            Some(status) => break status,
-            None => assert!(Instant::now() < deadline, "no report:\n{}", said(folder.path())),
-        }
-        if let Ok(Some(broker)) = pods.get_opt("events-events-1").await {
-            let same = broker.metadata.uid == killed;
-            assert!(!same || broker.metadata.deletion_timestamp.is_some(), "the broker was not killed");
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    };
-    let report = std::fs::read(folder.path().join("report.json")).expect("the report can be read");
-    let report: Value = serde_json::from_slice(&report)
-        .unwrap_or_else(|error| panic!("no report, {error}, {status}:\n{}", said(folder.path())));
+    platform.until("other broker of that name", |_| {
+        let broker = tokio::task::block_in_place(|| Handle::current().block_on(pods.get_opt("events-events-1")));
+        broker.expect("a pod can be read").filter(|broker| broker.metadata.uid != killed)
+    });
+    let (_, report) = platform.ended();
     let edges = &report["edges"];
     assert_eq!((&edges["declared"], &edges["carrying"]), (&json!(2), &json!(2)), "{report:#}");
     assert_eq!(edges["reachable"], json!([]), "{report:#}");
     let flow = &report["flows"][0];
     // What was refused while the partitions of the broker had no leader is not lost: its client was told.
     assert!(flow["sent"].as_u64() > Some(400), "{report:#}");
-    assert_eq!(flow["lost"], 0, "{report:#}\n{}", said(folder.path()));
+    assert_eq!(flow["lost"], 0, "{report:#}");
 }

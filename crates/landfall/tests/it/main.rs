@@ -16,11 +16,15 @@ mod kafka;
 mod kubernetes;
 mod monitoring;
 mod pipelines;
+mod platform;
 mod readme;
 mod running_engine;
 mod ship;
 mod up;
+mod up_kills;
+mod up_restore;
 mod up_stores;
+mod up_user;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! `landfall up` whole: the architecture of an example runs with real servers, and what its report says holds.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use landfall_standin::{Server, find_server};
 use landfall_testing::{check_text, require_or_skip};
 use serde_json::{Value, json};
 
+use crate::platform::{Platform, copy};
 use crate::{Folder, example};
 
 /// What `up` has printed, and how it ended.
@@ -33,22 +34,9 @@ fn up(folder: &Path, arguments: &[&str]) -> Ended {
     }
 }
 
-/// A folder with the files of an example, so that its data does not stay in the checkout.
-fn copy(name: &str) -> tempfile::TempDir {
-    // Not in `/tmp`, of which pods of object stores have one of their own.
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder can be made");
-    for entry in std::fs::read_dir(example(name)).expect("the example has a folder") {
-        let entry = entry.expect("it can be read");
-        if entry.path().is_file() {
-            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("a file can be copied");
-        }
-    }
-    folder
-}
-
 /// Servers of this machine, and network namespaces.
-fn everything_is_here() -> Option<()> {
-    for server in [Server::Postgres, Server::Redis, Server::Rabbitmq] {
+pub(crate) fn everything_is_here() -> Option<()> {
+    for server in [Server::Postgres, Server::Redis, Server::Rabbitmq, Server::Kafka] {
         require_or_skip(server.as_str(), find_server(server).ok_or_else(|| server.remedy()))?;
     }
     Some(())
@@ -57,7 +45,7 @@ fn everything_is_here() -> Option<()> {
 /// Engines are many processes each, and two of them would be late with everything.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -92,6 +80,16 @@ fn balance_alerts_runs_as_expected() {
 }
 
 #[test]
+fn attendance_monitoring_runs_as_expected() {
+    check("attendance-monitoring", "development");
+}
+
+#[test]
+fn composerp_runs_as_expected() {
+    check("composerp", "staging");
+}
+
+#[test]
 fn water_channels_runs_as_expected() {
     check("water-channels", "dev");
 }
@@ -115,75 +113,28 @@ flows:
   receipt: { rate: 5/s, within: 10s, steps: [carrier -> web, web -> stock] }
 ";
 
-/// A platform that is up, in a process of its own, until it is dropped.
-struct Up<'a> {
-    folder: &'a Folder,
-    process: Child,
-}
-
-impl<'a> Up<'a> {
-    fn start(folder: &'a Folder) -> Self {
-        let process = Command::new(env!("CARGO_BIN_EXE_landfall"))
-            .args(["up", "--duration", "1s", "--timeout", "10m"])
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program can be started");
-        Self { folder, process }
-    }
-
-    /// Waits until it has reported.
-    fn reported(mut self) -> Self {
-        let (deadline, file) =
-            (Instant::now() + Duration::from_mins(10), self.folder.path().join(".landfall/shop/report.json"));
-        while !file.exists() {
-            assert!(Instant::now() < deadline, "it does not report");
-            assert!(self.process.try_wait().is_ok_and(|ended| ended.is_none()), "it has ended");
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        self
-    }
-
-    /// What a command prints as JSON, and its exit code.
-    fn ask(&self, arguments: &[&str]) -> (Option<i32>, Value) {
-        let output = Command::new(env!("CARGO_BIN_EXE_landfall"))
-            .args(arguments)
-            .args(["--output", "json"])
-            .current_dir(self.folder.path())
-            .output()
-            .expect("the program can be started");
-        let told = String::from_utf8_lossy(&output.stderr);
-        let answer = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {told}"));
-        (output.status.code(), answer)
-    }
-}
-
-impl Drop for Up<'_> {
-    fn drop(&mut self) {
-        // Pods would outlive a process that is killed.
-        let down = Command::new(env!("CARGO_BIN_EXE_landfall")).arg("down").current_dir(self.folder.path()).status();
-        if !down.is_ok_and(|status| status.success()) {
-            let _ = self.process.kill();
-        }
-        let _ = self.process.wait();
-    }
+/// What a command prints as JSON, and its exit code.
+fn ask(platform: &Platform, arguments: &[&str]) -> (Option<i32>, Value) {
+    let output = platform.command(arguments).args(["--output", "json"]).output().expect("the program can be started");
+    let told = String::from_utf8_lossy(&output.stderr);
+    let answer = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {told}"));
+    (output.status.code(), answer)
 }
 
 #[test]
 fn a_platform_that_is_up_is_asked_and_comes_back_as_its_file_says() {
     let _alone = alone();
     let folder = Folder::with(SHOP);
-    let up = Up::start(&folder).reported();
+    let mut up = Platform::start(folder.path(), "shop", None, &["--duration", "1s"]);
+    up.reported();
 
-    let (code, edges) = up.ask(&["edges"]);
+    let (code, edges) = ask(&up, &["edges"]);
     let carrying = list(&edges["edges"]).filter(|edge| edge["carried"].as_u64() > Some(0));
     let carrying: Vec<_> = carrying.filter_map(|edge| edge["edge"].as_str()).collect();
     assert_eq!(carrying, ["carrier call web", "web call stock", "web send carrier"], "{edges:#}");
     assert_eq!(code, Some(0));
 
-    let (code, flows) = up.ask(&["flows", "--duration", "1s"]);
+    let (code, flows) = ask(&up, &["flows", "--duration", "1s"]);
     let whole = |flow: &Value| {
         (flow["name"].as_str().map(ToOwned::to_owned), flow["lost"].as_u64(), flow["sent"].as_u64() > Some(0))
     };
@@ -193,21 +144,21 @@ fn a_platform_that_is_up_is_asked_and_comes_back_as_its_file_says() {
 
     // What pods use is measured over a while.
     let deadline = Instant::now() + Duration::from_mins(2);
-    while list(&up.ask(&["top"]).1["pods"]).count() != 3 {
+    while list(&ask(&up, &["top"]).1["pods"]).count() != 3 {
         assert!(Instant::now() < deadline, "not all pods are measured");
         std::thread::sleep(Duration::from_millis(500));
     }
 
     // A trace goes on from pod to pod.
     let trace = |name: &str| {
-        let (_, logs) = up.ask(&["logs", name]);
+        let (_, logs) = ask(&up, &["logs", name]);
         let lines = list(&logs["lines"]).filter_map(|line| serde_json::from_str::<Value>(line["text"].as_str()?).ok());
         let passed: Vec<_> =
             lines.map(|line| line["fields"].clone()).filter(|fields| fields["flow"] == "order").collect();
         passed.into_iter().next_back().expect("a message was passed on")
     };
     let stock = trace("stock");
-    let (_, web) = up.ask(&["logs", "web"]);
+    let (_, web) = ask(&up, &["logs", "web"]);
     let is_parent = |line: &Value| {
         line["text"].as_str().is_some_and(|text| text.contains(stock["trace_id"].as_str().unwrap_or("?")))
     };

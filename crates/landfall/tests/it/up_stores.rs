@@ -1,15 +1,16 @@
 //! `landfall up` with every kind of store that no other test runs, and what happens when the primary of one is lost.
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use landfall_standin::{Server, find_server};
 use landfall_testing::{Tool, require_or_skip};
-use serde_json::{Value, json};
+use serde_json::json;
 
-/// How long everything may take to become ready, and a replica to be promoted.
+use crate::platform::Platform;
+
+/// How long a replica may take to be promoted.
 const PATIENCE: Duration = Duration::from_mins(4);
 
 const POLL: Duration = Duration::from_millis(250);
@@ -60,68 +61,6 @@ stores:
   rows:      { engine: postgres, version: "17", members: 2, size: 1Gi, encryption: { in-transit: true } }
 "#;
 
-/// A folder that no pod hides: those of object stores have a `/tmp` of their own.
-fn folder() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder can be made")
-}
-
-/// The platform while it is up; ends it when dropped.
-struct Platform {
-    up: Child,
-    folder: tempfile::TempDir,
-}
-
-impl Drop for Platform {
-    fn drop(&mut self) {
-        let _ = down(self.folder.path());
-        // It has been asked to end, or has ended by itself.
-        let _ = self.up.wait();
-    }
-}
-
-fn down(folder: &Path) -> std::io::Result<std::process::ExitStatus> {
-    Command::new(env!("CARGO_BIN_EXE_landfall")).arg("down").current_dir(folder).stderr(Stdio::null()).status()
-}
-
-impl Platform {
-    /// Starts it and waits for its report.
-    fn start() -> (Self, Value) {
-        let folder = folder();
-        fs::write(folder.path().join("landfall.yaml"), SHOP).expect("a file can be written");
-        let said = fs::File::create(folder.path().join("said")).expect("a file can be made");
-        let up = Command::new(env!("CARGO_BIN_EXE_landfall"))
-            .args(["up", "--duration", "1s", "--timeout", "4m", "--output", "json"])
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(said)
-            .spawn()
-            .expect("the program can be started");
-        let mut platform = Self { up, folder };
-        let report = platform.folder.path().join(".landfall/shop/report.json");
-        let deadline = Instant::now() + PATIENCE + Duration::from_mins(1);
-        loop {
-            if let Ok(text) = fs::read(&report)
-                && let Ok(report) = serde_json::from_slice(&text)
-            {
-                return (platform, report);
-            }
-            let ended = platform.up.try_wait().expect("a child can be asked");
-            let said = || fs::read_to_string(platform.folder.path().join("said")).unwrap_or_default();
-            assert!(ended.is_none(), "it has ended:\n{}", said());
-            assert!(Instant::now() < deadline, "no report:\n{}", said());
-            thread::sleep(POLL);
-        }
-    }
-
-    fn kubectl(&self, kubectl: &Path, arguments: &[&str]) -> String {
-        let kubeconfig = self.folder.path().join(".landfall/shop/kubeconfig");
-        let output = Command::new(kubectl).arg("--kubeconfig").arg(kubeconfig).args(arguments).output();
-        let output = output.expect("kubectl can be started");
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    }
-}
-
 #[test]
 fn every_kind_of_store_carries_its_edges_and_a_lost_redis_primary_is_replaced() {
     for server in [Server::Postgres, Server::Redis, Server::S3, Server::Mosquitto, Server::Mongodb] {
@@ -131,7 +70,15 @@ fn every_kind_of_store_carries_its_edges_and_a_lost_redis_primary_is_replaced() 
         }
     }
     let Some(kubectl) = require_or_skip("kubectl", Tool::Kubectl.locate()) else { return };
-    let (platform, report) = Platform::start();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder can be made");
+    fs::write(folder.path().join("landfall.yaml"), SHOP).expect("a file can be written");
+    let mut platform = Platform::start(folder.path(), "shop", None, &["--duration", "1s"]);
+    let report = platform.reported();
+    let ask = |arguments: &[&str]| {
+        let kubeconfig = platform.root().join("kubeconfig");
+        let output = Command::new(&kubectl).arg("--kubeconfig").arg(kubeconfig).args(arguments).output();
+        String::from_utf8_lossy(&output.expect("kubectl can be started").stdout).trim().to_owned()
+    };
     assert_eq!(report["broken"], json!([]), "{report:#}");
     assert_eq!((&report["edges"]["declared"], &report["edges"]["carrying"]), (&json!(9), &json!(9)), "{report:#}");
     assert_eq!(report["edges"]["reachable"], json!([]), "{report:#}");
@@ -143,23 +90,17 @@ fn every_kind_of_store_carries_its_edges_and_a_lost_redis_primary_is_replaced() 
 
     let primary = || {
         let label = "redis-role=master";
-        platform
-            .kubectl(&kubectl, &["get", "pods", "-n", "shop", "-l", label, "-o", "jsonpath={.items[*].metadata.name}"])
+        ask(&["get", "pods", "-n", "shop", "-l", label, "-o", "jsonpath={.items[*].metadata.name}"])
     };
     let before = primary();
     assert_eq!(before, "sessions-0");
     // Its container is killed and started again; Sentinel is to have another primary by then, or keep this one.
-    platform.kubectl(&kubectl, &["delete", "pod", "-n", "shop", &before, "--grace-period=0", "--force"]);
+    ask(&["delete", "pod", "-n", "shop", &before, "--grace-period=0", "--force"]);
     let deadline = Instant::now() + PATIENCE;
     loop {
         let now = primary();
-        let writes = platform.kubectl(
-            &kubectl,
-            &[
-                "exec", "-n", "shop", "sessions-sentinel-0", "--", "sh", "-c",
-                "REDISCLI_AUTH=$REDIS_PASSWORD redis-cli --tls --cacert /tls/ca.crt -h sessions-master.shop.svc set probe 1",
-            ],
-        );
+        let write = "REDISCLI_AUTH=$REDIS_PASSWORD redis-cli --tls --cacert /tls/ca.crt -h sessions-master.shop.svc set probe 1";
+        let writes = ask(&["exec", "-n", "shop", "sessions-sentinel-0", "--", "sh", "-c", write]);
         if writes == "OK" && !now.is_empty() && !now.contains(' ') {
             break;
         }

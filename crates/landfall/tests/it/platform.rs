@@ -1,0 +1,205 @@
+//! A platform that `landfall up` runs in a process of its own, and what a test does to it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use landfall_testing::scenario::Endpoint;
+use serde_json::Value;
+
+use crate::example;
+
+/// How long it may take until everything is ready, on a machine that does much else.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(10);
+
+const POLL: Duration = Duration::from_millis(200);
+
+/// A folder with the files of an example, so that its data does not stay in the checkout.
+pub(crate) fn copy(name: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder can be made");
+    for entry in fs::read_dir(example(name)).expect("the example has a folder") {
+        let entry = entry.expect("it can be read");
+        if entry.path().is_file() {
+            fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("a file can be copied");
+        }
+    }
+    folder
+}
+
+/// It is told to stop when dropped.
+pub(crate) struct Platform {
+    process: Child,
+    folder: PathBuf,
+    /// Below `.landfall`.
+    place: String,
+    environment: Vec<String>,
+}
+
+impl Platform {
+    /// Starts one in this folder; without a name of an environment the file has none.
+    pub(crate) fn start(folder: &Path, project: &str, environment: Option<&str>, arguments: &[&str]) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_landfall")), folder, project, environment, arguments)
+    }
+
+    /// The same, by a command that runs the program in its own way.
+    pub(crate) fn start_by(
+        mut program: Command,
+        folder: &Path,
+        project: &str,
+        environment: Option<&str>,
+        arguments: &[&str],
+    ) -> Self {
+        let named = environment.map(|environment| format!("{project}-{environment}"));
+        let place = named.unwrap_or_else(|| project.to_owned());
+        let environment: Vec<_> =
+            environment.iter().flat_map(|environment| ["--env".to_owned(), (*environment).to_owned()]).collect();
+        let file = |name: &str| File::create(folder.join(format!("{place}.{name}"))).expect("a file can be made");
+        let process = program
+            .args(["up", "--timeout", "10m", "--output", "json"])
+            .args(&environment)
+            .args(arguments)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(file("report"))
+            .stderr(file("said"))
+            .spawn()
+            .expect("the program can be started");
+        Self { process, folder: folder.to_owned(), place, environment }
+    }
+
+    /// What it has said so far.
+    pub(crate) fn said(&self) -> String {
+        fs::read_to_string(self.folder.join(format!("{}.said", self.place))).expect("what it says can be read")
+    }
+
+    /// Waits until it has said this.
+    pub(crate) fn until_said(&mut self, text: &str) {
+        self.until(text, |platform| platform.said().contains(text).then_some(()));
+    }
+
+    /// Waits until it has reported, and reads the report.
+    pub(crate) fn reported(&mut self) -> Value {
+        self.until("a report", Self::report)
+    }
+
+    /// Waits for its end, and reads its report.
+    pub(crate) fn ended(mut self) -> (ExitStatus, Value) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.process.try_wait().expect("a child can be asked") {
+                let report = self.report().unwrap_or_else(|| panic!("no report, {status}:\n{}", self.said()));
+                return (status, report);
+            }
+            assert!(Instant::now() < deadline, "it does not end:\n{}", self.said());
+            thread::sleep(POLL);
+        }
+    }
+
+    fn report(&self) -> Option<Value> {
+        serde_json::from_slice(&fs::read(self.folder.join(format!("{}.report", self.place))).ok()?).ok()
+    }
+
+    /// Waits for something that it does while it runs.
+    pub(crate) fn until<T>(&mut self, what: &str, found: impl Fn(&Self) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = found(self) {
+                return found;
+            }
+            let ended = self.process.try_wait().expect("a child can be asked");
+            assert!(ended.is_none() && Instant::now() < deadline, "no {what}, {ended:?}:\n{}", self.said());
+            thread::sleep(POLL);
+        }
+    }
+
+    /// A command that asks it something.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
+        command.args(arguments).args(&self.environment).current_dir(&self.folder).stdin(Stdio::null());
+        command
+    }
+
+    /// Where it keeps everything.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.folder.join(".landfall").join(&self.place)
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        let kubeconfig = self.root().join("kubeconfig");
+        Endpoint::from_kubeconfig(&kubeconfig).await.expect("`up` writes a kubeconfig").client()
+    }
+
+    /// Kills it, as nothing on this machine can prevent; its pods run on.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().expect("a child can be killed");
+        self.process.wait().expect("a child can be waited for");
+    }
+
+    /// Kills the processes of a container, whose pod has this uid. There must be some.
+    pub(crate) fn kill_container(&self, uid: &str) {
+        let shim = self.root().join("engine/pods").join(uid);
+        let shim = fs::canonicalize(&shim).unwrap_or_else(|error| panic!("{}: {error}", shim.display()));
+        let processes = processes();
+        let path = shim.to_str().expect("a plain path");
+        let of_pod = processes.iter().filter(|process| process.command.ends_with(path));
+        let mut family: Vec<_> = of_pod.map(|process| process.id).collect();
+        let shims = family.len();
+        let mut next = 0;
+        while let Some(parent) = family.get(next).copied() {
+            family.extend(processes.iter().filter(|process| process.parent == parent).map(|process| process.id));
+            next += 1;
+        }
+        let containers = &family[shims..];
+        assert!(!containers.is_empty(), "nothing runs for {}", shim.display());
+        for container in containers {
+            // It may have ended by itself meanwhile.
+            let _ = Command::new("kill").args(["-9", &container.to_string()]).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        // Pods would outlive a process that is killed.
+        let _ = self.command(&["down"]).stderr(Stdio::null()).status();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Waits for something to be seen.
+pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, found: impl Fn() -> F) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = found().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not seen: {what}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// A process of this machine.
+struct Process {
+    id: u32,
+    parent: u32,
+    /// Its last argument last.
+    command: String,
+}
+
+fn processes() -> Vec<Process> {
+    let entries = fs::read_dir("/proc").expect("every Linux has it").flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let process = |id: u32| {
+        let command = fs::read(format!("/proc/{id}/cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        // The name of the program may have spaces and brackets (proc_pid_stat(5)).
+        let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+        Some(Process { id, parent, command })
+    };
+    ids.filter_map(process).collect()
+}

@@ -1,0 +1,137 @@
+//! What is lost when something dies under the flows of a platform: nothing that it has taken. Services, the broker, the
+//! primary of the database and the engine itself are killed while the flows are driven at their declared rates.
+
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, DynamicObject, ListParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::ApiResource;
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::Value;
+use tokio::time::sleep;
+
+use crate::platform::{Platform, copy, until};
+use crate::up::{alone, everything_is_here};
+
+const NAMESPACE: &str = "balance-alerts-development";
+
+const SERVICES: [&str; 5] = ["balance", "notification", "qualification", "reporting", "tracking"];
+
+/// How long the flows run before something dies, and between two deaths.
+const PAUSE: Duration = Duration::from_secs(4);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_was_taken_is_lost_whatever_is_killed() {
+    let Some(()) = everything_is_here() else { return };
+    let (_alone, folder) = (alone(), copy("balance-alerts"));
+    let up = || Platform::start(folder.path(), "balance-alerts", Some("development"), &["--duration", "1s"]);
+    let mut platform = up();
+    platform.reported();
+    let client = platform.client().await;
+    let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
+
+    let flows = Driven::start(&platform, "40s");
+    for service in SERVICES {
+        sleep(PAUSE).await;
+        let all = pods.list(&ListParams::default().labels(&format!("app.kubernetes.io/name={service}"))).await;
+        let victim = all.expect("pods can be listed").items.into_iter().find(is_ready).expect("a copy is ready");
+        platform.kill_container(&victim.uid().expect("a pod has a uid"));
+        until_started_again(&pods, &victim).await;
+    }
+    flows.lost_nothing("a copy of each service");
+
+    let flows = Driven::start(&platform, "20s");
+    sleep(PAUSE).await;
+    let broker = pods.get("events-server-0").await.expect("a broker is called so");
+    platform.kill_container(&broker.uid().expect("a pod has a uid"));
+    until_started_again(&pods, &broker).await;
+    flows.lost_nothing("the broker that has the queues");
+
+    let before = primary(&client).await.expect("there is a primary");
+    let flows = Driven::start(&platform, "30s");
+    sleep(PAUSE).await;
+    let victim = pods.get(&before).await.expect("the primary has a pod");
+    platform.kill_container(&victim.uid().expect("a pod has a uid"));
+    // Its container alone would be back within a second, before anybody has to take over.
+    let _ = pods.delete(&before, &DeleteParams::default().grace_period(0)).await.expect("a pod can be deleted");
+    let after =
+        until("another primary, and all members", || async { primary(&client).await.filter(|now| *now != before) })
+            .await;
+    flows.lost_nothing("the primary of the database");
+    let role = |pod: &Pod| pod.labels().get("cnpg.io/instanceRole").cloned();
+    assert_eq!(role(&pods.get(&before).await.expect("it is back")).as_deref(), Some("replica"));
+    assert_eq!(role(&pods.get(&after).await.expect("it is there")).as_deref(), Some("primary"));
+
+    let containers = containers(&pods).await;
+    let flows = Driven::start(&platform, "60s");
+    sleep(PAUSE).await;
+    platform.kill();
+    let mut again = up();
+    let report = again.reported();
+    // How long the flows take beside the other ones is not asked.
+    assert_eq!(report["edges"]["silent"], serde_json::json!([]), "{report:#}");
+    assert_eq!(report["pods"]["ready"], report["pods"]["total"], "{report:#}");
+    flows.lost_nothing("the engine");
+    let pods = Api::<Pod>::namespaced(again.client().await, NAMESPACE);
+    assert_eq!(self::containers(&pods).await, containers, "what it ran has run on");
+}
+
+/// The flows, driven by a process that is no part of the platform.
+struct Driven(Child);
+
+impl Driven {
+    fn start(platform: &Platform, duration: &str) -> Self {
+        let mut command = platform.command(&["flows", "--duration", duration, "--output", "json"]);
+        Self(command.stdout(Stdio::piped()).spawn().expect("the program can be started"))
+    }
+
+    fn lost_nothing(self, killed: &str) {
+        let output = self.0.wait_with_output().expect("a child can be waited for");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("flows are told as JSON");
+        let flows = report["flows"].as_array().expect("flows are a list");
+        assert_eq!(flows.len(), 7, "{report:#}");
+        for flow in flows {
+            assert!(flow["sent"].as_u64() > Some(0), "{killed} was killed: {flow:#}");
+            assert_eq!(flow["lost"], 0, "{killed} was killed: {flow:#}");
+        }
+    }
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn restarts(pod: &Pod) -> i32 {
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    statuses.map(|status| status.restart_count).sum()
+}
+
+/// The containers of all pods that stay.
+async fn containers(pods: &Api<Pod>) -> Vec<String> {
+    let all = pods.list(&ListParams::default()).await.expect("pods can be listed");
+    let statuses = all.into_iter().filter_map(|pod| pod.status?.container_statuses).flatten();
+    let mut ids: Vec<_> = statuses.filter_map(|status| status.container_id).collect();
+    ids.sort();
+    ids
+}
+
+async fn until_started_again(pods: &Api<Pod>, before: &Pod) {
+    let name = before.name_any();
+    until(&name, || async {
+        let pod = pods.get_opt(&name).await.expect("a pod can be read")?;
+        (is_ready(&pod) && restarts(&pod) > restarts(before)).then_some(())
+    })
+    .await;
+}
+
+/// The primary of a cluster of which all members are ready.
+async fn primary(client: &Client) -> Option<String> {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("postgresql.cnpg.io", "v1", "Cluster"));
+    let clusters = Api::<DynamicObject>::namespaced_with(client.clone(), NAMESPACE, &resource);
+    let status = clusters.get("balances").await.expect("the cluster can be read").data["status"].clone();
+    let healthy = status["phase"] == "Cluster in healthy state";
+    status["currentPrimary"].as_str().filter(|_| healthy).map(ToOwned::to_owned)
+}
