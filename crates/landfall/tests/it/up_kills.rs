@@ -10,6 +10,7 @@ use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::Value;
+use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
 use crate::platform::{Platform, copy, until};
@@ -22,10 +23,15 @@ const SERVICES: [&str; 5] = ["balance", "notification", "qualification", "report
 /// How long the flows run before something dies, and between two deaths.
 const PAUSE: Duration = Duration::from_secs(4);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_that_was_taken_is_lost_whatever_is_killed() {
+#[test]
+fn nothing_that_was_taken_is_lost_whatever_is_killed() {
     let Some(()) = everything_is_here() else { return };
-    let (_alone, folder) = (alone(), copy("balance-alerts"));
+    let _alone = alone();
+    Runtime::new().expect("threads can be started").block_on(kill_one_after_the_other());
+}
+
+async fn kill_one_after_the_other() {
+    let folder = copy("balance-alerts");
     let up = || Platform::start(folder.path(), "balance-alerts", Some("development"), &["--duration", "1s"]);
     let mut platform = up();
     platform.reported();

@@ -11,6 +11,7 @@ use landfall_standin::{Server, find_server};
 use landfall_testing::require_or_skip;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
+use tokio::runtime::Runtime;
 
 use crate::platform::{Platform, until};
 use crate::up::alone;
@@ -34,8 +35,8 @@ stores:
   archive: { engine: s3, size: 1Gi, encryption: { in-transit: true } }
 "#;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_is_brought_back_to_a_point_in_time() {
+#[test]
+fn a_database_is_brought_back_to_a_point_in_time() {
     for server in [Server::Postgres, Server::S3] {
         let found = find_server(server).ok_or_else(|| server.remedy());
         if require_or_skip(server.as_str(), found).is_none() {
@@ -43,6 +44,10 @@ async fn a_database_is_brought_back_to_a_point_in_time() {
         }
     }
     let _alone = alone();
+    Runtime::new().expect("threads can be started").block_on(bring_back());
+}
+
+async fn bring_back() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder can be made");
     fs::write(folder.path().join("landfall.yaml"), SHOP).expect("a file can be written");
     let mut platform = Platform::start(folder.path(), "shop", None, &["--duration", "1s"]);

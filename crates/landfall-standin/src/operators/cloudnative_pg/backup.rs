@@ -110,13 +110,16 @@ impl Destination {
     }
 }
 
-/// Until when a cluster is brought back, as the pods are told: as it is declared, and in seconds.
+/// Until when a cluster is brought back, as the pods are told: for PostgreSQL, whose settings know no `Z`, and in seconds.
 pub(super) fn target(spec: &Value) -> Vec<Value> {
     let Some(time) = spec["bootstrap"]["recovery"]["recoveryTarget"]["targetTime"].as_str() else { return Vec::new() };
-    // No backup is older than a time that is none.
-    let seconds = time.parse::<Timestamp>().map_or(0, Timestamp::as_second);
+    let (text, seconds) = match time.parse::<Timestamp>() {
+        Ok(time) => (time.to_string().replace('T', " ").replace('Z', "+00"), time.as_second()),
+        // No backup is older than a time that is none.
+        Err(_) => (time.to_owned(), 0),
+    };
     vec![
-        json!({ "name": "RECOVERY_TIME", "value": time }),
+        json!({ "name": "RECOVERY_TIME", "value": text }),
         json!({ "name": "RECOVERY_SECONDS", "value": seconds.to_string() }),
     ]
 }
@@ -209,7 +212,7 @@ mod tests {
         let spec =
             json!({ "bootstrap": { "recovery": { "recoveryTarget": { "targetTime": "2026-11-28T12:00:00Z" } } } });
         let values: Vec<_> = target(&spec).iter().map(|variable| variable["value"].clone()).collect();
-        assert_eq!(values, [json!("2026-11-28T12:00:00Z"), json!("1795867200")]);
+        assert_eq!(values, [json!("2026-11-28 12:00:00+00"), json!("1795867200")]);
         assert!(target(&json!({})).is_empty());
     }
 }

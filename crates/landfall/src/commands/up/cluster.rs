@@ -233,7 +233,8 @@ fn ledgers_of_others(plan: &Plan, pods: &BTreeSet<String>) -> Vec<(String, PathB
         let folder = service.ledger.iter().filter_map(|folder| fs::read_dir(folder).ok());
         let others = folder.flatten().flatten().map(|entry| entry.path()).filter(|path| {
             let name = path.file_name().and_then(|name| name.to_str());
-            name.is_some_and(|name| !pods.contains(name) && !name.ends_with(".new"))
+            let is_whole = path.extension().is_none_or(|extension| extension != "new");
+            is_whole && name.is_some_and(|name| !pods.contains(name))
         });
         files.extend(others.map(|path| (service.service.clone(), path)));
     }
