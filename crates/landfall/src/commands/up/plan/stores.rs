@@ -318,7 +318,11 @@ impl Plan {
             }),
             (Engine::Rabbitmq, Verb::Publish) => Ok(Action::Publish { url: url()?, exchange: detail }),
             (Engine::Rabbitmq, Verb::Consume) => {
-                let queue = format!("{detail}.{service}");
+                // As the queues are rendered: one for each who consumes, or the topic's own while nobody else does.
+                let consumes = |edge: &&Connection| edge.verb == Verb::Consume && edge.detail == connection.detail;
+                let others = architecture.to(&connection.to).filter(consumes);
+                let alone = others.map(|edge| edge.from.name()).all(|from| from == service);
+                let queue = if alone { detail.clone() } else { format!("{detail}.{service}") };
                 Ok(Action::Consume { url: url()?, exchange: detail, queue })
             }
             (Engine::Kafka, Verb::Publish) => {
