@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls};
 
 use super::archive::{Archive, SOURCE};
-use super::{ARCHIVE, Cluster, DATA, PORT, SUPERUSER, name, setting, text};
+use super::{ARCHIVE, Cluster, DATA, PORT, RETRY, SUPERUSER, name, setting, text};
 use crate::Failure;
 
 /// How long the log may take to be replayed, in seconds.
@@ -64,8 +65,14 @@ impl Cluster {
 /// Gives its users the passwords of this cluster: those of the other one are in its own secrets.
 async fn new_passwords() -> Result<(), Failure> {
     let mut config = Config::new();
-    let (client, connection) =
-        config.host_path(DATA).port(PORT).user(SUPERUSER).dbname("postgres").connect(NoTls).await?;
+    config.host_path(DATA).port(PORT).user(SUPERUSER).dbname("postgres");
+    // `pg_ctl` returns before the recovery is over, and until then nobody is let in.
+    let (client, connection) = loop {
+        match config.connect(NoTls).await {
+            Err(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) => tokio::time::sleep(RETRY).await,
+            connected => break connected?,
+        }
+    };
     let change = async {
         for (role, password) in [
             (SUPERUSER.to_owned(), "SUPERUSER_PASSWORD"),
