@@ -1,5 +1,5 @@
-//! Gates, approvals, promotion, admission and the audit log, on an engine whose pods are only said to run: staging and production
-//! are two namespaces of one cluster.
+//! Gates, approvals, promotion, admission and the audit log, on an engine with real processes: staging and production are two
+//! namespaces of one cluster.
 #![expect(clippy::print_stdout, reason = "what a command said is for people who read a failure")]
 
 use std::path::PathBuf;
@@ -21,12 +21,10 @@ use ssh_key::{LineEnding, PrivateKey};
 use crate::examples::read;
 use crate::kubernetes::workloads_become_ready;
 use crate::running_engine::{POLL, RunningEngine};
+use crate::ship::PROGRAM;
 
 /// How long anything may take that has to come. Debug builds on a busy machine are slow.
 const PATIENCE: Duration = Duration::from_mins(3);
-
-/// Nothing of it is started.
-const CATALOGUE: &str = "images: [{ image: \"shop/web:*\", program: /bin/true }]";
 
 const ARCHITECTURE: &str = "landfall: v1
 name: shop
@@ -68,6 +66,12 @@ impl Platform {
     fn start() -> Option<Self> {
         let schemas = require_or_skip("the schemas of Kubernetes", Schemas::locate())?;
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let program = folder.path().join("server.py");
+        std::fs::write(&program, PROGRAM).expect("a file can be written");
+        let catalogue = format!(
+            "images: [{{ image: \"shop/web:*\", program: /usr/bin/python3, args: [\"{}\", \"{{{{pod_ip}}}}\", \"{{{{port}}}}\", any, none] }}]",
+            program.display()
+        );
         std::fs::write(folder.path().join("landfall.yaml"), ARCHITECTURE).expect("a file can be written");
         let mut list = String::new();
         for (person, groups) in [("ada", ",leads"), ("bob", ",leads"), ("eve", "")] {
@@ -79,7 +83,7 @@ impl Platform {
             list += &format!("{person}{groups} {}\n", key.public_key().to_openssh().expect("a key can be written"));
         }
         std::fs::write(folder.path().join("allowed_signers"), list).expect("a file can be written");
-        let engine = RunningEngine::start(folder.path(), CATALOGUE, &["--runtime", "mock", "--network", "loopback"]);
+        let engine = RunningEngine::start(folder.path(), &catalogue, &[]);
         let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
         let client = runtime.block_on(async {
             let client = engine.client().await;

@@ -24,7 +24,7 @@ const RATE: u32 = 200;
 const PATIENCE: Duration = Duration::from_mins(5);
 
 /// A server: its address, its port, and which share of its answers is an error; `never` answers the probe with an error.
-const PROGRAM: &str = r#"
+pub(crate) const PROGRAM: &str = r#"
 import asyncio, signal, sys
 host, port, version, fault = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 count = 0

@@ -13,6 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::running_engine::POLL;
+
 /// After which time nobody waits for an answer any more.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -84,6 +86,16 @@ impl Clients {
 
 async fn ask(gateway: &str, host: &'static str, rate: u32, into: &Arc<Mutex<Answers>>, until: &CancellationToken) {
     let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let request = || {
+        let request = Request::get(format!("http://{gateway}/")).header("host", host).body(Empty::new());
+        request.expect("an address makes a request")
+    };
+    // Pods are ready before the gateway has read the route to them.
+    let begin = Instant::now();
+    while !client.request(request()).await.is_ok_and(|answer| answer.status().is_success()) {
+        assert!(begin.elapsed() < PATIENCE, "the gateway has no route to {host}");
+        tokio::time::sleep(POLL).await;
+    }
     let mut interval = tokio::time::interval(Duration::from_secs(1) / rate);
     // Those that are late are asked nevertheless: the rate is that of the clients, not of the answers.
     interval.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -93,9 +105,7 @@ async fn ask(gateway: &str, host: &'static str, rate: u32, into: &Arc<Mutex<Answ
             () = until.cancelled() => break,
             _ = interval.tick() => {}
         }
-        let (client, into) = (client.clone(), Arc::clone(into));
-        let request = Request::get(format!("http://{gateway}/")).header("host", host).body(Empty::new());
-        let request = request.expect("an address makes a request");
+        let (client, into, request) = (client.clone(), Arc::clone(into), request());
         let asked_at = begin.elapsed();
         asked.spawn(async move {
             let exchange = async {
