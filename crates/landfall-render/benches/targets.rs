@@ -4,6 +4,7 @@
 //!
 //! Run it with `make bench`, after `make tools`. The programs are pinned by `tools/install-clients`.
 
+#![expect(clippy::disallowed_macros, reason = "it is a program: it prints a table, and reads the clock")]
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 #![expect(
     clippy::disallowed_methods,

@@ -280,8 +280,8 @@ impl Author {
             ignored.extend(written.map(|path| format!("{place}{path}")));
         }
         step["ignore"] = ignored.into_iter().collect();
-        // They are sorted by the second in which they were written.
-        step["unordered"] = json!([format!("{place}metadata.managedFields")]);
+        // The first are sorted by the second in which they were written, and conflicts come in the order of a map.
+        step["unordered"] = json!([format!("{place}metadata.managedFields"), "details.causes"]);
         self.push(what, step);
     }
 

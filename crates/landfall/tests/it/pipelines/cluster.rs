@@ -62,17 +62,18 @@ impl Cluster {
         let nodes = nodes.to_str().expect("temporary folders have plain names");
         let engine = RunningEngine::start(folder.path(), &catalogue(python, folder.path()), &["--nodes", nodes]);
         let architecture = file.architecture(Some(environment)).expect("the example is an architecture");
-        let hosts = architecture.exposed().map(|(_, _, expose)| expose.host.value.to_string()).collect();
+        let hosts = architecture.exposed().map(|(_, _, expose)| expose.host.value.clone()).collect();
         let objects = landfall_render::kubernetes(&architecture).into_values();
-        let operators = runtime.block_on(async {
+        let client = runtime.block_on(async {
             let client = engine.client().await;
             let applier = Applier::prepare(client.clone(), schemas, &objects).await;
             let applier = applier.unwrap_or_else(|error| panic!("{error:?}"));
             for class in classes_of_providers(&objects) {
                 applier.apply(&class, Apply::ForReal).await.unwrap_or_else(|error| panic!("{error:?}"));
             }
-            tokio::spawn(make_secrets(client, secrets_of_operators(&objects)))
+            client
         });
+        let operators = runtime.spawn(make_secrets(client, secrets_of_operators(&objects)));
         let cluster = Self { kubectl: kubectl.to_owned(), hosts, operators, engine, folder };
         let account = cluster.folder.path().join("account.yaml");
         fs::write(&account, ACCOUNT).expect("a file can be written");

@@ -3,6 +3,8 @@
 //! Not handled: that production waits for the approval, and that the author is told. The runner neither holds back what
 //! follows a manual job that may not fail, nor runs a job of `.post` after a failure; GitLab does both.
 
+#![expect(clippy::print_stdout, reason = "what a job said is for people who read a failure")]
+
 use std::path::Path;
 use std::process::Command;
 

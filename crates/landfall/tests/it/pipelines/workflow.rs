@@ -3,6 +3,8 @@
 //!
 //! It knows what the rendered workflows use, and panics at anything else, so that nothing is passed over.
 
+#![expect(clippy::print_stdout, reason = "what a job said is for people who read a failure")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
