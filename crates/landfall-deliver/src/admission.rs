@@ -11,13 +11,14 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
-use kube::{Api, Client, CustomResource, Resource, ResourceExt as _};
+use kube::{Api, Client, CustomResource, Resource};
 use landfall_model::{Architecture, Element};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::audit::{ARCHITECTURE, Action, Author, Fact};
+use crate::audit::{Action, Author, Fact};
+use crate::cluster::records::{self, Record};
 use crate::cluster::{ClusterError, During as _, MANAGER, definition, if_there, is_status};
 use crate::release::ReleaseSpec;
 
@@ -43,6 +44,12 @@ pub(crate) struct AdmittedImagesSpec {
     /// The release that brought the last change.
     #[serde(default)]
     pub releases: Vec<String>,
+}
+
+impl Record for AdmittedImages {
+    fn architecture(&self) -> &str {
+        &self.spec.architecture
+    }
 }
 
 /// Groups of people who get a role.
@@ -228,11 +235,7 @@ async fn write(client: &Client, namespace: &str, spec: AdmittedImagesSpec) -> Re
             there.spec = spec;
             api.replace(&name, &PostParams::default(), &there).await
         }
-        None => {
-            let mut object = AdmittedImages::new(&name, spec);
-            object.labels_mut().insert(ARCHITECTURE.to_owned(), name.clone());
-            api.create(&PostParams::default(), &object).await
-        }
+        None => records::create(client, namespace, AdmittedImages::new(&name, spec)).await,
     };
     written.during(during).map(drop)
 }

@@ -9,8 +9,7 @@ mod statement;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use kube::api::{ListParams, PostParams};
-use kube::{Api, Client, CustomResource, ResourceExt as _};
+use kube::{Client, CustomResource};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use ssh_key::{HashAlg, SshSig};
@@ -19,8 +18,9 @@ pub(crate) use self::signers::SKEW;
 pub use self::signers::{Policy, Signer, SignersSpec, SignersState, parse_signers, propose_signers};
 pub use self::statement::{Decision, Statement};
 
-use crate::audit::{ARCHITECTURE, Action, Author, Fact};
-use crate::cluster::{ClusterError, During as _, if_there, is_status};
+use crate::audit::{Action, Author, Fact};
+use crate::cluster::records::{self, Record};
+use crate::cluster::{ClusterError, During as _, is_status};
 use crate::release::hexadecimal;
 
 /// The namespace of the signatures: one that was made for something else is none here.
@@ -37,6 +37,12 @@ pub struct ApprovalSpec {
     pub statement: String,
     /// The signature, in the armour of OpenSSH.
     pub signature: String,
+}
+
+impl Record for Approval {
+    fn architecture(&self) -> &str {
+        &self.spec.architecture
+    }
 }
 
 /// Why a signed statement does not count.
@@ -180,6 +186,11 @@ impl Policy {
 }
 
 impl Tally {
+    /// Whether so many people approve.
+    pub fn is_enough(&self, count: u32) -> bool {
+        u32::try_from(self.approved.len()).unwrap_or(u32::MAX) >= count
+    }
+
     /// `ada (SHA256:…, 2026-11-28T12:00:00Z)`.
     pub fn names(counted: &[Counted]) -> Vec<String> {
         counted.iter().map(|one| format!("{} with the key {} at {}", one.person, one.key, one.statement.at)).collect()
@@ -192,10 +203,8 @@ pub async fn approvals(
     namespace: &str,
     architecture: &str,
 ) -> Result<Vec<ApprovalSpec>, ClusterError> {
-    let listed = Api::<Approval>::namespaced(client.clone(), namespace).list(&ListParams::default()).await;
-    let listed = if_there(listed).during(|| format!("list the approvals in `{namespace}`"))?;
-    let items = listed.map(|list| list.items).unwrap_or_default().into_iter().map(|approval| approval.spec);
-    Ok(items.filter(|approval| approval.architecture == architecture).collect())
+    let listed = records::list::<Approval>(client, namespace, architecture, "the approvals").await?;
+    Ok(listed.into_iter().map(|approval| approval.spec).collect())
 }
 
 /// Keeps a signed statement that counts, and writes that into the audit log first. It is refused when it would not count.
@@ -229,10 +238,7 @@ pub async fn submit(
         })
         .await?;
     let name = format!("{}-{}", subject.name, &digest_of(&approval.signature)[7..19]);
-    let api = Api::<Approval>::namespaced(client.clone(), subject.namespace);
-    let mut approval = Approval::new(&name, approval);
-    approval.labels_mut().insert(ARCHITECTURE.to_owned(), subject.architecture.to_owned());
-    match api.create(&PostParams::default(), &approval).await {
+    match records::create(client, subject.namespace, Approval::new(&name, approval)).await {
         // The same signature is there already.
         Err(error) if is_status(&error, 409) => {}
         created => drop(created.during(|| format!("write the approval `{name}`"))?),

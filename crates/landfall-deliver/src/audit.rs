@@ -10,23 +10,24 @@ mod chain;
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{ListParams, ObjectMeta, PostParams};
+use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client, CustomResource, ResourceExt as _};
 use serde::{Deserialize, Serialize};
 
 pub use self::chain::{AuditLog, Head};
 
+use crate::cluster::records::{self, Record};
 use crate::cluster::{ClusterError, During as _, definition, if_there, is_status};
 use crate::release::shortened;
-
-/// The label of everything that belongs to an architecture.
-pub(crate) const ARCHITECTURE: &str = "landfall.dev/architecture";
 
 /// The longest text of an entry: objects are bounded.
 const LONGEST: usize = 2000;
 
-/// The most pieces of evidence of an entry, and their length.
-const EVIDENCE: (usize, usize) = (64, 1000);
+/// The most pieces of evidence of an entry.
+pub(crate) const PIECES: usize = 64;
+
+/// The longest piece of evidence.
+const PIECE: usize = 1000;
 
 /// How often a number may be taken by somebody else before it is given up.
 const ATTEMPTS: u32 = 200;
@@ -131,6 +132,12 @@ impl Action {
     }
 }
 
+impl Record for AuditEntry {
+    fn architecture(&self) -> &str {
+        &self.spec.architecture
+    }
+}
+
 /// What is to be written down.
 #[derive(Debug, Clone)]
 pub struct Fact {
@@ -185,16 +192,14 @@ impl Author {
         loop {
             attempt += 1;
             let spec = self.next(&last, &fact);
-            let mut entry = AuditEntry::new(&entry_name(&self.architecture, spec.number), spec);
-            entry.labels_mut().insert(ARCHITECTURE.to_owned(), self.architecture.clone());
-            match api.create(&PostParams::default(), &entry).await {
+            let name = entry_name(&self.architecture, spec.number);
+            match records::create(&self.client, &self.namespace, AuditEntry::new(&name, spec)).await {
                 Ok(written) => {
                     self.move_head(&Head::of(&written.spec)).await?;
                     return Ok(written);
                 }
                 Err(error) if is_status(&error, 409) => {
                     // Somebody else has this number: theirs is the one before ours.
-                    let name = entry.name_any();
                     let other = api.get(&name).await.during(|| format!("read the audit entry `{name}`"))?;
                     last = Head::of(&other.spec);
                     if attempt == ATTEMPTS {
@@ -202,13 +207,12 @@ impl Author {
                             .during(|| format!("write to the audit log: somebody else was faster {attempt} times"));
                     }
                 }
-                Err(error) => return Err(error).during(|| format!("write the audit entry `{}`", entry.name_any())),
+                Err(error) => return Err(error).during(|| format!("write the audit entry `{name}`")),
             }
         }
     }
 
     fn next(&self, last: &Head, fact: &Fact) -> AuditEntrySpec {
-        let (most, longest) = EVIDENCE;
         let mut spec = AuditEntrySpec {
             architecture: self.architecture.clone(),
             number: last.number + 1,
@@ -219,7 +223,7 @@ impl Author {
             subject: shortened(&fact.subject, 250),
             digest: fact.digest.clone(),
             says: shortened(&fact.says, LONGEST),
-            evidence: fact.evidence.iter().take(most).map(|piece| shortened(piece, longest)).collect(),
+            evidence: fact.evidence.iter().take(PIECES).map(|piece| shortened(piece, PIECE)).collect(),
             hash: String::new(),
         };
         spec.hash = spec.content_hash();
@@ -266,18 +270,10 @@ impl Author {
 impl AuditLog {
     /// The log of an architecture, as it is in the cluster.
     pub async fn read(client: &Client, namespace: &str, architecture: &str) -> Result<Self, ClusterError> {
-        let api = Api::<AuditEntry>::namespaced(client.clone(), namespace);
         let head = read_head(client, namespace, architecture).await?;
-        // By its field and not by its label: an entry whose label was taken away is one still.
-        let listed = if_there(api.list(&ListParams::default()).await);
-        let listed = listed.during(|| format!("list the audit log in `{namespace}`"))?;
-        let mut entries: Vec<(String, AuditEntrySpec)> = listed
-            .map(|list| list.items)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|entry| (entry.name_any(), entry.spec))
-            .filter(|(_, spec)| spec.architecture == architecture)
-            .collect();
+        let listed = records::list::<AuditEntry>(client, namespace, architecture, "the audit log").await?;
+        let mut entries: Vec<(String, AuditEntrySpec)> =
+            listed.into_iter().map(|entry| (entry.name_any(), entry.spec)).collect();
         entries.sort_by(|a, b| (a.1.number, &a.0).cmp(&(b.1.number, &b.0)));
         let misnamed = entries
             .iter()

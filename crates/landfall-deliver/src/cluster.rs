@@ -4,6 +4,7 @@ pub(crate) mod definition;
 pub(crate) mod figures;
 pub(crate) mod lock;
 pub(crate) mod perform;
+pub(crate) mod records;
 pub(crate) mod workload;
 
 use kube::core::GroupVersionKind;

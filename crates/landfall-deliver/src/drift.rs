@@ -5,12 +5,12 @@ use jiff::Timestamp;
 use kube::{Client, ResourceExt as _};
 use landfall_model::Architecture;
 
-use crate::approval::{Expiry, SignersState, Subject, approvals};
-use crate::audit::{Action, AuditLog};
+use crate::approval::{Expiry, SignersState, Subject};
+use crate::audit::{Action, AuditLog, PIECES};
 use crate::cluster::{ClusterError, workload};
 use crate::gate::Gate;
 use crate::propose::{list, phase_of};
-use crate::release::{Release, image_of};
+use crate::release::Release;
 use crate::rollout::Phase;
 use crate::{admission, freeze};
 
@@ -31,7 +31,7 @@ pub async fn drift(client: &Client, architecture: &Architecture) -> Result<Vec<S
             None => drift.push("what the environment admits is gone".to_owned()),
             Some(admitted) => {
                 // An entry has room for so many images only; the others are not compared.
-                let told = |image: &&String| entry.evidence.len() < 64 && !entry.evidence.contains(image);
+                let told = |image: &&String| entry.evidence.len() < PIECES && !entry.evidence.contains(image);
                 drift.extend(admitted.images.iter().filter(told).map(|image| {
                     format!("`{image}` is admitted, and entry {} of the audit log does not say so", entry.number)
                 }));
@@ -69,13 +69,12 @@ async fn changed_past_releases(client: &Client, releases: &[Release]) -> Result<
             }
             let image = if phase == Phase::Succeeded { &service.new_image } else { &service.old_image };
             let live = workload::deployment(client, &service.namespace, &service.name).await?;
-            let template = live.map(|live| serde_json::json!(live.spec.map(|spec| spec.template)));
-            let runs = template.as_ref().and_then(|template| image_of(template, &service.name));
-            if runs != Some(image.as_str()) {
+            let runs = live.and_then(|live| workload::image(&live, &service.name));
+            if runs.as_ref() != Some(image) {
                 drift.push(format!(
                     "`{}` runs `{}`, and after release `{}` it had `{image}`: somebody changed it past Landfall",
                     service.name,
-                    runs.unwrap_or("nothing"),
+                    runs.as_deref().unwrap_or("nothing"),
                     release.name_any()
                 ));
             }
@@ -92,8 +91,7 @@ async fn unapproved(
     releases: &[Release],
     log: &AuditLog,
 ) -> Result<Vec<String>, ClusterError> {
-    let signed = approvals(client, namespace, name).await?;
-    let signers = SignersState::read(client, namespace, name, &signed).await?;
+    let (signers, signed) = SignersState::read(client, namespace, name).await?;
     let mut drift = signers.problems.clone();
     let changes: Vec<&str> = log
         .entries
@@ -118,7 +116,7 @@ async fn unapproved(
         let Some(begun) = begun.filter(|_| asked && has_begun) else { continue };
         let subject = Subject { architecture: name, namespace, name: &release_name, digest: &release.spec.digest };
         let tally = policy.tally(subject, &signed, Expiry::At(begun));
-        if tally.approved.len() < usize::try_from(policy.count).unwrap_or(usize::MAX) {
+        if !tally.is_enough(policy.count) {
             drift.push(format!(
                 "release `{release_name}` began with {} of {} approvals: {}",
                 tally.approved.len(),

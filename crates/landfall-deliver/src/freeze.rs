@@ -2,11 +2,12 @@
 //! back goes back all the same.
 
 use jiff::Timestamp;
-use kube::api::{DeleteParams, PostParams};
-use kube::{Api, Client, CustomResource, ResourceExt as _};
+use kube::api::DeleteParams;
+use kube::{Api, Client, CustomResource};
 use serde::{Deserialize, Serialize};
 
-use crate::audit::{ARCHITECTURE, Action, Author, Fact};
+use crate::audit::{Action, Author, Fact};
+use crate::cluster::records::{self, Record};
 use crate::cluster::{ClusterError, During as _, if_there, is_status};
 
 /// That nothing is to be shipped.
@@ -22,6 +23,12 @@ pub struct FreezeSpec {
     pub by: String,
     /// Since when.
     pub at: String,
+}
+
+impl Record for Freeze {
+    fn architecture(&self) -> &str {
+        &self.spec.architecture
+    }
 }
 
 /// The freeze of an architecture, if there is one.
@@ -49,9 +56,7 @@ pub async fn freeze(
         by: author.who().to_owned(),
         at: Timestamp::now().to_string(),
     };
-    let mut object = Freeze::new(architecture, spec);
-    object.labels_mut().insert(ARCHITECTURE.to_owned(), architecture.to_owned());
-    match Api::<Freeze>::namespaced(client.clone(), namespace).create(&PostParams::default(), &object).await {
+    match records::create(client, namespace, Freeze::new(architecture, spec)).await {
         Err(error) if is_status(&error, 409) => read(client, namespace, architecture).await,
         created => created.during(|| format!("freeze `{namespace}`")).map(|_| None),
     }

@@ -23,7 +23,7 @@ pub use self::evidence::{EvidenceKind, EvidenceSpec, attest, evidence};
 pub use self::report::{Report, ReportError, Severity, read_report};
 pub use self::window::Window;
 
-use crate::approval::{ApprovalSpec, SignersState, approvals};
+use crate::approval::{ApprovalSpec, SignersState};
 use crate::cluster::{ClusterError, During as _, workload};
 use crate::freeze::{self, FreezeSpec};
 use crate::release::ReleaseSpec;
@@ -182,8 +182,7 @@ pub(crate) async fn look(
     if spec.takes_back.is_some() {
         return Ok(Vec::new());
     }
-    let approvals = approvals(client, namespace, &spec.architecture).await?;
-    let signers = SignersState::read(client, namespace, &spec.architecture, &approvals).await?;
+    let (signers, approvals) = SignersState::read(client, namespace, &spec.architecture).await?;
     let mut gates = spec.gates.clone();
     let asked = gates.iter().any(|gate| matches!(gate, Gate::Approval { .. }));
     if let Some(policy) = signers.policy.as_ref().filter(|_| !asked) {

@@ -10,7 +10,6 @@ use landfall_model::{Architecture, Element};
 use crate::cluster::{ClusterError, workload};
 use crate::gate::{EvidenceKind, EvidenceSpec};
 use crate::propose::{list, phase_of};
-use crate::release::image_of;
 use crate::rollout::Phase;
 
 /// What runs in an environment.
@@ -44,8 +43,7 @@ pub async fn what_runs(
         let own = architecture.namespace_of(&Element::Service(service.value.clone())).as_str();
         // Scheduled jobs and others are not shipped, and so not promoted.
         let Some(deployment) = workload::deployment(client, own, service.as_str()).await? else { continue };
-        let template = serde_json::json!(deployment.spec.as_ref().map(|spec| &spec.template));
-        let Some(image) = image_of(&template, service.as_str()) else { continue };
+        let Some(image) = workload::image(&deployment, service.as_str()) else { continue };
         if !workload::progress(&deployment).done {
             problems.push(format!("not every copy of `{service}` is ready"));
             continue;
@@ -71,7 +69,7 @@ pub async fn what_runs(
             since = since.max(ended);
             by.push(release.name_any());
         }
-        images.insert(service.to_string(), image.to_owned());
+        images.insert(service.to_string(), image);
     }
     by.sort();
     by.dedup();

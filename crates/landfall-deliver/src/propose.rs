@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use kube::api::{DynamicObject, ListParams, PostParams};
+use kube::api::{DynamicObject, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use landfall_model::Architecture;
 use serde_json::{Value, json};
 
 use crate::audit::{Action, Author, Fact};
+use crate::cluster::records;
 use crate::cluster::workload::{self, progress};
 use crate::cluster::{ClusterError, During as _, MANAGER, definition, figures, if_there, perform, route_resource};
 use crate::gate::{self, GateState, Standing, WAITING};
@@ -206,11 +207,7 @@ pub async fn create(client: &Client, proposal: &Proposal, author: &Author) -> Re
 
 /// The releases of an architecture, by their numbers.
 pub async fn list(client: &Client, namespace: &str, architecture: &str) -> Result<Vec<Release>, ClusterError> {
-    let listed = Api::<Release>::namespaced(client.clone(), namespace).list(&ListParams::default()).await;
-    // Where nobody has shipped yet the kind is not known.
-    let listed = if_there(listed).during(|| format!("list the releases in `{namespace}`"))?;
-    let mut releases: Vec<Release> = listed.map(|list| list.items).unwrap_or_default();
-    releases.retain(|release| release.spec.architecture == architecture);
+    let mut releases: Vec<Release> = records::list(client, namespace, architecture, "the releases").await?;
     releases.sort_by_key(|release| release.spec.number);
     Ok(releases)
 }

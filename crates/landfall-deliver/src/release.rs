@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::analysis::{Analysis, Counts};
+use crate::cluster::records::Record;
 use crate::gate::{Gate, GateState};
 use crate::plan::Strategy;
 use crate::rollout::{Effect, Phase, Plan};
@@ -144,6 +145,12 @@ pub struct Entry {
     pub at: String,
     /// What.
     pub what: String,
+}
+
+impl Record for Release {
+    fn architecture(&self) -> &str {
+        &self.spec.architecture
+    }
 }
 
 impl ReleaseSpec {

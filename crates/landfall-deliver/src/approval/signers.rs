@@ -5,15 +5,15 @@
 //! release needs. Whoever writes one past that, administrators included, has written a list that does not count.
 
 use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
-use kube::api::{ListParams, PostParams};
-use kube::{Api, Client, CustomResource, ResourceExt as _};
+use kube::{Client, CustomResource};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use ssh_key::PublicKey;
 
-use super::{ApprovalSpec, Expiry, SIGNATURE_NAMESPACE, Subject, Tally, digest_of};
-use crate::audit::{ARCHITECTURE, Action, Author, Fact};
-use crate::cluster::{ClusterError, During as _, if_there};
+use super::{ApprovalSpec, Expiry, SIGNATURE_NAMESPACE, Subject, Tally, approvals, digest_of};
+use crate::audit::{Action, Author, Fact};
+use crate::cluster::records::{self, Record};
+use crate::cluster::{ClusterError, During as _};
 use crate::release::sorted;
 
 /// How far the clocks of two machines may be apart.
@@ -48,6 +48,12 @@ pub struct SignersSpec {
     pub expire_seconds: u64,
     /// The list, in the format of `allowed_signers`. The first principal of a line is the person, the others are groups.
     pub list: String,
+}
+
+impl Record for Signers {
+    fn architecture(&self) -> &str {
+        &self.spec.architecture
+    }
 }
 
 /// Somebody who may sign.
@@ -175,7 +181,7 @@ impl SignersState {
             if let Some(before) = &state.policy {
                 let subject = Subject { architecture: &list.architecture, namespace, name: &name, digest: &digest };
                 let tally = before.tally(subject, approvals, Expiry::Never);
-                if tally.approved.len() < usize::try_from(before.count).unwrap_or(usize::MAX) {
+                if !tally.is_enough(before.count) {
                     state.proposed = Some((list, tally));
                     break;
                 }
@@ -186,17 +192,16 @@ impl SignersState {
         state
     }
 
-    /// The same from the cluster.
+    /// The same from the cluster, and all that has been signed about the architecture.
     pub async fn read(
         client: &Client,
         namespace: &str,
         architecture: &str,
-        approvals: &[ApprovalSpec],
-    ) -> Result<Self, ClusterError> {
-        let listed = Api::<Signers>::namespaced(client.clone(), namespace).list(&ListParams::default()).await;
-        let listed = if_there(listed).during(|| format!("list the signers in `{namespace}`"))?;
-        let lists = listed.map(|list| list.items).unwrap_or_default().into_iter().map(|signers| signers.spec);
-        Ok(Self::of(namespace, lists.filter(|list| list.architecture == architecture).collect(), approvals))
+    ) -> Result<(Self, Vec<ApprovalSpec>), ClusterError> {
+        let approvals = approvals(client, namespace, architecture).await?;
+        let lists = records::list::<Signers>(client, namespace, architecture, "the signers").await?;
+        let lists = lists.into_iter().map(|signers| signers.spec).collect();
+        Ok((Self::of(namespace, lists, &approvals), approvals))
     }
 
     /// What a list would be that takes the place of the one that counts.
@@ -243,12 +248,8 @@ pub async fn propose_signers(
             evidence: people,
         })
         .await?;
-    let mut object = Signers::new(&name, list);
-    let architecture = object.spec.architecture.clone();
-    object.labels_mut().insert(ARCHITECTURE.to_owned(), architecture);
-    let api = Api::<Signers>::namespaced(client.clone(), namespace);
-    api.create(&PostParams::default(), &object).await.during(|| format!("write the signers `{name}`"))?;
-    Ok(())
+    let written = records::create(client, namespace, Signers::new(&name, list)).await;
+    written.during(|| format!("write the signers `{name}`")).map(drop)
 }
 
 /// Reads a list in the format of `allowed_signers`, of `ssh-keygen(1)`.

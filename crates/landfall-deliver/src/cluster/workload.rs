@@ -4,9 +4,10 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
+use serde_json::json;
 
 use super::{ClusterError, During as _, if_there};
-use crate::release::RELEASE;
+use crate::release::{RELEASE, image_of};
 
 /// Reasons for which a container does not run, and never will without a change.
 const HOPELESS: [&str; 6] = [
@@ -96,6 +97,11 @@ pub(crate) async fn deployment(
 ) -> Result<Option<Deployment>, ClusterError> {
     let found = Api::<Deployment>::namespaced(client.clone(), namespace).get(name).await;
     if_there(found).during(|| format!("read the Deployment `{name}`"))
+}
+
+/// The image of a service, as its `Deployment` has it.
+pub(crate) fn image(deployment: &Deployment, service: &str) -> Option<String> {
+    image_of(&json!(deployment.spec.as_ref()?.template), service).map(ToOwned::to_owned)
 }
 
 /// The pods of a `Deployment` that belong to a release.

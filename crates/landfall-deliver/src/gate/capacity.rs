@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 
+use super::Room;
 use crate::plan::Strategy;
 use crate::release::{ReleaseSpec, ServiceRelease};
 
@@ -20,37 +21,29 @@ struct Amount {
     pods: f64,
 }
 
-/// A node with what is free on it.
+/// A node, and what is free on it.
 #[derive(Clone)]
-struct Room<'a> {
+struct Free<'a> {
     node: &'a Node,
-    free: Amount,
-}
-
-/// What is known of the cluster.
-pub(super) struct Cluster<'a> {
-    pub(super) nodes: &'a [Node],
-    pub(super) pods: &'a [Pod],
-    /// The Deployments of the release.
-    pub(super) deployments: &'a [Deployment],
+    amount: Amount,
 }
 
 /// What shows that it fits; or what does not.
-pub(super) fn fits(cluster: &Cluster<'_>, spec: &ReleaseSpec) -> Result<Vec<String>, String> {
+pub(super) fn fits(cluster: &Room, spec: &ReleaseSpec) -> Result<Vec<String>, String> {
     let living = |pod: &&Pod| {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         !matches!(phase, Some("Succeeded" | "Failed"))
     };
-    let mut rooms: Vec<Room<'_>> = cluster
+    let mut rooms: Vec<Free<'_>> = cluster
         .nodes
         .iter()
         .filter(|node| node.spec.as_ref().is_none_or(|spec| spec.unschedulable != Some(true)) && is_ready(node))
         .map(|node| {
-            let mut free = allocatable(node);
+            let mut amount = allocatable(node);
             for pod in cluster.pods.iter().filter(living).filter(|pod| is_on(pod, node)) {
-                free.take(request(pod.spec.as_ref()));
+                amount.take(request(pod.spec.as_ref()));
             }
-            Room { node, free }
+            Free { node, amount }
         })
         .collect();
     let mut shown = vec![format!("{} nodes take pods, {} are there", rooms.len(), cluster.nodes.len())];
@@ -80,7 +73,7 @@ pub(super) fn fits(cluster: &Cluster<'_>, spec: &ReleaseSpec) -> Result<Vec<Stri
         let old = cluster.pods.iter().filter(living).filter(|pod| belongs(pod, deployment));
         for pod in old {
             if let Some(room) = rooms.iter_mut().find(|room| is_on(pod, room.node)) {
-                room.free.give(request(pod.spec.as_ref()));
+                room.amount.give(request(pod.spec.as_ref()));
             }
         }
         place(&mut rooms, &template, asks, copies).map_err(|placed| {
@@ -118,12 +111,12 @@ impl Amount {
 }
 
 /// Places copies, each on the node with the most memory left; the error is how many found a place.
-fn place(rooms: &mut [Room<'_>], template: &PodTemplateSpec, asks: Amount, copies: u32) -> Result<(), u32> {
+fn place(rooms: &mut [Free<'_>], template: &PodTemplateSpec, asks: Amount, copies: u32) -> Result<(), u32> {
     for placed in 0..copies {
         let fitting =
-            rooms.iter_mut().filter(|room| room.free.holds(asks) && accepts(room.node, template.spec.as_ref()));
-        let Some(room) = fitting.max_by(|a, b| a.free.memory.total_cmp(&b.free.memory)) else { return Err(placed) };
-        room.free.take(asks);
+            rooms.iter_mut().filter(|room| room.amount.holds(asks) && accepts(room.node, template.spec.as_ref()));
+        let Some(room) = fitting.max_by(|a, b| a.amount.memory.total_cmp(&b.amount.memory)) else { return Err(placed) };
+        room.amount.take(asks);
     }
     Ok(())
 }
@@ -296,7 +289,7 @@ mod tests {
             environment: None,
             gates: Vec::new(),
         };
-        fits(&Cluster { nodes, pods: &pods, deployments: &[deployment] }, &spec)
+        fits(&Room { nodes: nodes.to_vec(), pods, deployments: vec![deployment] }, &spec)
     }
 
     #[test]

@@ -17,8 +17,7 @@ pub(super) fn decide(gate: &Gate, name: Option<&str>, spec: &ReleaseSpec, facts:
         Gate::Window { windows } => in_a_window(windows, facts.now),
         Gate::Check { says, shown_by: EvidenceKind::CapacityFits, .. } => {
             let room = facts.room.as_ref().expect("who asks for room is told of it");
-            let cluster = capacity::Cluster { nodes: &room.nodes, pods: &room.pods, deployments: &room.deployments };
-            match capacity::fits(&cluster, spec) {
+            match capacity::fits(room, spec) {
                 Ok(evidence) => open(says, "the live nodes have room".to_owned(), evidence),
                 Err(why) => closed(says, why, Some("add nodes, or make room on them".to_owned())),
             }
@@ -97,7 +96,7 @@ fn approval(
         return GateState { gate, standing: Standing::Rejected, why, bring: None, evidence };
     }
     let there = tally.approved.len();
-    if there >= usize::try_from(count).unwrap_or(usize::MAX) {
+    if tally.is_enough(count) {
         return open(&gate, format!("{there} have approved {}", spec.digest), Tally::names(&tally.approved));
     }
     let mut why = format!("{there} of {count}");

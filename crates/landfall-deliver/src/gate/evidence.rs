@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use kube::api::{ListParams, PostParams};
-use kube::{Api, Client, CustomResource, ResourceExt as _};
+use kube::{Client, CustomResource};
 use landfall_model::Predicate;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::approval::digest_of;
-use crate::audit::{ARCHITECTURE, Action, Author, Fact};
-use crate::cluster::{ClusterError, During as _, if_there, is_status};
+use crate::audit::{Action, Author, Fact};
+use crate::cluster::records::{self, Record};
+use crate::cluster::{ClusterError, During as _, is_status};
 use crate::release::{shortened, sorted};
 
 /// The longest text of a piece of evidence.
@@ -131,12 +131,16 @@ impl EvidenceSpec {
     }
 }
 
+impl Record for Evidence {
+    fn architecture(&self) -> &str {
+        &self.spec.architecture
+    }
+}
+
 /// The evidence that was brought for an architecture.
 pub async fn evidence(client: &Client, namespace: &str, architecture: &str) -> Result<Vec<EvidenceSpec>, ClusterError> {
-    let listed = Api::<Evidence>::namespaced(client.clone(), namespace).list(&ListParams::default()).await;
-    let listed = if_there(listed).during(|| format!("list the evidence in `{namespace}`"))?;
-    let items = listed.map(|list| list.items).unwrap_or_default().into_iter().map(|evidence| evidence.spec);
-    Ok(items.filter(|evidence| evidence.architecture == architecture).collect())
+    let listed = records::list::<Evidence>(client, namespace, architecture, "the evidence").await?;
+    Ok(listed.into_iter().map(|evidence| evidence.spec).collect())
 }
 
 /// Keeps a piece of evidence, and writes that into the audit log first. Its name is the answer.
@@ -162,11 +166,7 @@ pub async fn attest(
             evidence: pieces,
         })
         .await?;
-    let mut object = Evidence::new(&name, evidence);
-    let architecture = object.spec.architecture.clone();
-    object.labels_mut().insert(ARCHITECTURE.to_owned(), architecture);
-    let api = Api::<Evidence>::namespaced(client.clone(), namespace);
-    match api.create(&PostParams::default(), &object).await {
+    match records::create(client, namespace, Evidence::new(&name, evidence)).await {
         Err(error) if is_status(&error, 409) => {}
         created => drop(created.during(|| format!("write the evidence `{name}`"))?),
     }

@@ -38,8 +38,7 @@ pub(crate) fn run(
         Err(outcome) => return Ok(outcome),
     };
     in_a_cluster(&target, &place.cluster, terminal, async |client, terminal| {
-        let signed = approvals(&client, target.namespace(), target.name()).await?;
-        let signers = SignersState::read(&client, target.namespace(), target.name(), &signed).await?;
+        let (signers, _) = SignersState::read(&client, target.namespace(), target.name()).await?;
         let Some(policy) = &signers.policy else {
             terminal.say(&format!(
                 "error: nobody may approve in `{}` yet\nhint: `landfall signers set ALLOWED_SIGNERS{}` says who may",
@@ -169,9 +168,7 @@ async fn keep(
         tally.approved.len(),
         policy.count
     )?;
-    if counted.statement.decision == Decision::Approve
-        && tally.approved.len() >= usize::try_from(policy.count).unwrap_or(usize::MAX)
-    {
+    if counted.statement.decision == Decision::Approve && tally.is_enough(policy.count) {
         terminal.flush()?;
         terminal.say(&format!(
             "hint: whoever watches it goes on; if nobody does: `landfall ship --watch{}`",

@@ -7,8 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use landfall_deliver::{
-    Author, Decision, EvidenceKind, EvidenceSpec, Policy, SignersState, Statement, approvals, attest, digest_of,
-    read_report,
+    Author, Decision, EvidenceKind, EvidenceSpec, Policy, SignersState, Statement, attest, digest_of, read_report,
 };
 
 use crate::Outcome;
@@ -34,8 +33,7 @@ pub(crate) fn run(arguments: &AttestArguments, terminal: &mut Terminal) -> anyho
     };
     in_a_cluster(&target, &place.cluster, terminal, async |client, terminal| {
         let author = Author::of(&client, target.namespace(), target.name(), &holder()).await?;
-        let signed = approvals(&client, target.namespace(), target.name()).await?;
-        let signers = SignersState::read(&client, target.namespace(), target.name(), &signed).await?;
+        let (signers, _) = SignersState::read(&client, target.namespace(), target.name()).await?;
         let mut kept = Vec::new();
         for mut piece in pieces {
             author.who().clone_into(&mut piece.by);

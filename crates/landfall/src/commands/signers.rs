@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use anyhow::Context as _;
-use landfall_deliver::{Author, SignersState, Tally, approvals, propose_signers};
+use landfall_deliver::{Author, SignersState, Tally, propose_signers};
 
 use crate::Outcome;
 use crate::cli::{Output, Place, SignersCommand, SignersSetArguments};
@@ -25,8 +25,7 @@ fn show(place: &Place, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
         Err(outcome) => return Ok(outcome),
     };
     in_a_cluster(&target, &place.cluster, terminal, async |client, terminal| {
-        let signed = approvals(&client, target.namespace(), target.name()).await?;
-        let state = SignersState::read(&client, target.namespace(), target.name(), &signed).await?;
+        let (state, _) = SignersState::read(&client, target.namespace(), target.name()).await?;
         print(&state, place.output, terminal)?;
         Ok(if state.problems.is_empty() { Outcome::Done } else { Outcome::No })
     })
@@ -102,8 +101,7 @@ fn set(arguments: &SignersSetArguments, terminal: &mut Terminal) -> anyhow::Resu
     let (count, expire) = (declared.count.value, declared.expire.seconds());
     in_a_cluster(&target, &place.cluster, terminal, async |client, terminal| {
         let author = Author::of(&client, target.namespace(), target.name(), &holder()).await?;
-        let signed = approvals(&client, target.namespace(), target.name()).await?;
-        let state = SignersState::read(&client, target.namespace(), target.name(), &signed).await?;
+        let (state, _) = SignersState::read(&client, target.namespace(), target.name()).await?;
         if let Some((proposed, _)) = &state.proposed {
             terminal.say(&format!(
                 "error: `{0}` is proposed already\nhint: `landfall approve {0}{1}` approves it; whoever wrote it may take it away: `kubectl delete signers {0} -n {2}`",
@@ -120,7 +118,7 @@ fn set(arguments: &SignersSetArguments, terminal: &mut Terminal) -> anyhow::Resu
         }
         let name = next.name();
         propose_signers(&client, target.namespace(), &author, next).await?;
-        let state = SignersState::read(&client, target.namespace(), target.name(), &signed).await?;
+        let (state, _) = SignersState::read(&client, target.namespace(), target.name()).await?;
         print(&state, place.output, terminal)?;
         if state.proposed.is_some() {
             terminal.say(&format!("hint: it counts when it is signed: `landfall approve {name}{}`", target.flag()))?;
