@@ -63,10 +63,7 @@ impl Database {
         let mut made = false;
         loop {
             let session = self.session().await?;
-            let unanswered = Unanswered(&self.session);
-            let answer = session.execute(&statement, key).await;
-            std::mem::forget(unanswered);
-            match answer {
+            match self.answered(session.execute(&statement, key)).await {
                 Ok(()) => return Ok(()),
                 Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) && !made => {
                     self.primary.as_deref().unwrap_or(self).make(&table).await?;
@@ -91,13 +88,20 @@ impl Database {
              create table if not exists {table} (id text primary key, at timestamptz not null default now()); commit"
         );
         let session = self.session().await?;
-        let unanswered = Unanswered(&self.session);
-        let made = session.client.batch_execute(&make).await;
-        std::mem::forget(unanswered);
+        let made = self.answered(session.client.batch_execute(&make)).await;
         if made.is_err() {
             self.session.put(None);
         }
         made.map_err(told)
+    }
+
+    /// An answer. When it is not waited for any more the session is taken away, as the answers to all others would stand
+    /// behind it.
+    async fn answered<T>(&self, asked: impl Future<Output = T>) -> T {
+        let unanswered = Unanswered(&self.session);
+        let answer = asked.await;
+        std::mem::forget(unanswered);
+        answer
     }
 
     async fn session(&self) -> Result<Arc<Session>, Failure> {
@@ -117,7 +121,7 @@ impl Database {
     }
 }
 
-/// Takes away a session whose answer is not waited for any more, as those of all others would stand behind it.
+/// Takes the session away when it is dropped.
 struct Unanswered<'a>(&'a Slot<Arc<Session>>);
 
 impl Drop for Unanswered<'_> {
