@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Input, Output};
+use super::{Input, Output, Place};
 
 #[derive(Debug, Args)]
 #[command(
@@ -86,17 +86,8 @@ pub(crate) struct RollbackArguments {
     /// The release; the one under way, or else the last that succeeded, when left out.
     #[arg(value_name = "RELEASE")]
     pub(crate) release: Option<String>,
-    /// The file, or the folder that has a `landfall.yaml`.
-    #[arg(long, default_value = "landfall.yaml", value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// The environment; needed when there are several.
-    #[arg(long = "env", short, value_name = "ENVIRONMENT")]
-    pub(crate) environment: Option<String>,
     #[command(flatten)]
-    pub(crate) cluster: ClusterArguments,
-    /// How to print the result.
-    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
-    pub(crate) output: Output,
+    pub(crate) place: Place,
 }
 
 #[derive(Debug, Args)]

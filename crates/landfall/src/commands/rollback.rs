@@ -10,11 +10,11 @@ use crate::terminal::Terminal;
 
 /// Takes back what is under way, or else what has succeeded.
 pub(crate) fn run(arguments: &RollbackArguments, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
-    let target = match Target::find(&arguments.file, arguments.environment.as_deref(), terminal)? {
+    let target = match Target::find(&arguments.place.file, arguments.place.environment.as_deref(), terminal)? {
         Ok(target) => target,
         Err(outcome) => return Ok(outcome),
     };
-    in_a_cluster(&target, &arguments.cluster, terminal, async |client, terminal| {
+    in_a_cluster(&target, &arguments.place.cluster, terminal, async |client, terminal| {
         let releases = list(&client, target.namespace(), target.name()).await?;
         let author = Author::of(&client, target.namespace(), target.name(), &holder()).await?;
         let wanted = arguments.release.as_deref();
@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: &RollbackArguments, terminal: &mut Terminal) -> any
         if let Some(release) = under_way {
             demand(&client, release, Demand::RollBack, &author).await?;
             let ended = wait_or_carry(&client, &target, &release.name_any(), terminal).await?;
-            return finish(&ended, arguments.output, terminal, |phase| matches!(phase, Phase::RolledBack { .. }));
+            return finish(&ended, arguments.place.output, terminal, |phase| matches!(phase, Phase::RolledBack { .. }));
         }
         let Some(lock) = take(&client, &target, terminal).await? else { return Ok(Outcome::No) };
         let proposal = propose_return(&client, target.namespace(), target.name(), wanted).await;
@@ -44,6 +44,6 @@ pub(crate) fn run(arguments: &RollbackArguments, terminal: &mut Terminal) -> any
         let name = release.name_any();
         terminal.say(&format!("release `{name}`"))?;
         let ended = carry_out(&client, &proposal.namespace, &name, lock, terminal).await?;
-        finish(&ended, arguments.output, terminal, |phase| *phase == Phase::Succeeded)
+        finish(&ended, arguments.place.output, terminal, |phase| *phase == Phase::Succeeded)
     })
 }
