@@ -13,13 +13,13 @@ use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use kube::{Api, Client};
 use landfall_deliver::{Action, AuditLog, Author, Fact};
-use landfall_testing::{Applier, Apply, Schemas, require_or_skip};
+use landfall_testing::{Schemas, require_or_skip};
 use serde_json::{Value, json};
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey};
 
 use crate::examples::read;
-use crate::kubernetes::workloads_become_ready;
+use crate::kubernetes::set_up;
 use crate::running_engine::{POLL, RunningEngine};
 use crate::ship::PROGRAM;
 
@@ -89,17 +89,8 @@ impl Platform {
             let client = engine.client().await;
             let file = read(folder.path());
             for environment in ["staging", "production"] {
-                let architecture = file.architecture(Some(environment)).expect("it is an architecture");
-                let objects = landfall_render::kubernetes(&architecture).into_values();
-                let applier = Applier::prepare(client.clone(), &schemas, &objects).await;
-                let applier = applier.unwrap_or_else(|error| panic!("{error:?}"));
-                let (namespaces, others): (Vec<_>, Vec<_>) =
-                    objects.iter().partition(|object| object["kind"] == "Namespace");
-                for object in namespaces.into_iter().chain(others) {
-                    applier.apply(object, Apply::ForReal).await.unwrap_or_else(|error| panic!("{error:?}"));
-                }
+                set_up(&client, &schemas, &file, environment).await;
             }
-            workloads_become_ready(&client, "shop").await;
             client
         });
         Some(Self { engine, folder, runtime, client })

@@ -6,13 +6,13 @@ use kube::api::{DeleteParams, DynamicObject};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use kube::{Api, Client};
-use landfall_standin::{Server, find_server};
-use landfall_testing::require_or_skip;
+use landfall_standin::Server;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use crate::Folder;
 use crate::platform::Platform;
+use crate::up::are_here;
 
 /// Two services with a topic between them; everything is encrypted, so that each has a user and rights of its own.
 const PARCELS: &str = r#"
@@ -77,8 +77,7 @@ async fn strimzi(client: &Client, kind: &str, name: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_kafka_has_acknowledged_survives_a_broker() {
-    let server = find_server(Server::Kafka).ok_or_else(|| Server::Kafka.remedy());
-    let Some(_) = require_or_skip("Kafka", server) else { return };
+    let Some(()) = are_here(&[Server::Kafka]) else { return };
     let folder = Folder::with(PARCELS);
     let mut platform = Platform::start(folder.path(), "parcels", None, &["--once", "--duration", DRIVEN]);
     platform.until_said("driving");

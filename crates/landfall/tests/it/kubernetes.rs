@@ -56,6 +56,18 @@ fn nodes(file: &File) -> Vec<FakeNode> {
     zones.iter().flat_map(|zone| [node(zone, 1), node(zone, 2)]).collect()
 }
 
+/// Applies what is rendered for an environment, and waits until its workloads are ready.
+pub(crate) async fn set_up(client: &Client, schemas: &Schemas, file: &File, environment: &str) {
+    let architecture = file.architecture(Some(environment)).expect("it is an architecture");
+    let objects = landfall_render::kubernetes(&architecture).into_values();
+    let applier = Applier::prepare(client.clone(), schemas, &objects).await.unwrap_or_else(|error| panic!("{error:?}"));
+    let (namespaces, others): (Vec<_>, Vec<_>) = objects.iter().partition(|object| object["kind"] == "Namespace");
+    for object in namespaces.into_iter().chain(others) {
+        applier.apply(object, Apply::ForReal).await.unwrap_or_else(|error| panic!("{error:?}"));
+    }
+    workloads_become_ready(client, environment).await;
+}
+
 async fn apply(client: &Client, schemas: &Schemas, file: &File, environment: &str) {
     let architecture = file.architecture(Some(environment)).expect("the example is an architecture");
     let objects = landfall_render::kubernetes(&architecture).into_values();

@@ -8,13 +8,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use landfall_testing::{Applier, Apply, Schemas, require_or_skip};
+use landfall_testing::{Schemas, require_or_skip};
 use serde_json::{Value, json};
 
 use self::clients::Clients;
 use crate::Folder;
 use crate::examples::read;
-use crate::kubernetes::workloads_become_ready;
+use crate::kubernetes::set_up;
 use crate::running_engine::{POLL, RunningEngine};
 
 /// How many requests the clients make in a second.
@@ -118,17 +118,7 @@ impl Platform {
         let platform = Self { engine, folder, gateway };
         tokio::runtime::Runtime::new().expect("threads can be started").block_on(async {
             let client = platform.engine.client().await;
-            let file = read(platform.folder.path());
-            let architecture = file.architecture(Some("development")).expect("it is an architecture");
-            let objects = landfall_render::kubernetes(&architecture).into_values();
-            let applier = Applier::prepare(client.clone(), &schemas, &objects).await;
-            let applier = applier.unwrap_or_else(|error| panic!("{error:?}"));
-            let (namespaces, others): (Vec<_>, Vec<_>) =
-                objects.iter().partition(|object| object["kind"] == "Namespace");
-            for object in namespaces.into_iter().chain(others) {
-                applier.apply(object, Apply::ForReal).await.unwrap_or_else(|error| panic!("{error:?}"));
-            }
-            workloads_become_ready(&client, "development").await;
+            set_up(&client, &schemas, &read(platform.folder.path()), "development").await;
         });
         Some(platform)
     }

@@ -34,10 +34,15 @@ fn up(folder: &Path, arguments: &[&str]) -> Ended {
     }
 }
 
-/// Servers of this machine, and network namespaces.
+/// The servers that the examples need.
 pub(crate) fn everything_is_here() -> Option<()> {
-    for server in [Server::Postgres, Server::Redis, Server::Rabbitmq, Server::Kafka] {
-        require_or_skip(server.as_str(), find_server(server).ok_or_else(|| server.remedy()))?;
+    are_here(&[Server::Postgres, Server::Redis, Server::Rabbitmq, Server::Kafka])
+}
+
+/// Whether this machine has all of these servers; a test that needs one that is missing is skipped.
+pub(crate) fn are_here(servers: &[Server]) -> Option<()> {
+    for server in servers {
+        require_or_skip(server.as_str(), find_server(*server).ok_or_else(|| server.remedy()))?;
     }
     Some(())
 }

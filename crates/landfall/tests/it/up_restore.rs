@@ -8,13 +8,12 @@ use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use kube::{Api, Client};
 use landfall_standin::{Server, find_server};
-use landfall_testing::require_or_skip;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::runtime::Runtime;
 
 use crate::platform::{Platform, until};
-use crate::up::alone;
+use crate::up::{alone, are_here};
 
 const SHOP: &str = r#"
 landfall: v1
@@ -37,12 +36,7 @@ stores:
 
 #[test]
 fn a_database_is_brought_back_to_a_point_in_time() {
-    for server in [Server::Postgres, Server::S3] {
-        let found = find_server(server).ok_or_else(|| server.remedy());
-        if require_or_skip(server.as_str(), found).is_none() {
-            return;
-        }
-    }
+    let Some(()) = are_here(&[Server::Postgres, Server::S3]) else { return };
     let _alone = alone();
     Runtime::new().expect("threads can be started").block_on(bring_back());
 }

@@ -4,11 +4,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use landfall_standin::{Server, find_server};
+use landfall_standin::Server;
 use landfall_testing::{Tool, require_or_skip};
 use serde_json::json;
 
 use crate::platform::Platform;
+use crate::up::are_here;
 
 /// How long a replica may take to be promoted.
 const PATIENCE: Duration = Duration::from_mins(4);
@@ -63,12 +64,9 @@ stores:
 
 #[test]
 fn every_kind_of_store_carries_its_edges_and_a_lost_redis_primary_is_replaced() {
-    for server in [Server::Postgres, Server::Redis, Server::S3, Server::Mosquitto, Server::Mongodb] {
-        let found = find_server(server).ok_or_else(|| server.remedy());
-        if require_or_skip(server.as_str(), found).is_none() {
-            return;
-        }
-    }
+    let Some(()) = are_here(&[Server::Postgres, Server::Redis, Server::S3, Server::Mosquitto, Server::Mongodb]) else {
+        return;
+    };
     let Some(kubectl) = require_or_skip("kubectl", Tool::Kubectl.locate()) else { return };
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder can be made");
     fs::write(folder.path().join("landfall.yaml"), SHOP).expect("a file can be written");

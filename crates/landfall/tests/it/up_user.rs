@@ -4,12 +4,12 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::process::Command;
 
-use landfall_standin::{Server, find_server};
+use landfall_standin::Server;
 use landfall_testing::require_or_skip;
 use serde_json::json;
 
 use crate::platform::Platform;
-use crate::up::alone;
+use crate::up::{alone, are_here};
 
 /// `nobody`.
 const USER: u32 = 65534;
@@ -55,12 +55,7 @@ environments:
 
 #[test]
 fn two_environments_of_an_ordinary_user_run_beside_each_other() {
-    for server in [Server::Postgres, Server::Redis, Server::Rabbitmq, Server::S3] {
-        let found = find_server(server).ok_or_else(|| server.remedy());
-        if require_or_skip(server.as_str(), found).is_none() {
-            return;
-        }
-    }
+    let Some(()) = are_here(&[Server::Postgres, Server::Redis, Server::Rabbitmq, Server::S3]) else { return };
     let home = tempfile::tempdir().expect("a temporary folder can be made");
     // The address of a socket has room for 108 bytes (unix(7)).
     let folder = home.path().join("long/".repeat(20));
