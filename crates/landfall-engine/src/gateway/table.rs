@@ -59,6 +59,8 @@ pub(crate) struct RouteTable {
     ports: BTreeMap<u16, Port>,
     /// By the name of the backend.
     endpoints: HashMap<Arc<str>, Vec<SocketAddr>>,
+    /// Who is there at all, those that end included.
+    known: BTreeSet<SocketAddr>,
     rules: usize,
 }
 
@@ -119,7 +121,7 @@ pub(super) struct Draft {
 impl RouteTable {
     /// A table in which nothing is.
     pub(crate) fn empty() -> Self {
-        Self { ports: BTreeMap::new(), endpoints: HashMap::new(), rules: 0 }
+        Self { ports: BTreeMap::new(), endpoints: HashMap::new(), known: BTreeSet::new(), rules: 0 }
     }
 
     /// The table, and what the objects' status should say.
@@ -144,7 +146,8 @@ impl RouteTable {
                 }
             }
         }
-        (Self { ports, endpoints, rules }, draft.report)
+        let known = self::endpoints::all(&world.slices).into_iter().map(SocketAddr::from).collect();
+        (Self { ports, endpoints, known, rules }, draft.report)
     }
 
     pub(crate) fn ports(&self) -> impl Iterator<Item = (u16, Scheme)> {
@@ -158,6 +161,11 @@ impl RouteTable {
 
     pub(crate) fn all_endpoints(&self) -> BTreeSet<SocketAddr> {
         self.endpoints.values().flatten().copied().collect()
+    }
+
+    /// Whether an endpoint is there still, be it only until it has ended.
+    pub(crate) fn knows(&self, endpoint: &SocketAddr) -> bool {
+        self.known.contains(endpoint)
     }
 
     pub(crate) fn rules(&self) -> usize {
@@ -265,13 +273,11 @@ impl<'w> View<'w> {
             Some((service, port))
         });
         let Some((service, port)) = found else { return (Target::Nowhere, Protocol::Http1, None) };
-        let slices = endpoints::of(service, &self.slices).iter();
-        let ready: BTreeSet<SocketAddr> =
-            slices.flat_map(|slice| endpoints::ready(slice, port)).map(SocketAddr::from).collect();
+        let to = endpoints::for_port(endpoints::of(service, &self.slices), port);
         let protocol = match port.app_protocol.as_deref() {
             Some("kubernetes.io/h2c") => Protocol::Http2,
             _ => Protocol::Http1,
         };
-        (Target::Endpoints(ready.into_iter().collect()), protocol, Some(port.port))
+        (Target::Endpoints(to.into_iter().map(SocketAddr::from).collect()), protocol, Some(port.port))
     }
 }

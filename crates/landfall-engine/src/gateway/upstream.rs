@@ -4,7 +4,7 @@
 //! answer cost no switch between tasks. While nobody uses it, nobody drives it; whether it was closed meanwhile is found
 //! out when it is used again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -20,9 +20,11 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::backend::Protocol;
+use super::table::RouteTable;
 use crate::network::Dialer;
 
 /// How long a connection may take to be made. On one machine an endpoint that does not answer is gone.
@@ -59,6 +61,8 @@ pub(super) struct Upstreams {
     dialer: Dialer,
     idle: Mutex<HashMap<SocketAddr, Vec<Idle>>>,
     multiplexed: Mutex<HashMap<SocketAddr, http2::SendRequest<RequestBody>>>,
+    /// Of each endpoint that was asked something, and is there still: who waits for an answer is told when it is gone.
+    gone: Mutex<HashMap<SocketAddr, CancellationToken>>,
     tasks: TaskTracker,
 }
 
@@ -84,7 +88,7 @@ pub(super) struct Upgraded {
 
 impl Upstreams {
     pub(super) fn new(dialer: Dialer, tasks: TaskTracker) -> Self {
-        Self { dialer, idle: Mutex::default(), multiplexed: Mutex::default(), tasks }
+        Self { dialer, idle: Mutex::default(), multiplexed: Mutex::default(), gone: Mutex::default(), tasks }
     }
 
     /// Sends a request to an endpoint. The future may be dropped: then the connection is closed.
@@ -94,9 +98,21 @@ impl Upstreams {
         protocol: Protocol,
         request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, Failure> {
-        match protocol {
-            Protocol::Http1 => self.send_alone(address, request).await,
-            Protocol::Http2 => self.send_multiplexed(address, request).await,
+        let gone = self.end_of(address);
+        let sending = async {
+            match protocol {
+                Protocol::Http1 => self.send_alone(address, request).await,
+                Protocol::Http2 => self.send_multiplexed(address, request).await,
+            }
+        };
+        // The connection of a request that is not waited for is closed.
+        tokio::select! {
+            biased;
+            sent = sending => sent,
+            () = gone.cancelled() => {
+                let error = io::Error::new(io::ErrorKind::ConnectionAborted, "the endpoint is gone");
+                Err(Failure { unsent: None, error })
+            }
         }
     }
 
@@ -161,14 +177,28 @@ impl Upstreams {
         }
     }
 
-    /// Closes what nobody has used for long, and what leads to endpoints that are gone. Requests that are under way have
-    /// their connections and keep them.
-    pub(super) fn tidy(&self, endpoints: &BTreeSet<SocketAddr>) {
+    /// Closes what nobody has used for long, and what leads to endpoints that get no more requests. Requests that are under way
+    /// have their connections and keep them for as long as the endpoint is there. One that is gone answers no more, and may have
+    /// gone with its network, without a word: nobody waits for it.
+    pub(super) fn tidy(&self, table: &RouteTable) {
+        let endpoints = table.all_endpoints();
         self.idle().retain(|address, kept| {
             kept.retain(|idle| idle.since.elapsed() < IDLE);
             endpoints.contains(address) && !kept.is_empty()
         });
         self.multiplexed().retain(|address, sender| endpoints.contains(address) && !sender.is_closed());
+        self.gone().retain(|address, gone| {
+            let is_there = table.knows(address);
+            if !is_there {
+                gone.cancel();
+            }
+            is_there
+        });
+    }
+
+    /// Is cancelled when the endpoint is gone.
+    fn end_of(&self, address: SocketAddr) -> CancellationToken {
+        self.gone().entry(address).or_default().clone()
     }
 
     async fn send_multiplexed(
@@ -233,6 +263,10 @@ impl Upstreams {
         }
         let stream = upgrade.await.map_err(told)?;
         Ok(Upgraded { response, stream: Some(stream) })
+    }
+
+    fn gone(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, CancellationToken>> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, Vec<Idle>>> {

@@ -132,7 +132,7 @@ async fn serve(
                 None => break,
             },
             Some(ended) = accepting.join_next() => { tasks::result(ended); }
-            _ = ticks.tick() => proxy.upstreams.tidy(&proxy.shared.table.load().all_endpoints()),
+            _ = ticks.tick() => proxy.upstreams.tidy(&proxy.shared.table.load()),
         }
     }
     for closed in doors.values() {

@@ -72,9 +72,8 @@ fn plan(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], doors: Doors) 
             let number = |number: i32| u16::try_from(number).ok().filter(|number| *number > 0);
             let own = number(port.port).filter(|_| doors == Doors::All).map(|port| SocketAddr::new(address, port));
             let node = port.node_port.and_then(number).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-            let ready: BTreeSet<SocketAddr> =
-                slices.iter().flat_map(|slice| endpoints::ready(slice, port)).map(SocketAddr::V4).collect();
-            let backends = Backends { ready: ready.into_iter().collect(), affinity };
+            let ready = endpoints::for_port(slices, port).into_iter().map(SocketAddr::V4).collect();
+            let backends = Backends { ready, affinity };
             planned.extend(own.into_iter().chain(node).map(|address| (address, backends.clone())));
         }
     }

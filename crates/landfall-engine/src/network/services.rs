@@ -29,7 +29,7 @@ pub(crate) fn ruleset(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) 
         let slices = endpoints::of(service, &by_service);
         let sticky = spec.session_affinity.as_deref() == Some("ClientIP");
         for port in spec.ports.iter().flatten() {
-            let ready: BTreeSet<SocketAddrV4> = slices.iter().flat_map(|slice| endpoints::ready(slice, port)).collect();
+            let ready = endpoints::for_port(slices, port);
             if let Some(rule) = rule(address, port, &ready, sticky) {
                 hairpin.extend(ready.iter().map(SocketAddrV4::ip));
                 rules.insert(rule);

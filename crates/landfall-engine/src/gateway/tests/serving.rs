@@ -188,6 +188,28 @@ async fn no_request_is_lost_while_endpoints_come_and_go() {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_an_endpoint_that_is_gone() {
+    let asked = Arc::new(Notify::new());
+    let told = Arc::clone(&asked);
+    // A pod whose network went before its last word: it is asked, and neither answers nor hangs up.
+    let silent = Upstream::serving(move |_| {
+        told.notify_one();
+        std::future::pending()
+    })
+    .await;
+    let other = Upstream::start("other").await;
+    let rig = Rig::start(&web(&[silent.address], json!({})), 1);
+    let request = tokio::spawn(ask(rig.http, get("http://shop.example.com/")));
+    asked.notified().await;
+
+    rig.show(&web(&[other.address], json!({})));
+    let got = tokio::time::timeout(Duration::from_secs(20), request).await.expect("it is not waited for");
+    let got = got.expect("the client does not panic");
+    assert_eq!((got.status, got.text.lines().next()), (StatusCode::OK, Some("other GET /")));
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_limit_lets_its_burst_through_and_says_when_to_come_back() {
     let upstream = Upstream::start("web").await;
     let filter = json!({ "type": "ExtensionRef", "extensionRef": { "group": "traefik.io", "kind": "Middleware", "name": "limit" } });
