@@ -3,7 +3,7 @@
 //! What Kubernetes does by default is a fact; how often machines fail is an assumption, and proofs that use it say so.
 //! Nothing here decides anything.
 
-use landfall_model::{Bytes, Cpu, Duration, Percent};
+use landfall_model::{Bytes, Cpu, Duration};
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -137,24 +137,6 @@ pub(crate) const MANAGED_SINGLE_AVAILABILITY_MILLIONTHS: u32 = 995_000;
 /// What providers promise for a managed bucket: <https://aws.amazon.com/s3/sla/>.
 pub(crate) const MANAGED_BUCKET_AVAILABILITY_MILLIONTHS: u32 = 999_000;
 
-/// The chance of error that a canary's verdict may have.
-pub(crate) const CANARY_ERROR_CHANCE: f64 = 0.05;
-
-/// The fewest requests, all of them good, after which an observed share of at least `share` is believed: the smallest
-/// `n` with `share^n <= 0.05`, the exact form of the "rule of three" (Hanley and Lippman-Hand, JAMA 249, 1983).
-pub(crate) fn requests_to_believe(share: Percent) -> Option<u64> {
-    let share = share.fraction();
-    if !(0.0..1.0).contains(&share) {
-        return None;
-    }
-    if share == 0.0 {
-        return Some(1);
-    }
-    let exact = (CANARY_ERROR_CHANCE.ln() / share.ln()).ceil();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and a cast saturates")]
-    Some(exact as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,14 +173,5 @@ mod tests {
     fn the_grace_period_changed_with_1_32() {
         let grace = |version| node_monitor_grace(version).seconds();
         assert_eq!([grace(None), grace(Some("1.37")), grace(Some("v1.32.1")), grace(Some("1.31"))], [50, 50, 50, 40]);
-    }
-
-    #[test]
-    fn a_share_of_99_5_percent_takes_598_good_requests() {
-        let needed = |share: &str| requests_to_believe(share.parse().expect("a share"));
-        assert_eq!(
-            [needed("99.5%"), needed("99%"), needed("99.9%"), needed("100%")],
-            [Some(598), Some(299), Some(2_995), None]
-        );
     }
 }

@@ -7,6 +7,7 @@
 mod architecture;
 mod diagnostic;
 mod document;
+mod evidence;
 mod file;
 mod lower;
 mod schema;
@@ -18,6 +19,7 @@ mod units;
 pub use architecture::{Architecture, Connection, Element, Transport, Verb};
 pub use diagnostic::{Finding, Label, Severity, suggestion, unknown_name};
 pub use document::*;
+pub use evidence::Evidence;
 pub use file::{File, OVERRIDABLE};
 pub use schema::json_schema;
 pub use span::{Position, SourceId, Sources, Span, Spanned};

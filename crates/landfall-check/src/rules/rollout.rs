@@ -29,9 +29,9 @@ stop a rollout, but no node can be drained any more \
 (https://kubernetes.io/docs/concepts/workloads/pods/disruptions/).
 
 A canary's shares must grow and stay below the whole. Without weights of a gateway or a mesh the share is that of the \
-copies: one of n + 1 at least. To believe a success of 99.5 % with an error of 5 %, 598 requests must pass in a row \
-(the smallest n with 0.995^n <= 0.05); to believe a p99, 299. If the declared traffic brings fewer to the canary \
-before `decide-within`, it can never be decided, and every release is rolled back.",
+copies: one of n + 1 at least. To believe a success of 99.5 % with an error of 5 %, 1194 requests must pass in a row, as \
+`landfall ship` judges by a sequential test between the limit and half of it; to believe a p99, 595. If the declared \
+traffic brings fewer to the canary before `decide-within`, it can never be decided, and every release is rolled back.",
     passing: include_str!("../../tests/it/rules/rollout-cannot-progress/ok.yaml"),
     failing: include_str!("../../tests/it/rules/rollout-cannot-progress/bad.yaml"),
     run: Some(run),

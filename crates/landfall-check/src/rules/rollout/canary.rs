@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use landfall_model::{Architecture, Canary, Element, Finding, IngressApi, Name, Percent, Service, Span, Spanned};
+use landfall_model::{
+    Architecture, Canary, Element, Evidence, Finding, IngressApi, Name, Percent, Service, Span, Spanned,
+};
 
 use super::NAME;
-use crate::facts;
 use crate::report::Verdict;
 use crate::rule::Context;
 use crate::rules::derivation::{Derivation, Section, Share, Stake, count, float, written};
@@ -104,9 +105,10 @@ pub(super) fn decides(
     } else {
         by_copies(context, (name, service), smallest, derivation, found)
     };
+    // As the canary is judged when it is shipped.
     let by_success =
-        canary.judge.success.and_then(|success| Some((success, facts::requests_to_believe(success.value)?)));
-    let by_latency = canary.judge.p99.and(facts::requests_to_believe(Percent::new(99)));
+        canary.judge.success.and_then(|success| Some((success, Evidence::of_success(success.value, 1)?.least())));
+    let by_latency = canary.judge.p99.and(Evidence::of_limit(Evidence::SLOWER_THAN_P99, 1)).map(Evidence::least);
     if let Some((success, needed)) = by_success {
         derivation.line(format!("a success of {success} is believed after {} in a row", count(needed, "good request")));
     }

@@ -35,17 +35,17 @@ services: { checkout: { replicas: 3, port: 80, rollout: recreate } }
 }
 
 #[test]
-fn a_canary_needs_598_requests_for_99_5_percent() {
+fn a_canary_needs_1194_requests_for_99_5_percent() {
     let text = "
 landfall: v1
 name: shop
 services: { checkout: { replicas: 3, port: 80, expose: shop.example.com } }
 flows: { buy: { rate: 20/s, steps: [client -> checkout] } }
-delivery: { rollout: { canary: { steps: [5%, 50%], judge: { success: 99.5% }, decide-within: 10m } } }
+delivery: { rollout: { canary: { steps: [5%, 50%], judge: { success: 99.5% }, decide-within: 20m } } }
 ";
     let (verdict, derivation) = proof(RULE, "service.checkout", text);
     assert_eq!(verdict, Verdict::Proved);
-    assert_eq!(derivation[2], "598 requests ÷ (20.00/s × 5 %) = 598 s for the first step; 600 s are allowed");
+    assert_eq!(derivation[2], "1194 requests ÷ (20.00/s × 5 %) = 1194 s for the first step; 1200 s are allowed");
     assert_eq!(proof(RULE, "service.checkout", &text.replace("20/s", "19/s")).0, Verdict::Refuted);
     assert_eq!(proof(RULE, "service.checkout", &text.replace("rate: 20/s, ", "")).0, Verdict::Undecided);
 }
