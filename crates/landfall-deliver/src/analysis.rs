@@ -1,28 +1,16 @@
 //! Whether a canary is good enough to go on: a verdict over counts, with numbers that one can check by hand.
 //!
-//! A share of bad requests is judged by a sequential probability ratio test between two declared rates: the limit, which
-//! must not be passed, and half of it, which must not be failed. With `b` bad and `g` good requests the evidence is
-//! `b·ln(limit/half) + g·ln((1−limit)/(1−half))`. It fails at `ln(1/α)` and passes at `ln(β)`. Both ratios are martingales,
-//! so by Ville's inequality a version at half of the limit or better is ever failed with a chance of at most α, and one at
-//! the limit or worse is ever passed with a chance of at most β, however often one looks. A test of one sample, asked again
-//! and again, keeps no such promise.
+//! A share of bad requests is judged by the sequential test of [`Evidence`], between the declared limit and half of it: however often
+//! one looks, it is wrong as rarely as it says.
 //!
 //! A p99 is a share, too: at most 1 % of the requests may be slower. Histogram buckets that the limit falls into count against
 //! whichever verdict they could help.
 
 use std::time::Duration;
 
+use landfall_model::Evidence;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{DiscreteCDF as _, Hypergeometric};
-
-/// The chance that a release is taken back although its version is at half of every limit or better.
-pub(crate) const FALSE_ROLLBACK: f64 = 0.05;
-
-/// The chance that a version at the limit or worse goes on.
-pub(crate) const MISSED_REGRESSION: f64 = 0.05;
-
-/// Below so many requests nobody is judged: the first ones fill caches and open connections.
-pub(crate) const FEWEST: u64 = 50;
 
 /// So many requests without a single success end a canary at once.
 pub(crate) const HOPELESS: u64 = 10;
@@ -138,92 +126,52 @@ pub struct Analysis {
     pub lines: Vec<String>,
 }
 
-/// Two rates, and the bounds of the evidence between them.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Test {
-    limit: f64,
-    half: f64,
-    alpha: f64,
+impl Analysis {
+    /// The verdict with its numbers, on one line.
+    pub(crate) fn summary(&self) -> String {
+        format!("{}: {}", self.verdict.as_str(), self.lines.join("; "))
+    }
 }
 
-/// The evidence at which a canary passes: ln(β).
-fn passes_at() -> f64 {
-    MISSED_REGRESSION.ln()
+/// What so many requests show.
+pub(crate) fn verdict(test: Evidence, bad: u64, good: u64) -> Verdict {
+    let evidence = test.weigh(bad, good);
+    if bad + good == 0 {
+        Verdict::NoData
+    } else if bad + good < Evidence::FEWEST {
+        Verdict::Inconclusive
+    } else if evidence >= test.fails_at() {
+        Verdict::Fail
+    } else if evidence <= Evidence::passes_at() {
+        Verdict::Pass
+    } else {
+        Verdict::Inconclusive
+    }
 }
 
-impl Test {
-    /// Between `limit` and half of it; α is a share of [`FALSE_ROLLBACK`].
-    ///
-    /// # Panics
-    ///
-    /// When `limit` is not between 0 and 1: nothing can be shown about these two.
-    pub(crate) fn new(limit: f64, verdicts: u32) -> Self {
-        assert!(limit > 0.0 && limit < 1.0, "a limit of {limit} cannot be tested");
-        Self { limit, half: limit / 2.0, alpha: FALSE_ROLLBACK / f64::from(verdicts.max(1)) }
+/// The same, so that one can check it by hand.
+fn derivation(test: Evidence, what: &str, bad: u64, good: u64) -> String {
+    if bad + good == 0 {
+        return format!("{what}: no request");
     }
-
-    /// What one bad and one good request weigh.
-    fn weights(self) -> (f64, f64) {
-        ((self.limit / self.half).ln(), ((1.0 - self.limit) / (1.0 - self.half)).ln())
-    }
-
-    /// Positive evidence speaks for the limit, negative for half of it.
-    fn evidence(self, bad: u64, good: u64) -> f64 {
-        let (by_bad, by_good) = self.weights();
-        float(bad) * by_bad + float(good) * by_good
-    }
-
-    fn fails_at(self) -> f64 {
-        -self.alpha.ln()
-    }
-
-    fn verdict(self, bad: u64, good: u64) -> Verdict {
-        let evidence = self.evidence(bad, good);
-        if bad + good == 0 {
-            Verdict::NoData
-        } else if bad + good < FEWEST {
-            Verdict::Inconclusive
-        } else if evidence >= self.fails_at() {
-            Verdict::Fail
-        } else if evidence <= passes_at() {
-            Verdict::Pass
-        } else {
-            Verdict::Inconclusive
-        }
-    }
-
-    /// How many good requests in a row pass.
-    pub(crate) fn least(self) -> u64 {
-        whole(passes_at() / self.weights().1).max(FEWEST)
-    }
-
-    /// About how many requests a version at half of the limit needs to pass.
-    pub(crate) fn usual(self) -> u64 {
-        let (by_bad, by_good) = self.weights();
-        whole(passes_at() / (self.half * by_bad + (1.0 - self.half) * by_good)).max(FEWEST)
-    }
-
-    fn derivation(self, what: &str, bad: u64, good: u64) -> String {
-        let (limit, half) = (percent(self.limit), percent(self.half));
-        let evidence = self.evidence(bad, good);
-        let bound = match self.verdict(bad, good) {
-            Verdict::NoData => "no request".to_owned(),
-            Verdict::Inconclusive if bad + good < FEWEST => format!("fewer than {FEWEST} requests"),
-            Verdict::Fail => format!("≥ {:.2} = ln(1/{:.4}): fail", self.fails_at(), self.alpha),
-            Verdict::Pass => format!("≤ {:.2} = ln({MISSED_REGRESSION}): pass", passes_at()),
-            Verdict::Inconclusive => {
-                format!("between {:.2} (pass) and {:.2} (fail): inconclusive", passes_at(), self.fails_at())
-            }
-        };
-        let share = if bad + good == 0 { 0.0 } else { float(bad) / float(bad + good) };
-        format!(
-            "{what}: {bad} of {} ({}, at most {limit}): {bad}·ln({limit}/{half}) + {good}·ln({}/{}) = {evidence:.2} {bound}",
-            bad + good,
-            percent(share),
-            percent(1.0 - self.limit),
-            percent(1.0 - self.half),
-        )
-    }
+    let (limit, half) = (percent(test.limit()), percent(test.half()));
+    let evidence = test.weigh(bad, good);
+    let (passes_at, fails_at) = (Evidence::passes_at(), test.fails_at());
+    let bound = match verdict(test, bad, good) {
+        Verdict::NoData => unreachable!("there are requests"),
+        Verdict::Inconclusive if bad + good < Evidence::FEWEST => format!("fewer than {} requests", Evidence::FEWEST),
+        Verdict::Fail => format!("≥ {fails_at:.2} = ln(1/{:.4}): fail", test.alpha()),
+        Verdict::Pass => format!("≤ {passes_at:.2} = ln({}): pass", Evidence::MISSED_REGRESSION),
+        Verdict::Inconclusive => format!("between {passes_at:.2} (pass) and {fails_at:.2} (fail): inconclusive"),
+    };
+    let share = float(bad) / float(bad + good);
+    format!(
+        "{what}: {bad} of {} ({}, at most {limit}): {bad}·ln({limit}/{half}) + {good}·ln({}/{}) = {evidence:.2} {bound}",
+        bad + good,
+        percent(share),
+        percent(1.0 - test.limit()),
+        percent(1.0 - test.half()),
+    )
 }
 
 /// Judges a canary beside the stable copies of the same time.
@@ -234,20 +182,20 @@ pub(crate) fn analyse(judge: &Judge, canary: &Counts, stable: &Counts) -> Analys
         let line = format!("success: not one of {} requests; {HOPELESS} without a success are a failure", canary.bad);
         return Analysis { verdict: Verdict::Fail, requests: canary.bad, lines: vec![line] };
     }
-    if let Some(limit) = judge.failures {
-        let test = Test::new(limit, judge.verdicts);
-        lines.push(test.derivation("failed", canary.bad, canary.good));
-        let verdict = test.verdict(canary.bad, canary.good);
+    if let Some(test) = judge.failures.and_then(|limit| Evidence::of_limit(limit, judge.verdicts)) {
+        lines.push(derivation(test, "failed", canary.bad, canary.good));
+        let verdict = verdict(test, canary.bad, canary.good);
         verdicts.push(excuse(verdict, test, (canary.bad, canary.good), (stable.bad, stable.good), &mut lines));
     }
-    if let Some(limit) = judge.p99_ms.map(Duration::from_millis) {
-        let test = Test::new(0.01, judge.verdicts);
+    if let Some(limit) = judge.p99_ms.map(Duration::from_millis)
+        && let Some(test) = Evidence::of_limit(Evidence::SLOWER_THAN_P99, judge.verdicts)
+    {
         let (surely, perhaps) = canary.slower(limit.as_secs_f64());
         let against = (surely, canary.timed.saturating_sub(surely));
         let towards = (perhaps, canary.timed.saturating_sub(perhaps));
         // What is uncertain counts against a failure while it is one, and against a pass otherwise.
-        let (bad, good) = if test.verdict(against.0, against.1) == Verdict::Fail { against } else { towards };
-        let verdict = match test.verdict(bad, good) {
+        let (bad, good) = if verdict(test, against.0, against.1) == Verdict::Fail { against } else { towards };
+        let verdict = match verdict(test, bad, good) {
             Verdict::Fail if (bad, good) != against => Verdict::Inconclusive,
             verdict => verdict,
         };
@@ -256,7 +204,7 @@ pub(crate) fn analyse(judge: &Judge, canary: &Counts, stable: &Counts) -> Analys
             None => format!("; the p99 is above {}", seconds(above)),
         });
         let what = format!("slower than {}", seconds(limit.as_secs_f64()));
-        lines.push(format!("{}{place}", test.derivation(&what, bad, good)));
+        lines.push(format!("{}{place}", derivation(test, &what, bad, good)));
         if perhaps != surely {
             lines.push(format!(
                 "no bucket ends at {}: {} requests may be on either side, and count against either verdict",
@@ -273,9 +221,9 @@ pub(crate) fn analyse(judge: &Judge, canary: &Counts, stable: &Counts) -> Analys
 }
 
 /// A canary that fails where the stable copies fail as well shows nothing about its version: something else is wrong.
-fn excuse(verdict: Verdict, test: Test, canary: (u64, u64), stable: (u64, u64), lines: &mut Vec<String>) -> Verdict {
-    if verdict != Verdict::Fail || test.verdict(stable.0, stable.1) != Verdict::Fail {
-        return verdict;
+fn excuse(found: Verdict, test: Evidence, canary: (u64, u64), stable: (u64, u64), lines: &mut Vec<String>) -> Verdict {
+    if found != Verdict::Fail || verdict(test, stable.0, stable.1) != Verdict::Fail {
+        return found;
     }
     let chance = as_bad_by_chance(canary, stable);
     if chance < ALIKE {

@@ -14,16 +14,17 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::admission;
-use crate::analysis::{Analysis, Verdict, analyse};
+use crate::analysis::Analysis;
 use crate::audit::{Action, Author, Fact};
+use crate::cluster::figures::Counters;
 use crate::cluster::lock::{Lock, LockError};
-use crate::cluster::perform::{PerformError, canary_name, perform};
-use crate::cluster::workload::{self, hopeless, pods_of, progress, troubles};
-use crate::cluster::{ClusterError, During as _, MANAGER, figures, if_there, route_resource};
-use crate::gate::{self, Standing, WAITING};
+use crate::cluster::perform::{PerformError, canary_name, keep_room, perform};
+use crate::cluster::{ClusterError, During as _, MANAGER, if_there, route_resource, workload};
+use crate::gate::{self, Standing};
+use crate::observe::{Seen, allowed_seconds, observe};
 use crate::plan::Strategy;
 use crate::release::{REQUEST, Release, ReleaseSpec, ReleaseStatus, ServiceRelease, Window};
-use crate::rollout::{Event, Phase, Return, Stage, Version};
+use crate::rollout::{Event, Phase, Return, Stage};
 
 /// How often the cluster is looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -31,14 +32,11 @@ const TICK: Duration = Duration::from_millis(500);
 /// How long it is waited between two looks at gates.
 const GATES: Duration = Duration::from_secs(1);
 
+/// How often what is only for people is written: nobody who goes on with the release needs it.
+const WORDS: Duration = Duration::from_secs(2);
+
 /// How long a cluster may give no answer before it is given up.
 const PATIENCE: Duration = Duration::from_mins(2);
-
-/// How long the last requests to a canary may take to arrive, after its route has changed.
-const SETTLE_SECONDS: u64 = 2;
-
-/// How long whoever serves a route may take to say that it has understood a change. Not all say it.
-const UNDERSTOOD_SECONDS: u64 = 10;
 
 /// Why a release was not carried to its end. It can be carried on.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +103,13 @@ pub async fn read(client: &Client, namespace: &str, name: &str) -> Result<Option
     if_there(found).during(|| format!("read the release `{name}`"))
 }
 
+/// How long what the release is doing may still take, if it may not take for ever: then it is taken back, or held.
+pub fn time_left(release: &Release, now: Timestamp) -> Option<Duration> {
+    let status = release.status.as_ref()?;
+    let allowed = allowed_seconds(&release.spec, &status.phase)?;
+    Some(Duration::from_secs(allowed.saturating_sub(status.age_seconds(now))))
+}
+
 /// Carries a release until it has ended or is held. `tell` sees it after each change.
 ///
 /// May be dropped anywhere: what was written down is done by whoever comes next.
@@ -116,7 +121,15 @@ pub async fn carry(
     mut tell: impl FnMut(&Release),
 ) -> Result<Release, CarryError> {
     let api = Api::namespaced(client.clone(), namespace);
-    let carrier = Carrier { client, api, namespace, machine: lock.holder().to_owned(), author: OnceCell::new() };
+    let mut carrier = Carrier {
+        client,
+        api,
+        namespace,
+        machine: lock.holder().to_owned(),
+        author: OnceCell::new(),
+        counters: Counters::new(client.clone()),
+        said: None,
+    };
     let mut trouble: Option<Instant> = None;
     loop {
         match carrier.step(name, lock, &mut tell).await {
@@ -151,10 +164,13 @@ struct Carrier<'a> {
     namespace: &'a str,
     machine: String,
     author: OnceCell<Author>,
+    counters: Counters,
+    /// When the release was written last.
+    said: Option<Instant>,
 }
 
 impl Carrier<'_> {
-    async fn step(&self, name: &str, lock: &mut Lock, tell: &mut impl FnMut(&Release)) -> Result<Step, CarryError> {
+    async fn step(&mut self, name: &str, lock: &mut Lock, tell: &mut impl FnMut(&Release)) -> Result<Step, CarryError> {
         lock.keep().await?;
         let mut release = self.api.get(name).await.during(|| format!("read the release `{name}`"))?;
         tell(&release);
@@ -180,34 +196,28 @@ impl Carrier<'_> {
             }
             None => None,
         };
-        let plan = release.spec.plan();
         let before = status.clone();
-        let follows = |event: Option<&Event>| event.and_then(|event| before.phase.next(event, &plan));
-        let (event, follows) = match follows(demanded.as_ref()) {
-            Some(follows) => (demanded, Some(follows)),
-            None if before.phase.is_terminal() || matches!(before.phase, Phase::Held { .. }) => {
+        let follow = |status: &mut ReleaseStatus, event: Option<Event>| {
+            event.is_some_and(|event| status.follow(&release.spec, &event, Timestamp::now()))
+        };
+        let mut moved = follow(&mut status, demanded);
+        if !moved {
+            if status.phase.is_terminal() || matches!(status.phase, Phase::Held { .. }) {
                 return Ok(Step::Ended(Box::new(release)));
             }
-            None => {
-                let event = self.observe(&release, &mut status).await?;
-                let follows = follows(event.as_ref());
-                (event, follows)
-            }
-        };
-        match (event, follows) {
-            (Some(event), Some((phase, effects))) => {
-                let what = describe(&release.spec, &event, &phase);
-                status.enter(phase, effects, what, Timestamp::now());
-                self.record(&release, &before.phase, &status).await?;
-                self.write(&mut release, status).await?;
-                Ok(Step::Moved)
-            }
-            _ if status != before => {
-                self.write(&mut release, status).await?;
-                Ok(Step::Waits)
-            }
-            _ => Ok(Step::Waits),
+            let seen = self.look(&release, &status).await?;
+            let event = observe(&release.spec, &mut status, &seen, Timestamp::now());
+            moved = follow(&mut status, event);
         }
+        if moved {
+            self.record(&release, &before.phase, &status).await?;
+        }
+        let is_news = status != before && (moved || !status.differs_in_words_only(&before));
+        if is_news || status != before && self.said.is_none_or(|said| said.elapsed() >= WORDS) {
+            self.write(&mut release, status).await?;
+            self.said = Some(Instant::now());
+        }
+        Ok(if moved { Step::Moved } else { Step::Waits })
     }
 
     /// Tells the audit log of what changes where a release is, and lets its images in when it begins. Done again after a crash, it
@@ -226,7 +236,7 @@ impl Carrier<'_> {
         let (name, spec) = (release.name_any(), &release.spec);
         let evidence = match action {
             Action::Begin => status.gates.iter().map(|gate| format!("{}: {}", gate.gate, gate.shown())).collect(),
-            _ => status.analysis.iter().map(summary).collect(),
+            _ => status.analysis.iter().map(Analysis::summary).collect(),
         };
         let says = status.message.clone();
         let author = self.author(spec).await?;
@@ -242,26 +252,6 @@ impl Carrier<'_> {
         self.author.get_or_try_init(|| Author::of(self.client, self.namespace, &spec.architecture, &self.machine)).await
     }
 
-    /// Whether its gates let it begin.
-    async fn gates(&self, release: &Release, status: &mut ReleaseStatus) -> Result<Option<Event>, ClusterError> {
-        let gates = gate::look(self.client, self.namespace, Some(&release.name_any()), &release.spec).await?;
-        let rejected = gates.iter().find(|gate| gate.standing == Standing::Rejected).map(|gate| gate.why.clone());
-        let open = gates.iter().all(|gate| gate.standing == Standing::Open);
-        if !open {
-            WAITING.clone_into(&mut status.state);
-            status.message = gate::waits_for(&gates);
-        }
-        status.gates = gates;
-        Ok(match rejected {
-            Some(why) => Some(Event::Abort(why)),
-            None if open => Some(Event::Begin),
-            None => {
-                tokio::time::sleep(GATES).await;
-                None
-            }
-        })
-    }
-
     /// Writes the status, unless somebody has changed the release since it was read.
     async fn write(&self, release: &mut Release, status: ReleaseStatus) -> Result<(), ClusterError> {
         release.status = Some(status);
@@ -271,187 +261,87 @@ impl Carrier<'_> {
         Ok(())
     }
 
-    /// What has happened, seen from the phase. Notes in `status` what the next look needs to know.
-    async fn observe(&self, release: &Release, status: &mut ReleaseStatus) -> Result<Option<Event>, ClusterError> {
-        let service = |service: usize| &release.spec.services[service];
-        match status.phase.clone() {
-            Phase::Pending => self.gates(release, status).await,
-            Phase::Progressing { service: place, stage: Stage::Updating | Stage::Promoting } => {
-                self.workload(release, &service(place).name, service(place), Version::New, status).await
+    /// What the phase is about.
+    async fn look(&self, release: &Release, status: &ReleaseStatus) -> Result<Seen, CarryError> {
+        let name = release.name_any();
+        let look = async |service: &ServiceRelease, workload: &str| {
+            workload::look(self.client, &service.namespace, workload, &name).await
+        };
+        let spec = &release.spec;
+        let mut seen = Seen::default();
+        match &status.phase {
+            Phase::Pending => {
+                seen.gates = gate::look(self.client, self.namespace, Some(&name), spec).await?;
+                if seen.gates.iter().any(|gate| gate.standing != Standing::Open) {
+                    tokio::time::sleep(GATES).await;
+                } else if spec.verification.is_some() {
+                    seen.counted = self.counted_of_all(spec).await?;
+                }
             }
-            Phase::Progressing { service: place, stage: Stage::Starting } => {
-                let name = canary_name(&service(place).name);
-                self.workload(release, &name, service(place), Version::New, status).await
+            Phase::Progressing { service, stage: Stage::Updating | Stage::Promoting }
+            | Phase::RollingBack { service, stage: Return::Restoring, .. } => {
+                let service = &spec.services[*service];
+                seen.workloads.push(look(service, &service.name).await?);
             }
-            Phase::Progressing { service: place, stage: Stage::Judging { step } } => {
-                self.judge(release, place, step, status).await
+            Phase::Progressing { service, stage: Stage::Starting } => {
+                let service = &spec.services[*service];
+                keep_room(self.client, service).await?;
+                seen.workloads.push(look(service, &canary_name(&service.name)).await?);
             }
-            Phase::RollingBack { service: place, stage: Return::Restoring, .. } => {
-                self.workload(release, &service(place).name, service(place), Version::Old, status).await
+            Phase::Progressing { service, stage: Stage::Judging { .. } } => {
+                let service = &spec.services[*service];
+                keep_room(self.client, service).await?;
+                seen.workloads.push(look(service, &canary_name(&service.name)).await?);
+                if let Strategy::Canary(plan) = &service.strategy {
+                    let counted = self.counters.window(&plan.counted_by, service).await?;
+                    seen.counted = counted.map(|window| vec![window]);
+                    let started = seen.workloads[0].as_ref().is_some_and(|workload| workload.done);
+                    seen.understood = started && self.is_understood(service).await?;
+                }
             }
-            Phase::Progressing { service: place, stage: Stage::Draining }
-            | Phase::RollingBack { service: place, stage: Return::Draining, .. } => {
-                Ok(self.is_understood(service(place), status).await?.then_some(Event::Ready))
+            Phase::Progressing { stage: Stage::Verifying, .. } => {
+                for service in &spec.services {
+                    seen.workloads.push(look(service, &service.name).await?);
+                }
+                seen.counted = self.counted_of_all(spec).await?;
             }
-            Phase::Held { .. } | Phase::Succeeded | Phase::RolledBack { .. } | Phase::Failed { .. } => Ok(None),
+            Phase::Progressing { service, stage: Stage::Draining }
+            | Phase::RollingBack { service, stage: Return::Draining, .. } => {
+                seen.understood = self.is_understood(&spec.services[*service]).await?;
+            }
+            Phase::Held { .. } | Phase::Succeeded | Phase::RolledBack { .. } | Phase::Failed { .. } => {}
         }
+        Ok(seen)
     }
 
-    /// Whether a workload has got where it should.
-    async fn workload(
-        &self,
-        release: &Release,
-        name: &str,
-        service: &ServiceRelease,
-        version: Version,
-        status: &mut ReleaseStatus,
-    ) -> Result<Option<Event>, ClusterError> {
-        let Some(deployment) = workload::deployment(self.client, &service.namespace, name).await? else {
-            return Ok(Some(Event::Broken(format!("the Deployment `{name}` is gone"))));
-        };
-        let state = progress(&deployment);
-        if state.done {
-            return Ok(Some(Event::Ready));
+    /// What each service has answered since ever; nothing for those whose answers are not judged. `None` when one that is judged
+    /// is not counted.
+    async fn counted_of_all(&self, spec: &ReleaseSpec) -> Result<Option<Vec<Window>>, ClusterError> {
+        let mut all = Vec::new();
+        for service in &spec.services {
+            let window = match &service.verified {
+                None => Some(Window::default()),
+                Some((_, counted_by)) => self.counters.window(counted_by, service).await?,
+            };
+            let Some(window) = window else { return Ok(None) };
+            all.push(window);
         }
-        status.message = format!("`{name}`: {} of {} new copies are ready", state.ready, state.wanted);
-        let pods = match version {
-            Version::New => pods_of(self.client, &deployment, &release.name_any()).await?,
-            Version::Old => Vec::new(),
-        };
-        if let Some(why) = hopeless(&pods) {
-            return Ok(Some(Event::Broken(why)));
-        }
-        if state.ready > status.ready_copies {
-            status.ready_copies = state.ready;
-            status.since = Some(Timestamp::now().to_string());
-        }
-        let minimum = deployment.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
-        let allowed = service.ready_within_seconds + u64::try_from(minimum).unwrap_or_default();
-        // The way back waits as long again: it is the last thing that can be done.
-        let allowed = if version == Version::Old { 2 * allowed } else { allowed };
-        if status.age_seconds(Timestamp::now()) < allowed {
-            return Ok(None);
-        }
-        let why = format!(
-            "`{name}`: {} of {} copies are ready, and none more within {allowed} s; {}",
-            state.ready,
-            state.wanted,
-            troubles(&pods)
-        );
-        Ok(Some(Event::DeadlinePassed(why.trim_end_matches([';', ' ']).to_owned())))
+        Ok(Some(all))
     }
 
-    async fn judge(
-        &self,
-        release: &Release,
-        place: usize,
-        step: usize,
-        status: &mut ReleaseStatus,
-    ) -> Result<Option<Event>, ClusterError> {
-        let service = &release.spec.services[place];
-        let Strategy::Canary(plan) = &service.strategy else { return Ok(None) };
-        let name = canary_name(&service.name);
-        let Some(deployment) = workload::deployment(self.client, &service.namespace, &name).await? else {
-            return Ok(Some(Event::Broken(format!("the Deployment `{name}` is gone"))));
-        };
-        let pods = pods_of(self.client, &deployment, &release.name_any()).await?;
-        if let Some(why) = hopeless(&pods) {
-            return Ok(Some(Event::Broken(why)));
-        }
-        let figures = figures::read(self.client).await?;
-        let figures = figures.map(|figures| Window {
-            canary: figures::counts(&figures, &service.namespace, &name),
-            stable: figures::counts(&figures, &service.namespace, &service.name),
-        });
-        let counted = match (&figures, &status.window) {
-            (Some(now), Some(then)) => now.canary.since(&then.canary).zip(now.stable.since(&then.stable)),
-            _ => None,
-        };
-        let late = status.age_seconds(Timestamp::now()) >= plan.decide_within_seconds;
-        let Some((canary, stable)) = counted else {
-            // Requests that came before the canary had this share say nothing about it; nor do counters that began anew.
-            if figures.is_some() && (status.window.is_some() || self.is_understood(service, status).await?) {
-                status.window = figures;
-            }
-            let why = format!("nobody has counted requests to `{name}`");
-            return Ok(late.then_some(Event::DeadlinePassed(why)));
-        };
-        let analysis = analyse(&plan.judge, &canary, &stable);
-        let text = summary(&analysis);
-        status.message = format!("`{}` step {} of {}: {text}", service.name, step + 1, plan.steps.len());
-        let verdict = analysis.verdict;
-        status.analysis = Some(analysis);
-        Ok(Some(match verdict {
-            Verdict::Inconclusive | Verdict::NoData if late => {
-                Event::DeadlinePassed(format!("not decided within {} s: {text}", plan.decide_within_seconds))
-            }
-            verdict => Event::Judged(verdict, text),
-        }))
-    }
-
-    /// Whether requests go where the route says now.
-    async fn is_understood(&self, service: &ServiceRelease, status: &ReleaseStatus) -> Result<bool, ClusterError> {
-        let age = status.age_seconds(Timestamp::now());
-        if age < SETTLE_SECONDS {
-            return Ok(false);
+    /// Whether requests go where the route says now. Not all who serve routes say so.
+    async fn is_understood(&self, service: &ServiceRelease) -> Result<bool, ClusterError> {
+        if service.route_rules.is_none() {
+            return Ok(true);
         }
         let routes = Api::<DynamicObject>::namespaced_with(self.client.clone(), &service.namespace, &route_resource());
         let found =
             if_there(routes.get(&service.name).await).during(|| format!("read the HTTPRoute `{}`", service.name))?;
         let Some(route) = found else { return Ok(true) };
         let parents = route.data["status"]["parents"].as_array().cloned().unwrap_or_default();
-        let understood =
-            parents.iter().flat_map(|parent| parent["conditions"].as_array().into_iter().flatten()).any(|condition| {
-                condition["type"] == "Accepted" && condition["observedGeneration"].as_i64() >= route.metadata.generation
-            });
-        Ok(understood || age >= UNDERSTOOD_SECONDS)
+        let mut conditions = parents.iter().flat_map(|parent| parent["conditions"].as_array().into_iter().flatten());
+        Ok(conditions.any(|condition| {
+            condition["type"] == "Accepted" && condition["observedGeneration"].as_i64() >= route.metadata.generation
+        }))
     }
-}
-
-fn summary(analysis: &Analysis) -> String {
-    format!("{}: {}", analysis.verdict.as_str(), analysis.lines.join("; "))
-}
-
-/// What has happened, and what is done about it.
-fn describe(spec: &ReleaseSpec, event: &Event, phase: &Phase) -> String {
-    let seen = match event {
-        Event::Begin | Event::Ready => String::new(),
-        Event::Judged(_, why)
-        | Event::Broken(why)
-        | Event::DeadlinePassed(why)
-        | Event::Abort(why)
-        | Event::RollBack(why) => format!("{why}; "),
-    };
-    let name = |service: &usize| spec.services.get(*service).map(|service| service.name.as_str()).unwrap_or_default();
-    let follows = match phase {
-        Phase::Pending => String::new(),
-        Phase::Progressing { service, stage } => {
-            let of = &spec.services[*service];
-            match (stage, &of.strategy) {
-                (Stage::Updating, _) => format!("`{}` gets `{}`", of.name, of.new_image),
-                (Stage::Starting, _) => format!("a canary of `{}` starts with `{}`", of.name, of.new_image),
-                (Stage::Judging { step }, Strategy::Canary(canary)) => {
-                    let share = canary.steps.get(*step).copied().unwrap_or_default();
-                    format!("the canary of `{}` gets {}% of the requests", of.name, f64::from(share) / 10_000.0)
-                }
-                (Stage::Judging { .. }, _) => String::new(),
-                (Stage::Promoting, _) => format!("all copies of `{}` get `{}`", of.name, of.new_image),
-                (Stage::Draining, _) => format!("the canary of `{}` gets no more requests", of.name),
-            }
-        }
-        Phase::Held { service, .. } => format!("held at `{}` until somebody takes it back", name(service)),
-        Phase::RollingBack { service, stage: Return::Draining, .. } => {
-            format!("the canary of `{}` gets no more requests", name(service))
-        }
-        Phase::RollingBack { service, stage: Return::Restoring, .. } => {
-            let image = spec.services.get(*service).map(|service| service.old_image.as_str()).unwrap_or_default();
-            format!("`{}` goes back to `{image}`", name(service))
-        }
-        Phase::Succeeded => "every service runs the new version".to_owned(),
-        Phase::RolledBack { cause } => format!("every service runs the old version again, because: {}", cause.why),
-        Phase::Failed { cause, why } => {
-            format!("it could not be taken back: {why}; it was to go back because: {}", cause.why)
-        }
-    };
-    format!("{seen}{follows}")
 }

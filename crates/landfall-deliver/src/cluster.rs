@@ -3,7 +3,9 @@
 pub(crate) mod definition;
 pub(crate) mod figures;
 pub(crate) mod lock;
+mod mesh;
 pub(crate) mod perform;
+mod prometheus;
 pub(crate) mod records;
 pub(crate) mod workload;
 
@@ -54,6 +56,11 @@ pub(crate) fn if_there<T>(result: Result<T, kube::Error>) -> Result<Option<T>, k
 /// Whether the API server answered with this status code.
 pub(crate) fn is_status(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+/// Istio's `VirtualService`.
+pub(crate) fn mesh_resource() -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("networking.istio.io", "v1", "VirtualService"))
 }
 
 /// `HTTPRoute`, which no crate has types for that is compiled in.

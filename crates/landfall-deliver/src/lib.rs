@@ -13,12 +13,15 @@ mod cluster;
 mod drift;
 mod freeze;
 mod gate;
+mod observe;
 mod plan;
 mod promote;
 mod propose;
 mod release;
 mod rollout;
 mod schema;
+#[cfg(test)]
+mod simulation;
 
 pub use admission::{People, protect, protection};
 pub use analysis::{Analysis, Verdict};
@@ -27,7 +30,7 @@ pub use approval::{
     SignersState, Statement, Subject, Tally, approvals, digest_of, parse_signers, propose_signers, submit,
 };
 pub use audit::{Action, AuditEntrySpec, AuditLog, Author, Fact, Head};
-pub use carry::{CarryError, Demand, carry, demand, read};
+pub use carry::{CarryError, Demand, carry, demand, read, time_left};
 pub use cluster::ClusterError;
 pub use cluster::lock::{Lock, LockError};
 pub use drift::drift;
@@ -36,9 +39,9 @@ pub use gate::{
     EvidenceKind, EvidenceSpec, Gate, GateState, Report, ReportError, Severity, Standing, Window, attest, evidence,
     read_report,
 };
-pub use plan::{CanaryPlan, Strategy};
+pub use plan::{CanaryPlan, CountedBy, PrometheusAt, Split, Strategy};
 pub use promote::{Running, what_runs};
 pub use propose::{Proposal, Wanted, create, list, phase_of, propose, propose_return, state_of};
-pub use release::{Entry, Release, ReleaseSpec, ReleaseStatus, ServiceRelease};
-pub use rollout::{Cause, Phase, Reason};
+pub use release::{Entry, Release, ReleaseSpec, ReleaseStatus, ServiceRelease, Verification};
+pub use rollout::{Cause, Phase, Reason, Return, Stage};
 pub use schema::SchemaUse;

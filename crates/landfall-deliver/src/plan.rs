@@ -1,12 +1,18 @@
 //! How each service gets its new version, how long each decision takes, and what speaks against it. Pure.
 
+mod canary;
+mod verification;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use landfall_model::{Architecture, Canary, Element, IngressApi, Rollout, Service, Verb};
+use landfall_model::{Architecture, Element, Rollout, Service, ServiceKind, Verb};
 use serde::{Deserialize, Serialize};
 
-use crate::analysis::{Judge, MISSED_REGRESSION, Test, float, whole};
+use crate::analysis::Judge;
 use crate::rollout;
+
+pub(crate) use canary::percent;
+pub(crate) use verification::{VERIFY_AT_LEAST_SECONDS, VERIFY_WITHIN_SECONDS, is_verified};
 
 /// The least time that a copy gets to become ready. A slow node needs it for nothing but starting.
 const LEAST_TO_START: u64 = 30;
@@ -30,16 +36,80 @@ pub enum Strategy {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CanaryPlan {
-    /// The shares of the traffic, in millionths.
+    /// The shares of the traffic, in millionths: those that are declared, or those that copies can have.
     pub steps: Vec<u32>,
+    /// How it gets them.
+    #[serde(default)]
+    pub split: Split,
+    /// Who counts its requests.
+    #[serde(default)]
+    pub counted_by: CountedBy,
     /// What it must reach.
     pub judge: Judge,
     /// How long each step may take to be decided.
     pub decide_within_seconds: u64,
-    /// How many copies it has.
+    /// How many copies it has, the most of all steps.
     pub copies: u32,
     /// How many copies the autoscaler may have while the canary is there, so that both together stay within what is declared.
     pub ceiling: Option<u32>,
+}
+
+impl CanaryPlan {
+    /// How many copies it has at a step; at its start it has those of the first.
+    pub(crate) fn copies_at(&self, step: usize) -> u32 {
+        match &self.split {
+            Split::Route | Split::Mesh => self.copies,
+            Split::Copies(at) => at.get(step).copied().unwrap_or(self.copies),
+        }
+    }
+}
+
+/// How a canary gets its share of the requests.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Split {
+    /// By the weights of its `HTTPRoute`.
+    #[default]
+    Route,
+    /// By the weights of its `VirtualService`, which every caller in the mesh keeps to.
+    Mesh,
+    /// By its share of the copies, so many at each step: whoever calls the service meets any of them.
+    Copies(Vec<u32>),
+}
+
+/// Who counts the requests of each version.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CountedBy {
+    /// The gateway of Landfall's engine.
+    #[default]
+    Gateway,
+    /// The services themselves, as a Prometheus has gathered it.
+    Prometheus(PrometheusAt),
+}
+
+impl CountedBy {
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::Gateway => "the gateway",
+            Self::Prometheus(_) => "Prometheus",
+        }
+    }
+}
+
+/// Where a Prometheus is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PrometheusAt {
+    /// At this URL.
+    Url(String),
+    /// Behind this Service of the cluster, by way of the API server.
+    Service {
+        /// Its namespace.
+        namespace: String,
+        /// Its name, and its port after a colon.
+        name: String,
+    },
 }
 
 impl Strategy {
@@ -62,7 +132,7 @@ impl Strategy {
 }
 
 /// What is there of a service.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Live {
     /// The copies that are wanted now.
     pub(crate) copies: u32,
@@ -74,8 +144,23 @@ pub(crate) struct Live {
     pub(crate) autoscaler: Option<Bounds>,
     /// Whether an `HTTPRoute` leads to it.
     pub(crate) routed: bool,
-    /// Whether its requests are counted.
-    pub(crate) counted: bool,
+    /// Whether a mesh is there that keeps to a `VirtualService`.
+    pub(crate) meshed: bool,
+    /// Who counts its requests; otherwise, why nobody does.
+    pub(crate) counted: Counted,
+    /// How long a copy must be ready before it counts.
+    pub(crate) settles_seconds: u64,
+}
+
+/// Whether the requests of a service are counted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Counted {
+    /// By the gateway, which sees only what comes from outside.
+    pub(crate) by_gateway: bool,
+    /// By itself, and gathered here.
+    pub(crate) by_prometheus: Option<PrometheusAt>,
+    /// Why it is not gathered.
+    pub(crate) why_not: String,
 }
 
 /// How few and how many copies an autoscaler may have.
@@ -112,6 +197,8 @@ impl Bounds {
 pub(crate) struct Planned {
     pub(crate) strategy: Strategy,
     pub(crate) ready_within_seconds: u64,
+    /// By what it is judged after the last copy of the release is ready, and who counts.
+    pub(crate) verified: Option<(Judge, CountedBy)>,
     /// What a person wants to know of it.
     pub(crate) lines: Vec<String>,
 }
@@ -122,7 +209,13 @@ pub(crate) fn verdicts<'a>(architecture: &Architecture, services: impl Iterator<
         Rollout::Canary(canary) => {
             canary.steps.len() * (usize::from(canary.judge.success.is_some()) + usize::from(canary.judge.p99.is_some()))
         }
-        Rollout::Rolling(_) | Rollout::Recreate => 0,
+        Rollout::Rolling(_) | Rollout::Recreate => {
+            if is_verified(architecture) {
+                2
+            } else {
+                0
+            }
+        }
     };
     u32::try_from(services.map(of_one).sum::<usize>()).unwrap_or(u32::MAX)
 }
@@ -132,10 +225,10 @@ pub(crate) fn plan(
     architecture: &Architecture,
     name: &str,
     service: &Service,
-    live: Live,
+    live: &Live,
     verdicts: u32,
 ) -> Result<Planned, String> {
-    let ready_within_seconds = (PATIENCE * service.startup.seconds()).max(LEAST_TO_START);
+    let ready_within_seconds = (PATIENCE * service.startup.seconds()).max(LEAST_TO_START) + live.settles_seconds;
     let mut lines = Vec::new();
     let strategy = match architecture.rollout(service).value {
         Rollout::Rolling(rolling) => {
@@ -154,6 +247,11 @@ pub(crate) fn plan(
             lines.push("all old copies stop before the first new one starts: nobody serves meanwhile".to_owned());
             Strategy::Recreate
         }
+        // Not handled: workers that are judged by their queues.
+        Rollout::Canary(_) if service.kind.value == ServiceKind::Worker && service.rollout.is_none() => {
+            lines.push("it takes its work from queues, to which no share of requests leads: copy by copy".to_owned());
+            Strategy::Rolling
+        }
         Rollout::Canary(_) if live.ready == 0 => {
             lines.push("no copy is ready now, so there is nothing to compare a canary with: copy by copy".to_owned());
             Strategy::Rolling
@@ -164,104 +262,50 @@ pub(crate) fn plan(
             ));
         }
         Rollout::Canary(canary) => {
-            Strategy::Canary(plan_canary(architecture, name, &canary, live, verdicts, &mut lines)?)
+            Strategy::Canary(canary::plan(architecture, name, service, &canary, live, verdicts, &mut lines)?)
         }
     };
     lines.push(format!("each copy has {ready_within_seconds} s to become ready"));
-    Ok(Planned { strategy, ready_within_seconds, lines })
+    let judged = matches!(strategy, Strategy::Canary(_));
+    let verified = if judged || !is_verified(architecture) {
+        None
+    } else {
+        verification::judge(architecture, name, live, verdicts, &mut lines)
+    };
+    Ok(Planned { strategy, ready_within_seconds, verified, lines })
 }
 
-fn plan_canary(
-    architecture: &Architecture,
-    name: &str,
-    canary: &Canary,
-    live: Live,
-    verdicts: u32,
-    lines: &mut Vec<String>,
-) -> Result<CanaryPlan, String> {
-    // Not handled: a share by copies, a mesh, workers that are judged by their queues.
-    if architecture.document.platform.ingress.api.value != IngressApi::Gateway || !live.routed {
-        return Err(format!(
-            "`{name}` has no `HTTPRoute` by which a canary could get a share of its requests, and nothing else can give it one yet; declare `expose` and `platform.ingress.api: gateway`, or `rollout: {{ rolling: {{}} }}`"
-        ));
-    }
-    if !live.counted {
-        return Err(format!(
-            "nobody counts the requests of a canary of `{name}`: the API server has no figures of its gateway. That is handled on Landfall's engine only yet; declare `rollout: {{ rolling: {{}} }}`"
-        ));
-    }
-    let steps: Vec<u32> = canary.steps.iter().map(|step| step.millionths()).collect();
-    let grows = steps.windows(2).all(|pair| pair[0] < pair[1]);
-    if steps.is_empty() || steps.contains(&0) || !grows || steps.iter().any(|step| *step > 1_000_000) {
-        return Err(format!("the steps of the canary of `{name}` are no growing shares of its traffic"));
-    }
-    let failures = canary.judge.success.map(|success| 1.0 - success.fraction());
-    if let Some(limit) = failures
-        && !(limit > 1e-6 && limit < 1.0)
-    {
-        return Err(format!(
-            "no number of requests shows that all of them succeed: declare a success of `{name}` below 100%"
-        ));
-    }
-    let p99_ms = canary.judge.p99.map(|limit| whole(limit.as_secs_f64() * 1000.0));
-    if failures.is_none() && p99_ms.is_none() {
-        return Err(format!(
-            "the canary of `{name}` is judged by nothing, so it can never be decided; declare `judge: {{ success: 99.5%, p99: 300ms }}`"
-        ));
-    }
-    let judge = Judge { failures, p99_ms, verdicts };
-    let largest = steps.iter().max().copied().unwrap_or_default();
-    let copies = u32::try_from((u64::from(live.copies) * u64::from(largest)).div_ceil(1_000_000)).unwrap_or(u32::MAX);
-    let copies = copies.max(1);
-    let ceiling = match live.autoscaler {
-        Some(bounds) => Some(bounds.beside(copies, live.copies).map_err(|why| format!("`{name}`: {why}"))?),
-        None => None,
-    };
-    let within = canary.decide_within.seconds();
-    let test = Test::new(failures.into_iter().chain(p99_ms.map(|_| 0.01)).fold(1.0, f64::min), verdicts);
-    let (least, usual) = (test.least(), test.usual());
-    let rate = requests_per_second(architecture, name);
-    lines.push(format!(
-        "canary of {copies} beside {} copies; each step is decided after {least} good requests in a row, about {usual} at half of the limit",
-        live.copies
-    ));
-    for step in &steps {
-        let share = format!("{}%", f64::from(*step) / 10_000.0);
-        match rate {
-            Some(rate) => {
-                let own = rate * f64::from(*step) / 1e6;
-                let seconds = whole(float(least) / own);
-                lines.push(format!(
-                    "{share} of {rate}/s are {own:.2}/s: {seconds} s at least, about {} s; {within} s are allowed",
-                    whole(float(usual) / own)
-                ));
-                if seconds > within {
-                    return Err(format!(
-                        "a canary of `{name}` can never be decided: {least} requests at {share} of {rate}/s take {seconds} s, and {within} s are allowed; begin with a larger step, or set `decide-within` to {seconds}s"
-                    ));
-                }
-            }
-            None => lines.push(format!(
-                "{share}: no flow declares how many clients call it; without {least} requests in {within} s it is taken back"
-            )),
+/// Who sends the requests that are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Callers {
+    /// Clients, through the gateway.
+    Outside,
+    /// Anybody.
+    All,
+}
+
+/// How many requests reach a service, as flows and edges declare.
+pub(crate) fn requests_per_second(architecture: &Architecture, name: &str, callers: Callers) -> Option<f64> {
+    let mut rates = Vec::new();
+    for flow in architecture.document.flows.values() {
+        let Some(rate) = flow.rate else { continue };
+        let counts = |from: &str| match (callers, architecture.element(from)) {
+            (Callers::Outside, from) => from == Some(Element::Client),
+            // What comes from a store is a message and no request.
+            (Callers::All, Some(Element::Client | Element::Service(_))) => true,
+            (Callers::All, _) => false,
+        };
+        let steps = flow.steps.iter().filter(|step| step.to.as_str() == name && counts(step.from.as_str()));
+        let times = u32::try_from(steps.count()).unwrap_or(u32::MAX);
+        if times > 0 {
+            // Through the gateway a request of a flow comes once.
+            rates.push(rate.per_second() * if callers == Callers::All { f64::from(times) } else { 1.0 });
         }
     }
-    lines.push(format!(
-        "a version at the limit or worse goes on with a chance of at most {}%",
-        MISSED_REGRESSION * 100.0
-    ));
-    Ok(CanaryPlan { steps, judge, decide_within_seconds: within, copies, ceiling })
-}
-
-/// How many requests of clients reach a service through the gateway, as flows declare.
-fn requests_per_second(architecture: &Architecture, name: &str) -> Option<f64> {
-    let flows = architecture.document.flows.values();
-    let from_outside = flows.filter(|flow| {
-        flow.steps
-            .iter()
-            .any(|step| step.to.as_str() == name && architecture.element(step.from.as_str()) == Some(Element::Client))
-    });
-    let rates: Vec<f64> = from_outside.filter_map(|flow| Some(flow.rate?.per_second())).collect();
+    if callers == Callers::All {
+        let to = architecture.connections.iter().filter(|connection| connection.to.name() == name);
+        rates.extend(to.filter_map(|connection| Some(connection.edge.rate?.per_second())));
+    }
     (!rates.is_empty()).then(|| rates.iter().sum())
 }
 

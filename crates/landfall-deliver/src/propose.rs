@@ -7,19 +7,23 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use kube::api::{DynamicObject, PostParams};
+use kube::api::{DynamicObject, ListParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use landfall_model::Architecture;
 use serde_json::{Value, json};
 
 use crate::audit::{Action, Author, Fact};
+use crate::cluster::figures::{self, Counters};
 use crate::cluster::records;
 use crate::cluster::workload::{self, progress};
-use crate::cluster::{ClusterError, During as _, MANAGER, definition, figures, if_there, perform, route_resource};
+use crate::cluster::{
+    ClusterError, During as _, MANAGER, definition, if_there, mesh_resource, perform, route_resource,
+};
 use crate::gate::{self, GateState, Standing, WAITING};
-use crate::plan::{self, Bounds, Live, Strategy};
+use crate::plan::{self, Bounds, Counted, Live, PrometheusAt, Strategy};
 use crate::release::{
-    CONFIGURATION, RELEASE, Release, ReleaseSpec, ServiceRelease, annotate, digest, image_of, is_same, plain,
+    CONFIGURATION, RELEASE, Release, ReleaseSpec, ServiceRelease, Verification, annotate, digest, image_of, is_same,
+    plain,
 };
 use crate::rollout::Phase;
 use crate::schema::{self, SchemaUse};
@@ -33,6 +37,8 @@ pub struct Wanted<'a> {
     pub objects: &'a [Value],
     /// Other images than the file's, by service. When there are any, only these services are shipped.
     pub images: &'a BTreeMap<String, String>,
+    /// The Prometheus that has counted the requests; without one, that of the cluster.
+    pub prometheus: Option<&'a str>,
 }
 
 /// A release that could be shipped.
@@ -62,7 +68,7 @@ pub async fn propose(client: &Client, wanted: Wanted<'_>) -> Result<Proposal, Cl
     let namespace = architecture.namespace().to_string();
     let name = architecture.document.name.to_string();
     let (mut refusals, mut notes) = (Vec::new(), Vec::new());
-    let counted = figures::read(client).await?.is_some();
+    let counting = Counting::find(client, wanted.prometheus).await?;
     let chosen = choose(&wanted, &mut refusals, &mut notes);
     let mut found = BTreeMap::new();
     for service in &chosen {
@@ -72,7 +78,7 @@ pub async fn propose(client: &Client, wanted: Wanted<'_>) -> Result<Proposal, Cl
             into.push(why);
             continue;
         };
-        match examine(client, &wanted, service, object, counted).await? {
+        match examine(client, &wanted, service, object, &counting).await? {
             Examined::Same => notes.push(format!("`{service}` runs that already")),
             Examined::Missing => refusals.push(format!(
                 "there is no Deployment `{service}` in `{}`; bring the platform there first: `landfall render kubernetes --stdout | kubectl apply -f -`",
@@ -87,10 +93,11 @@ pub async fn propose(client: &Client, wanted: Wanted<'_>) -> Result<Proposal, Cl
     for service in plan::order(architecture, &changed) {
         let declared = architecture.service(&service).expect("only declared services are chosen");
         let mut subject = found.remove(&service).expect("the order has these services only");
-        match plan::plan(architecture, &service, declared, subject.live, verdicts) {
+        match plan::plan(architecture, &service, declared, &subject.live, verdicts) {
             Ok(planned) => {
                 subject.release.strategy = planned.strategy;
                 subject.release.ready_within_seconds = planned.ready_within_seconds;
+                subject.release.verified = planned.verified;
                 lines.push(planned.lines);
             }
             Err(why) => {
@@ -106,6 +113,10 @@ pub async fn propose(client: &Client, wanted: Wanted<'_>) -> Result<Proposal, Cl
         service.old_schema = schema::of_image(&others, &service.name, &service.old_image);
     }
     let mut spec = assemble(name, &others, architecture.document.delivery.rollback.automatic.value, services, None);
+    spec.verification = plan::is_verified(architecture).then_some(Verification {
+        at_least_seconds: plan::VERIFY_AT_LEAST_SECONDS,
+        within_seconds: plan::VERIFY_WITHIN_SECONDS,
+    });
     spec.environment = architecture.environment.as_ref().map(ToString::to_string);
     spec.gates = gate::required(architecture);
     refusals.extend(schema::forward(&spec, &others, &mut notes));
@@ -172,6 +183,8 @@ pub async fn propose_return(
             old_template: template_of(&live),
             new_template: plain(&service.old_template),
             route_rules: None,
+            mesh_rules: None,
+            verified: None,
             autoscaler_ceiling: None,
             schema: service.old_schema.clone(),
             old_schema: service.schema.clone(),
@@ -258,7 +271,17 @@ fn assemble(
 ) -> ReleaseSpec {
     let number = others.iter().map(|release| release.spec.number).max().unwrap_or(0) + 1;
     let digest = digest(services.iter().map(|service| (service.name.as_str(), &service.new_template)));
-    ReleaseSpec { architecture, number, digest, automatic, takes_back, services, environment: None, gates: Vec::new() }
+    ReleaseSpec {
+        architecture,
+        number,
+        digest,
+        automatic,
+        takes_back,
+        verification: None,
+        services,
+        environment: None,
+        gates: Vec::new(),
+    }
 }
 
 /// The services that are wanted.
@@ -307,7 +330,7 @@ async fn examine(
     wanted: &Wanted<'_>,
     service: &str,
     object: &Value,
-    counted: bool,
+    counting: &Counting,
 ) -> Result<Examined, ClusterError> {
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
     let Some(live) = workload::deployment(client, &namespace, service).await? else { return Ok(Examined::Missing) };
@@ -334,6 +357,12 @@ async fn examine(
         let rules = rules.as_array().into_iter().flatten();
         rules.flat_map(|rule| rule["backendRefs"].as_array().into_iter().flatten()).any(|to| to["name"] == service)
     });
+    let (meshed, mesh_rules) = match wanted.architecture.document.platform.mesh {
+        Some(_) => mesh_of(client, &namespace, service).await?,
+        None => (false, None),
+    };
+    let ports = wanted.architecture.service(service).map_or(0, |service| service.all_ports().len());
+    let settles = live.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
     let autoscalers = Api::<HorizontalPodAutoscaler>::namespaced(client.clone(), &namespace);
     let autoscaler =
         if_there(autoscalers.get(service).await).during(|| format!("read the HorizontalPodAutoscaler `{service}`"))?;
@@ -350,7 +379,9 @@ async fn examine(
         settled: state.settled,
         autoscaler: bounds,
         routed: route_rules.is_some(),
-        counted,
+        meshed: meshed && (mesh_rules.is_some() || ports == 1),
+        counted: counting.of(&namespace, service).await,
+        settles_seconds: u64::try_from(settles).unwrap_or_default(),
     };
     let release = ServiceRelease {
         name: service.to_owned(),
@@ -359,14 +390,45 @@ async fn examine(
         new_image: image(&new_template),
         strategy: Strategy::Rolling,
         ready_within_seconds: 0,
+        verified: None,
         old_template,
         new_template,
         route_rules,
+        mesh_rules,
         autoscaler_ceiling: bounds.map(|bounds| bounds.ceiling),
         schema: wanted.architecture.service(service).and_then(SchemaUse::of),
         old_schema: None,
     };
     Ok(Examined::Differs(Box::new(Subject { release, live })))
+}
+
+/// Whether the cluster knows the kind `VirtualService`, and the rules of the one of a service.
+async fn mesh_of(client: &Client, namespace: &str, service: &str) -> Result<(bool, Option<Value>), ClusterError> {
+    let routes = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &mesh_resource());
+    let listed = if_there(routes.list(&ListParams::default()).await)
+        .during(|| format!("list the VirtualServices in `{namespace}`"))?;
+    let Some(listed) = listed else { return Ok((false, None)) };
+    let own = listed.items.into_iter().find(|route| route.name_any() == service);
+    Ok((true, own.map(|route| route.data["spec"]["http"].clone()).filter(Value::is_array)))
+}
+
+/// Who may count requests here.
+struct Counting {
+    counters: Counters,
+    by_gateway: bool,
+    prometheus: Option<PrometheusAt>,
+}
+
+impl Counting {
+    async fn find(client: &Client, prometheus: Option<&str>) -> Result<Self, ClusterError> {
+        let by_gateway = figures::read(client).await?.is_some();
+        let prometheus = prometheus.map(|url| PrometheusAt::Url(url.to_owned()));
+        Ok(Self { counters: Counters::new(client.clone()), by_gateway, prometheus })
+    }
+
+    async fn of(&self, namespace: &str, service: &str) -> Counted {
+        self.counters.of(namespace, service, self.by_gateway, self.prometheus.as_ref()).await
+    }
 }
 
 fn template_of(deployment: &Deployment) -> Value {

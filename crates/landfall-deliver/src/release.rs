@@ -1,5 +1,9 @@
 //! A release as it is kept in the cluster: what is shipped in `spec`, which never changes, and how far it is in `status`.
 
+#[cfg(test)]
+mod sample;
+mod story;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -8,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::analysis::{Analysis, Counts};
+use crate::analysis::{Analysis, Counts, Judge};
 use crate::cluster::records::Record;
 use crate::gate::{Gate, GateState};
-use crate::plan::Strategy;
-use crate::rollout::{Effect, Phase, Plan};
+use crate::plan::{CountedBy, Strategy};
+use crate::rollout::{Effect, Event, Phase, Plan};
 use crate::schema::SchemaUse;
 
 /// The annotation of a pod template that says to which release it belongs.
@@ -47,6 +51,9 @@ pub struct ReleaseSpec {
     /// The release that this one takes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub takes_back: Option<String>,
+    /// How long all services are watched when the last of them has its new version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Verification>,
     /// The services in their order.
     pub services: Vec<ServiceRelease>,
     /// The environment; nothing for a file that declares none.
@@ -55,6 +62,16 @@ pub struct ReleaseSpec {
     /// What must hold before it begins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<Gate>,
+}
+
+/// How long the services of a release are watched after the last has its new version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verification {
+    /// At least.
+    pub at_least_seconds: u64,
+    /// Until when it must be decided.
+    pub within_seconds: u64,
 }
 
 /// One service of a release.
@@ -73,6 +90,9 @@ pub struct ServiceRelease {
     pub strategy: Strategy,
     /// How long a copy may take to become ready.
     pub ready_within_seconds: u64,
+    /// By what it is judged when the release is verified, and who counts; nothing but crashes when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<(Judge, CountedBy)>,
     /// What the new version does with the schema of a store, if it says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<SchemaUse>,
@@ -86,6 +106,9 @@ pub struct ServiceRelease {
     /// The rules of its `HTTPRoute` before, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route_rules: Option<Value>,
+    /// The rules of its `VirtualService` before, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh_rules: Option<Value>,
     /// The most copies that its autoscaler may have, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaler_ceiling: Option<u32>,
@@ -113,9 +136,15 @@ pub struct ReleaseStatus {
     /// The most copies of the new version that were ready in this phase.
     #[serde(default)]
     pub ready_copies: i32,
-    /// What had been counted when the step began.
+    /// What had been counted when the step began: of the service that is judged, or of each that is verified.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Window>,
+    /// How often containers of the new version had crashed when the stage began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub window: Option<Window>,
+    pub crashes: Option<i32>,
+    /// What the versions before the release had answered when it began, by service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<Counts>,
     /// What must hold before it begins, and whether it does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<GateState>,
@@ -128,7 +157,7 @@ pub struct ReleaseStatus {
 }
 
 /// What had been counted when a step began.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Window {
     /// Of the canary.
@@ -162,7 +191,7 @@ impl ReleaseSpec {
     /// What the state machine needs to know.
     pub fn plan(&self) -> Plan {
         let services = self.services.iter().map(|service| service.strategy.path()).collect();
-        Plan { services, automatic: self.automatic }
+        Plan { services, automatic: self.automatic, verify: self.verification.is_some() }
     }
 }
 
@@ -173,14 +202,29 @@ impl ReleaseStatus {
         u64::try_from(now.duration_since(since).as_secs()).unwrap_or_default()
     }
 
+    /// Whether only what is for people is another.
+    pub(crate) fn differs_in_words_only(&self, other: &Self) -> bool {
+        let words = |of: &Self| Self { message: String::new(), analysis: None, ..of.clone() };
+        words(self) == words(other)
+    }
+
+    /// What follows from an event, written down; whether anything does.
+    pub(crate) fn follow(&mut self, spec: &ReleaseSpec, event: &Event, now: Timestamp) -> bool {
+        let Some((phase, effects)) = self.phase.next(event, &spec.plan()) else { return false };
+        let what = story::describe(spec, event, &phase);
+        self.enter(phase, effects, what, now);
+        true
+    }
+
     /// The phase begins.
-    pub(crate) fn enter(&mut self, phase: Phase, pending: Vec<Effect>, what: String, now: Timestamp) {
+    fn enter(&mut self, phase: Phase, pending: Vec<Effect>, what: String, now: Timestamp) {
         self.state = phase.name().to_owned();
         self.phase = phase;
         self.pending = pending;
         self.since = Some(now.to_string());
         self.ready_copies = 0;
-        self.window = None;
+        self.windows.clear();
+        self.crashes = None;
         self.message.clone_from(&what);
         self.history.push(Entry { at: now.to_string(), what });
     }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Pending ─Begin─▶ Progressing ──last service is ready──▶ Succeeded
-//!                   │      ▲ │
+//!                   │      ▲ │           └─if it is to be verified─▶ Verifying ─▶ Succeeded
 //!                   │      └─┘ service by service: Updating
 //!                   │                              or Starting ─▶ Judging(0) ─▶ … ─▶ Draining ─▶ Promoting
 //!                   │
@@ -23,6 +23,8 @@ pub struct Plan {
     pub services: Vec<Path>,
     /// Whether what goes wrong is taken back without a person.
     pub automatic: bool,
+    /// Whether all services are watched once more when the last has its new version.
+    pub verify: bool,
 }
 
 /// How one service gets its new version.
@@ -100,6 +102,8 @@ pub enum Stage {
     Draining,
     /// The canary has gone, and all copies are being replaced. Beside it there might be no room for one more copy.
     Promoting,
+    /// Every service has its new version, this one as the last, and all are watched and judged.
+    Verifying,
 }
 
 /// What a service is doing on the way back.
@@ -254,9 +258,13 @@ fn cause(reason: Reason, why: &str) -> Cause {
     Cause { reason, why: why.to_owned() }
 }
 
-/// The turn of this service, or the end when there is none.
+/// The turn of this service; when there is none, all of them are verified, or it is the end.
 fn enter(service: usize, plan: &Plan) -> (Phase, Vec<Effect>) {
-    let Some(path) = plan.services.get(service) else { return (Phase::Succeeded, Vec::new()) };
+    let Some(path) = plan.services.get(service) else {
+        let last = service.checked_sub(1).filter(|_| plan.verify);
+        let verifying = last.map(|service| Phase::Progressing { service, stage: Stage::Verifying });
+        return (verifying.unwrap_or(Phase::Succeeded), Vec::new());
+    };
     let (stage, effect) = match path {
         Path::Direct => (Stage::Updating, Effect::SetTemplate { service, version: Version::New }),
         Path::Canary { .. } => (Stage::Starting, Effect::StartCanary { service }),
@@ -271,7 +279,7 @@ fn forward(service: usize, stage: Stage, event: &Event, plan: &Plan) -> Option<(
         (_, Event::RollBack(why)) => Some(back(service, cause(Reason::Requested, why), plan)),
         (_, Event::Abort(why)) => Some(hold(service, stage, cause(Reason::Aborted, why))),
         (_, Event::Broken(why)) => Some(stop(service, stage, cause(Reason::Broken, why), plan)),
-        (Stage::Judging { .. }, Event::DeadlinePassed(why)) => {
+        (Stage::Judging { .. } | Stage::Verifying, Event::DeadlinePassed(why)) => {
             Some(stop(service, stage, cause(Reason::Undecided, why), plan))
         }
         (_, Event::DeadlinePassed(why)) => Some(stop(service, stage, cause(Reason::NotReady, why), plan)),
@@ -286,7 +294,8 @@ fn forward(service: usize, stage: Stage, event: &Event, plan: &Plan) -> Option<(
                 (to(Stage::Draining), vec![weigh(None)])
             })
         }
-        (Stage::Judging { .. }, Event::Judged(Verdict::Fail, why)) => {
+        (Stage::Verifying, Event::Ready) => Some((Phase::Succeeded, Vec::new())),
+        (Stage::Judging { .. } | Stage::Verifying, Event::Judged(Verdict::Fail, why)) => {
             Some(stop(service, stage, cause(Reason::Worse, why), plan))
         }
         // It stays where it is: more requests may decide it, and the deadline will.

@@ -187,10 +187,8 @@ fn has_begun(release: &Release) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
 
     use super::*;
-    use crate::plan::Strategy;
     use crate::release::{Entry, ReleaseStatus};
 
     #[expect(clippy::unnecessary_wraps, reason = "a version may say nothing")]
@@ -200,32 +198,16 @@ mod tests {
 
     fn service(old: (&str, Option<SchemaUse>), new: (&str, Option<SchemaUse>)) -> ServiceRelease {
         ServiceRelease {
-            name: "web".to_owned(),
-            namespace: "shop".to_owned(),
             old_image: old.0.to_owned(),
             new_image: new.0.to_owned(),
-            strategy: Strategy::Rolling,
-            ready_within_seconds: 30,
-            old_template: json!({}),
-            new_template: json!({}),
-            route_rules: None,
-            autoscaler_ceiling: None,
             schema: new.1,
             old_schema: old.1,
+            ..ServiceRelease::sample("web")
         }
     }
 
     fn spec(number: u32, service: ServiceRelease) -> ReleaseSpec {
-        ReleaseSpec {
-            architecture: "shop".to_owned(),
-            number,
-            digest: String::new(),
-            automatic: true,
-            takes_back: None,
-            services: vec![service],
-            environment: None,
-            gates: Vec::new(),
-        }
+        ReleaseSpec { number, ..ReleaseSpec::sample(vec![service]) }
     }
 
     fn shipped(number: u32, phase: Phase, service: ServiceRelease) -> Release {

@@ -15,6 +15,8 @@ pub(crate) struct Terminal {
     stderr: Stderr,
     colored_stdout: bool,
     colored_stderr: bool,
+    /// The lines at the end of the terminal that change while one looks.
+    live: Vec<String>,
 }
 
 impl Terminal {
@@ -31,6 +33,7 @@ impl Terminal {
             colored_stderr: wanted(io::stderr().is_terminal()),
             stdout: BufWriter::new(io::stdout()),
             stderr: io::stderr(),
+            live: Vec::new(),
         }
     }
 
@@ -47,7 +50,39 @@ impl Terminal {
     /// A line that is not data: progress or a summary.
     pub(crate) fn say(&mut self, line: &str) -> io::Result<()> {
         self.stdout.flush()?;
-        writeln!(self.stderr, "{line}")
+        let text = format!("{}{line}\n{}", self.erasing(), lines(&self.live));
+        self.stderr.write_all(text.as_bytes())
+    }
+
+    /// Whether lines can be changed that are printed already.
+    pub(crate) fn is_live(&self) -> bool {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb" || term.is_empty());
+        self.stderr.is_terminal() && !dumb
+    }
+
+    /// Whether progress takes colours.
+    pub(crate) fn colored_progress(&self) -> bool {
+        self.colored_stderr
+    }
+
+    /// How many characters a line has.
+    pub(crate) fn columns(&self) -> usize {
+        rustix::termios::tcgetwinsize(&self.stderr).map_or(80, |size| usize::from(size.ws_col).max(20))
+    }
+
+    /// Shows these lines at the end in the place of those before; none takes them away. They must fit.
+    pub(crate) fn show(&mut self, live: Vec<String>) -> io::Result<()> {
+        if live == self.live {
+            return Ok(());
+        }
+        let text = format!("{}{}", self.erasing(), lines(&live));
+        self.live = live;
+        self.stderr.write_all(text.as_bytes())
+    }
+
+    /// Goes back to the first of the live lines, and clears from there.
+    fn erasing(&self) -> String {
+        if self.live.is_empty() { String::new() } else { format!("\u{1b}[{}A\u{1b}[J", self.live.len()) }
     }
 
     /// A line for somebody who waits: only on a terminal.
@@ -82,6 +117,10 @@ impl Terminal {
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.stdout.flush()
     }
+}
+
+fn lines(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// A finding as people read it.

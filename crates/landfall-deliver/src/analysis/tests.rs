@@ -65,9 +65,9 @@ fn a_verdict_can_be_checked_by_hand() {
 #[test]
 fn so_many_good_requests_in_a_row_pass_and_one_less_does_not() {
     for limit in [0.001, 0.005, 0.01, 0.05, 0.5] {
-        let least = Test::new(limit, 4).least();
+        let least = Evidence::of_limit(limit, 4).expect("it can be shown").least();
         assert_eq!(analyse(&success(limit), &counts(0, least), &counts(0, 0)).verdict, Verdict::Pass, "{limit}");
-        if least > FEWEST {
+        if least > Evidence::FEWEST {
             let verdict = analyse(&success(limit), &counts(0, least - 1), &counts(0, 0)).verdict;
             assert_eq!(verdict, Verdict::Inconclusive, "{limit}");
         }
@@ -231,11 +231,11 @@ fn ten_thousand_releases_keep_the_declared_error_rates() {
         row(failures, "threshold", &fixed);
         if failures <= 0.005 {
             let wrong = f64::from(ends.failed) / f64::from(simulation.releases);
-            assert!(wrong <= FALSE_ROLLBACK, "seed {seed}: {wrong} of good releases fail at {failures}");
+            assert!(wrong <= Evidence::FALSE_ROLLBACK, "seed {seed}: {wrong} of good releases fail at {failures}");
         }
         if failures >= 0.01 {
             let wrong = f64::from(ends.passed) / f64::from(simulation.releases);
-            assert!(wrong <= MISSED_REGRESSION, "seed {seed}: {wrong} of bad releases pass at {failures}");
+            assert!(wrong <= Evidence::MISSED_REGRESSION, "seed {seed}: {wrong} of bad releases pass at {failures}");
         }
     }
     if seed == 4 {

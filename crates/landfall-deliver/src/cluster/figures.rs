@@ -1,15 +1,102 @@
-//! How many requests each version has answered: from the figures of the engine's gateway, in Prometheus' text format.
+//! How many requests each version has answered: from the figures of the engine's gateway, in Prometheus' text format, or from a
+//! Prometheus.
 //!
-//! Not handled: the figures of other gateways, by a Prometheus in the cluster. Where there are none a canary is refused.
+//! Not handled: the pods' own counters without a Prometheus, and the figures of other gateways.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
 use http::Request;
 use kube::Client;
 
+use super::perform::canary_name;
+use super::prometheus::Prometheus;
 use super::{ClusterError, During as _};
 use crate::analysis::Counts;
+use crate::plan::{Counted, CountedBy, PrometheusAt};
+use crate::release::{ServiceRelease, Window};
 
 /// Where the engine serves the figures of its gateway.
 const PATH: &str = "/landfall.dev/v1/gateway/figures";
+
+/// Whoever counts.
+pub(crate) struct Counters {
+    cluster: Client,
+    /// Those elsewhere, by their URLs: a client of its own is not made for each look.
+    elsewhere: Mutex<HashMap<String, Prometheus>>,
+}
+
+impl Counters {
+    pub(crate) fn new(cluster: Client) -> Self {
+        Self { cluster, elsewhere: Mutex::default() }
+    }
+
+    /// What both versions of a service have answered since ever; `None` where nobody counts.
+    pub(crate) async fn window(
+        &self,
+        counted_by: &CountedBy,
+        service: &ServiceRelease,
+    ) -> Result<Option<Window>, ClusterError> {
+        let (namespace, stable, canary) = (&service.namespace, &service.name, canary_name(&service.name));
+        match counted_by {
+            CountedBy::Gateway => {
+                let figures = read(&self.cluster).await?;
+                Ok(figures.map(|figures| Window {
+                    canary: counts(&figures, namespace, &canary),
+                    stable: counts(&figures, namespace, stable),
+                }))
+            }
+            CountedBy::Prometheus(at) => {
+                let Ok(prometheus) = self.prometheus(at) else { return Ok(None) };
+                let stable = prometheus.counts(namespace, stable).await;
+                let canary = prometheus.counts(namespace, &canary).await;
+                // Where the one is counted, the other has answered nothing yet.
+                let known = stable.is_some() || canary.is_some();
+                Ok(known.then(|| Window { canary: canary.unwrap_or_default(), stable: stable.unwrap_or_default() }))
+            }
+        }
+    }
+
+    /// Who counts the requests of a service; `wanted` is the Prometheus that a person has named.
+    pub(crate) async fn of(
+        &self,
+        namespace: &str,
+        service: &str,
+        by_gateway: bool,
+        wanted: Option<&PrometheusAt>,
+    ) -> Counted {
+        let at = match wanted {
+            Some(at) => Some(at.clone()),
+            None => Prometheus::find(&self.cluster).await,
+        };
+        let Some(at) = at else {
+            return Counted { by_gateway, by_prometheus: None, why_not: "no Prometheus is found".to_owned() };
+        };
+        let found = match self.prometheus(&at) {
+            Ok(prometheus) => prometheus.try_counts(namespace, service).await,
+            Err(why) => Err(why),
+        };
+        let why_not = match found {
+            Ok(Some(_)) => return Counted { by_gateway, by_prometheus: Some(at), why_not: String::new() },
+            Ok(None) => format!(
+                "Prometheus has no `http_server_request_duration_seconds_count` of pods of `{service}` in `{namespace}`"
+            ),
+            Err(why) => format!("Prometheus cannot be asked: {why}"),
+        };
+        Counted { by_gateway, by_prometheus: None, why_not }
+    }
+
+    fn prometheus(&self, at: &PrometheusAt) -> Result<Prometheus, String> {
+        let PrometheusAt::Url(url) = at else { return Prometheus::at(&self.cluster, at) };
+        let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = elsewhere.get(url) {
+            return Ok(known.clone());
+        }
+        let made = Prometheus::at(&self.cluster, at)?;
+        elsewhere.insert(url.clone(), made.clone());
+        Ok(made)
+    }
+}
 
 /// The figures of now; `None` where nobody counts, or nobody may ask: other API servers know no such path, and say so as
 /// they like.
@@ -22,7 +109,7 @@ pub(crate) async fn read(client: &Client) -> Result<Option<String>, ClusterError
 }
 
 /// What a service has answered, over all routes and ports. A client that went away is neither good nor bad.
-pub(crate) fn counts(figures: &str, namespace: &str, service: &str) -> Counts {
+fn counts(figures: &str, namespace: &str, service: &str) -> Counts {
     let backend = format!("{namespace}/{service}");
     let mut counts = Counts::default();
     for (name, labels, value) in figures.lines().filter_map(sample) {

@@ -10,15 +10,16 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PropagationPolicy};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
+use tracing::warn;
 
 use super::workload::{self, template_hash};
-use super::{ClusterError, During as _, MANAGER, if_there, route_resource};
-use crate::plan::{CanaryPlan, Strategy};
+use super::{ClusterError, During as _, MANAGER, if_there, mesh, mesh_resource, route_resource};
+use crate::plan::{CanaryPlan, Split, Strategy};
 use crate::release::{ReleaseSpec, ServiceRelease};
 use crate::rollout::{Effect, Version};
 
 /// Tells the pods of a canary from others of the service.
-const TRACK: &str = "landfall.dev/track";
+pub(super) const TRACK: &str = "landfall.dev/track";
 
 const HASH: &str = "pod-template-hash";
 
@@ -55,6 +56,22 @@ pub(crate) async fn perform(client: &Client, spec: &ReleaseSpec, effect: Effect)
         Effect::Weigh { service, step } => place(service).weigh(step).await,
         Effect::RemoveCanary { service } => place(service).remove_canary().await,
     }
+}
+
+/// Keeps the room of a canary: the autoscaler's maximum stays lower by its copies, whoever has set it anew meanwhile, such as
+/// somebody who applies the rendered objects. Both together never exceed what is declared.
+pub(crate) async fn keep_room(client: &Client, release: &ServiceRelease) -> Result<(), PerformError> {
+    let place = Place { client, release };
+    let Some(ceiling) = place.canary().and_then(|canary| canary.ceiling) else { return Ok(()) };
+    let autoscalers = Api::<HorizontalPodAutoscaler>::namespaced(client.clone(), &release.namespace);
+    let found = if_there(autoscalers.get(&release.name).await)
+        .during(|| format!("read the HorizontalPodAutoscaler `{}`", release.name))?;
+    let most = found.and_then(|autoscaler| u32::try_from(autoscaler.spec.max_replicas).ok());
+    if most.is_some_and(|most| most > ceiling) {
+        warn!(autoscaler = release.name, ?most, ceiling, "somebody took the canary's room; it is kept");
+        place.set_ceiling(ceiling).await?;
+    }
+    Ok(())
 }
 
 /// One service of a release, in a cluster.
@@ -118,9 +135,7 @@ impl Place<'_> {
         let Some(canary) = self.canary() else { return Ok(()) };
         let stable = self.stable().await?;
         let hash = template_hash(self.client, &stable).await?;
-        let hash = hash.ok_or_else(|| {
-            PerformError::Missing(format!("no ReplicaSet has the current template of the Deployment `{}`", self.name()))
-        })?;
+        let hash = hash.ok_or_else(|| self.no_template())?;
         if let Some(ceiling) = canary.ceiling {
             self.set_ceiling(ceiling).await?;
         }
@@ -170,7 +185,7 @@ impl Place<'_> {
             "kind": "Deployment",
             "metadata": { "name": name, "namespace": self.release.namespace, "labels": labels(stable.labels()) },
             "spec": {
-                "replicas": canary.copies,
+                "replicas": canary.copies_at(0),
                 "minReadySeconds": spec.min_ready_seconds.unwrap_or(0),
                 "revisionHistoryLimit": 0,
                 "selector": { "matchLabels": selector },
@@ -187,10 +202,19 @@ impl Place<'_> {
         Ok(())
     }
 
-    /// Gives the canary the share of a step. Without one the route is as it was before.
+    /// Gives the canary the share of a step. Without one nobody is sent to it, and everything is as it was before.
     async fn weigh(&self, step: Option<usize>) -> Result<(), PerformError> {
+        let Some(canary) = self.canary() else { return Ok(()) };
+        let share = step.and_then(|step| canary.steps.get(step).copied());
+        match &canary.split {
+            Split::Route => self.weigh_route(share).await,
+            Split::Mesh => self.weigh_mesh(share).await,
+            Split::Copies(_) => self.weigh_copies(step.map(|step| canary.copies_at(step))).await,
+        }
+    }
+
+    async fn weigh_route(&self, share: Option<u32>) -> Result<(), PerformError> {
         let Some(before) = &self.release.route_rules else { return Ok(()) };
-        let share = step.and_then(|step| self.canary()?.steps.get(step).copied());
         let rules = share.map_or_else(|| before.clone(), |share| weighted(before, self.name(), share));
         let routes =
             Api::<DynamicObject>::namespaced_with(self.client.clone(), &self.release.namespace, &route_resource());
@@ -198,6 +222,50 @@ impl Place<'_> {
             routes.patch(self.name(), &parameters(), &Patch::Merge(json!({ "spec": { "rules": rules } }))).await;
         patched.during(|| format!("change the HTTPRoute `{}`", self.name()))?;
         Ok(())
+    }
+
+    /// A service without a `VirtualService` gets one for as long as its canary has a share.
+    async fn weigh_mesh(&self, share: Option<u32>) -> Result<(), PerformError> {
+        let routes =
+            Api::<DynamicObject>::namespaced_with(self.client.clone(), &self.release.namespace, &mesh_resource());
+        let during = || format!("change the VirtualService `{}`", self.name());
+        match (&self.release.mesh_rules, share) {
+            (Some(before), share) => {
+                let rules = share.map_or_else(|| before.clone(), |share| mesh::weighted(before, self.release, share));
+                let patch = Patch::Merge(json!({ "spec": { "http": rules } }));
+                routes.patch(self.name(), &parameters(), &patch).await.during(during)?;
+            }
+            (None, Some(share)) => {
+                let apply = PatchParams::apply(MANAGER).force();
+                let patch = Patch::Apply(mesh::temporary(self.release, share));
+                routes.patch(self.name(), &apply, &patch).await.during(during)?;
+            }
+            (None, None) => {
+                let deleted = routes.delete(self.name(), &DeleteParams::default()).await;
+                if_there(deleted).during(|| format!("delete the VirtualService `{}`", self.name()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As many copies as have the share; the Service leads to them as to the others. Without a share only to the others.
+    async fn weigh_copies(&self, copies: Option<u32>) -> Result<(), PerformError> {
+        let Some(copies) = copies else {
+            let hash = template_hash(self.client, &self.stable().await?).await?;
+            return match hash {
+                Some(hash) => self.fence(Some(&hash)).await,
+                None => Err(self.no_template()),
+            };
+        };
+        let name = canary_name(self.name());
+        let patch = Patch::Merge(json!({ "spec": { "replicas": copies } }));
+        let scaled = self.deployments().patch(&name, &parameters(), &patch).await;
+        scaled.during(|| format!("change the Deployment `{name}`"))?;
+        self.fence(None).await
+    }
+
+    fn no_template(&self) -> PerformError {
+        PerformError::Missing(format!("no ReplicaSet has the current template of the Deployment `{}`", self.name()))
     }
 
     async fn set_ceiling(&self, ceiling: u32) -> Result<(), PerformError> {

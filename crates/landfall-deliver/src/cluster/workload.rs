@@ -1,12 +1,13 @@
 //! What a workload is doing, read off its `Deployment` and its pods. The judging functions are pure.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
 use super::{ClusterError, During as _, if_there};
+use crate::observe::Workload;
 use crate::release::{RELEASE, image_of};
 
 /// Reasons for which a container does not run, and never will without a change.
@@ -21,6 +22,27 @@ const HOPELESS: [&str; 6] = [
 
 /// How often a container may crash before it counts as a crash loop: once, for what it waits for at its start.
 const CRASHES: i32 = 2;
+
+/// A `Deployment` with its pods of a release; `None` when it is gone.
+pub(crate) async fn look(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    release: &str,
+) -> Result<Option<Workload>, ClusterError> {
+    let Some(deployment) = deployment(client, namespace, name).await? else { return Ok(None) };
+    let pods = pods_of(client, &deployment, release).await?;
+    let Progress { done, ready, wanted, .. } = progress(&deployment);
+    Ok(Some(Workload {
+        name: name.to_owned(),
+        done,
+        ready,
+        wanted,
+        hopeless: hopeless(&pods),
+        crashes: crashes(&pods),
+        troubles: troubles(&pods),
+    }))
+}
 
 /// How far a workload is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +86,17 @@ pub(crate) fn hopeless(pods: &[Pod]) -> Option<String> {
             })
         })
     })
+}
+
+/// How often containers of pods have crashed: as often as they were started again, and once more for those that wait for it.
+pub(crate) fn crashes(pods: &[Pod]) -> i32 {
+    let statuses =
+        pods.iter().flat_map(|pod| pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten()));
+    let of = |status: &ContainerStatus| {
+        let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref()?.reason.as_deref());
+        status.restart_count + i32::from(waiting == Some("CrashLoopBackOff"))
+    };
+    statuses.map(of).sum()
 }
 
 /// What pods that are not ready say of themselves.
@@ -178,7 +211,9 @@ mod tests {
             vec![read(json!({ "metadata": { "name": "web-1" }, "status": { "containerStatuses": [status] } }))]
         };
         assert_eq!(hopeless(&pod("CrashLoopBackOff", 1)), None);
+        assert_eq!(crashes(&pod("CrashLoopBackOff", 1)), 2, "it waits to be started for the third time");
         assert_eq!(hopeless(&pod("ContainerCreating", 0)), None);
+        assert_eq!(crashes(&pod("ContainerCreating", 0)), 0);
         assert_eq!(hopeless(&pod("CrashLoopBackOff", 2)).as_deref(), Some("pod `web-1`: CrashLoopBackOff: why"));
         assert_eq!(hopeless(&pod("InvalidImageName", 0)).as_deref(), Some("pod `web-1`: InvalidImageName: why"));
     }

@@ -231,7 +231,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::plan::Strategy;
 
     fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
         serde_json::from_value(value).expect("it is one")
@@ -266,29 +265,11 @@ mod tests {
                 "strategy": { "rollingUpdate": { "maxSurge": surge } } },
         }));
         let service = ServiceRelease {
-            name: "web".to_owned(),
-            namespace: "shop".to_owned(),
-            old_image: "web:1".to_owned(),
-            new_image: "web:2".to_owned(),
-            strategy: Strategy::Rolling,
-            ready_within_seconds: 30,
             old_template: template("1", "1Gi"),
             new_template: template(asks.0, asks.1),
-            route_rules: None,
-            autoscaler_ceiling: None,
-            schema: None,
-            old_schema: None,
+            ..ServiceRelease::sample("web")
         };
-        let spec = ReleaseSpec {
-            architecture: "shop".to_owned(),
-            number: 1,
-            digest: String::new(),
-            automatic: true,
-            takes_back: None,
-            services: vec![service],
-            environment: None,
-            gates: Vec::new(),
-        };
+        let spec = ReleaseSpec::sample(vec![service]);
         fits(&Room { nodes: nodes.to_vec(), pods, deployments: vec![deployment] }, &spec)
     }
 

@@ -5,7 +5,11 @@ use landfall_model::File;
 use super::*;
 
 fn architecture(text: &str) -> Architecture {
-    let text = format!("landfall: v1\nname: shop\nplatform: {{ ingress: {{ api: gateway }} }}\n{text}");
+    on("ingress: { api: gateway }", text)
+}
+
+fn on(platform: &str, text: &str) -> Architecture {
+    let text = format!("landfall: v1\nname: shop\nplatform: {{ {platform} }}\n{text}");
     let file = File::read("landfall.yaml", text.as_bytes(), &mut |_| Err("no includes".to_owned()));
     file.architecture(None).unwrap_or_else(|findings| panic!("{findings:?}"))
 }
@@ -16,11 +20,28 @@ fn shop(rollout: &str, rate: &str) -> Architecture {
     ))
 }
 
-const LIVE: Live = Live { copies: 3, ready: 3, settled: true, autoscaler: None, routed: true, counted: true };
+const LIVE: Live = Live {
+    copies: 3,
+    ready: 3,
+    settled: true,
+    autoscaler: None,
+    routed: true,
+    meshed: false,
+    counted: Counted { by_gateway: true, by_prometheus: None, why_not: String::new() },
+    settles_seconds: 0,
+};
+
+fn uncounted() -> Counted {
+    Counted { why_not: "no Prometheus is found".to_owned(), ..Counted::default() }
+}
+
+fn prometheus() -> Counted {
+    Counted { by_prometheus: Some(PrometheusAt::Url("http://prometheus:9090".to_owned())), ..Counted::default() }
+}
 
 fn text(architecture: &Architecture, live: Live) -> String {
     let service = architecture.service("web").expect("it is declared");
-    match plan(architecture, "web", service, live, verdicts(architecture, [service].into_iter())) {
+    match plan(architecture, "web", service, &live, verdicts(architecture, [service].into_iter())) {
         Ok(planned) => format!("{}\n{}", planned.strategy.as_str(), planned.lines.join("\n")),
         Err(why) => format!("refused: {why}"),
     }
@@ -32,7 +53,7 @@ const CANARY: &str = "{ canary: { steps: [10%, 50%], judge: { success: 99%, p99:
 fn a_canary_says_how_many_requests_and_how_long_each_step_needs() {
     insta::assert_snapshot!(text(&shop(CANARY, "100/s"), LIVE), @"
     canary
-    canary of 2 beside 3 copies; each step is decided after 595 good requests in a row, about 1937 at half of the limit
+    canary of 2 beside 3 copies, by the weights of its HTTPRoute, counted by the gateway; each step is decided after 595 good requests in a row, about 1937 at half of the limit
     10% of 100/s are 10.00/s: 60 s at least, about 194 s; 600 s are allowed
     50% of 100/s are 50.00/s: 12 s at least, about 39 s; 600 s are allowed
     a version at the limit or worse goes on with a chance of at most 5%
@@ -45,8 +66,41 @@ fn a_canary_that_can_never_be_decided_is_refused() {
     insta::assert_snapshot!(text(&shop(CANARY, "5/s"), LIVE), @"refused: a canary of `web` can never be decided: 595 requests at 10% of 5/s take 1190 s, and 600 s are allowed; begin with a larger step, or set `decide-within` to 1190s");
     insta::assert_snapshot!(text(&shop("{ canary: { steps: [10%] } }", "5/s"), LIVE), @"refused: the canary of `web` is judged by nothing, so it can never be decided; declare `judge: { success: 99.5%, p99: 300ms }`");
     insta::assert_snapshot!(text(&shop("{ canary: { steps: [10%], judge: { success: 100% } } }", "5/s"), LIVE), @"refused: no number of requests shows that all of them succeed: declare a success of `web` below 100%");
-    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), Live { routed: false, ..LIVE }), @"refused: `web` has no `HTTPRoute` by which a canary could get a share of its requests, and nothing else can give it one yet; declare `expose` and `platform.ingress.api: gateway`, or `rollout: { rolling: {} }`");
-    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), Live { counted: false, ..LIVE }), @"refused: nobody counts the requests of a canary of `web`: the API server has no figures of its gateway. That is handled on Landfall's engine only yet; declare `rollout: { rolling: {} }`");
+    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), Live { routed: false, counted: Counted { by_gateway: true, ..uncounted() }, ..LIVE }), @"refused: nobody counts the requests of a canary of `web`, so it could never be judged: the gateway does not choose between the versions, and no Prometheus is found; declare `rollout: { rolling: {} }`, or name a Prometheus that has them by `--prometheus URL`");
+    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), Live { counted: uncounted(), ..LIVE }), @"refused: nobody counts the requests of a canary of `web`, so it could never be judged: no Prometheus is found; declare `rollout: { rolling: {} }`, or name a Prometheus that has them by `--prometheus URL`");
+}
+
+#[test]
+fn where_nothing_keeps_to_weights_the_canary_has_a_share_of_the_copies() {
+    let live = |copies| Live { copies, ready: copies, routed: false, counted: prometheus(), ..LIVE };
+    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), live(3)), @"
+    canary
+    canary of 3 beside 3 copies, by its share of the copies, counted by Prometheus; each step is decided after 595 good requests in a row, about 1937 at half of the limit
+    nothing here keeps to weights, so 10%, 50% become 25% (1 of 4), 50% (3 of 6)
+    25% of 100/s are 25.00/s: 24 s at least, about 78 s; 600 s are allowed
+    50% of 100/s are 50.00/s: 12 s at least, about 39 s; 600 s are allowed
+    a version at the limit or worse goes on with a chance of at most 5%
+    each copy has 30 s to become ready
+    ");
+    insta::assert_snapshot!(text(&shop(CANARY, "100/s"), live(1)), @"
+    canary
+    canary of 1 beside 1 copies, by its share of the copies, counted by Prometheus; each step is decided after 595 good requests in a row, about 1937 at half of the limit
+    nothing here keeps to weights, so 10%, 50% become 50% (1 of 2)
+    50% of 100/s are 50.00/s: 12 s at least, about 39 s; 600 s are allowed
+    a version at the limit or worse goes on with a chance of at most 5%
+    each copy has 30 s to become ready
+    ");
+    let meshed = on(
+        "mesh: { kind: istio }",
+        "services:\n  web: { image: web, port: 8080 }\n  shop: { image: shop, port: 80, uses: [{ call: web, rate: 100/s }] }\ndelivery: { rollout: { canary: { steps: [10%], judge: { success: 99% } } } }\n",
+    );
+    insta::assert_snapshot!(text(&meshed, Live { meshed: true, ..live(3) }), @"
+    canary
+    canary of 1 beside 3 copies, by the weights of its VirtualService, counted by Prometheus; each step is decided after 595 good requests in a row, about 1937 at half of the limit
+    10% of 100/s are 10.00/s: 60 s at least, about 194 s; 900 s are allowed
+    a version at the limit or worse goes on with a chance of at most 5%
+    each copy has 90 s to become ready
+    ");
 }
 
 #[test]

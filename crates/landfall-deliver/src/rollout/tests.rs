@@ -64,14 +64,15 @@ fn events() -> Vec<Event> {
 }
 
 fn plan(services: &[Path], automatic: bool) -> Plan {
-    Plan { services: services.to_vec(), automatic }
+    Plan { services: services.to_vec(), automatic, verify: false }
 }
 
 fn plans() -> Vec<Plan> {
     let canary = Path::Canary { steps: 3 };
     let shapes: [&[Path]; 4] =
         [&[canary, Path::Direct], &[Path::Direct, canary], &[canary, Path::Canary { steps: 1 }], &[Path::Direct]];
-    shapes.into_iter().flat_map(|shape| [plan(shape, true), plan(shape, false)]).collect()
+    let both = shapes.into_iter().flat_map(|shape| [plan(shape, true), plan(shape, false)]);
+    both.flat_map(|plan| [Plan { verify: true, ..plan.clone() }, plan]).collect()
 }
 
 /// All that can be reached in at most `DEPTH` events. What follows depends on the phase and the world alone, so each pair

@@ -206,6 +206,9 @@ pub(crate) struct PromoteArguments {
     pub(crate) from_kubeconfig: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) cluster: ClusterArguments,
+    /// The Prometheus that has counted the requests of each version; the one of the cluster's operator when left out.
+    #[arg(long, value_name = "URL")]
+    pub(crate) prometheus: Option<String>,
     /// Say what would be done, and change nothing but the evidence that it has run.
     #[arg(long)]
     pub(crate) plan: bool,

@@ -18,6 +18,9 @@ pub(crate) struct ShipArguments {
     /// Ship this image for a service; may be given for several. Without it every service gets what the file says.
     #[arg(long = "image", value_name = "SERVICE=IMAGE", value_parser = image)]
     pub(crate) images: Vec<(String, String)>,
+    /// The Prometheus that has counted the requests of each version; the one of the cluster's operator when left out.
+    #[arg(long, value_name = "URL", conflicts_with = "watch")]
+    pub(crate) prometheus: Option<String>,
     /// Say what would be done, and change nothing.
     #[arg(long, conflicts_with_all = ["watch", "detach"])]
     pub(crate) plan: bool,

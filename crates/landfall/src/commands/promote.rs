@@ -49,7 +49,12 @@ pub(crate) fn run(arguments: &PromoteArguments, terminal: &mut Terminal) -> anyh
         let author = Author::of(&client, to.namespace(), to.name(), &holder()).await?;
         let seen = running.evidence(to.name(), &arguments.from, author.who(), Timestamp::now());
         attest(&client, to.namespace(), &author, seen).await?;
-        let wanted = Wanted { architecture: &checked.architecture, objects: &checked.objects, images: &images };
+        let wanted = Wanted {
+            architecture: &checked.architecture,
+            objects: &checked.objects,
+            images: &images,
+            prometheus: arguments.prometheus.as_deref(),
+        };
         if arguments.plan {
             let proposal = propose(&client, wanted).await?;
             return show_plan(&proposal, arguments.output, terminal);

@@ -5,7 +5,7 @@ use landfall_deliver::{Author, Demand, Phase, create, demand, list, phase_of, pr
 
 use crate::Outcome;
 use crate::cli::RollbackArguments;
-use crate::commands::ship::{Target, carry_out, finish, holder, in_a_cluster, say, take, wait_or_carry};
+use crate::commands::ship::{Target, Told, carry_out, finish, holder, in_a_cluster, say, take, wait_or_carry};
 use crate::terminal::Terminal;
 
 /// Takes back what is under way, or else what has succeeded.
@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &RollbackArguments, terminal: &mut Terminal) -> any
         let release = create(&client, &proposal, &author).await?;
         let name = release.name_any();
         terminal.say(&format!("release `{name}`"))?;
-        let ended = carry_out(&client, &proposal.namespace, &name, lock, terminal).await?;
+        let ended = carry_out(&client, &proposal.namespace, &name, lock, &mut Told::default(), terminal).await?;
         finish(&ended, arguments.place.output, terminal, |phase| *phase == Phase::Succeeded)
     })
 }

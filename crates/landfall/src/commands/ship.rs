@@ -2,6 +2,7 @@
 
 mod follow;
 mod target;
+mod view;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -12,7 +13,7 @@ use kube::{Client, ResourceExt as _};
 use landfall_deliver::{Author, Lock, LockError, Proposal, Wanted, create, drift, list, phase_of, propose};
 use landfall_model::Severity;
 
-pub(crate) use self::follow::{Ended, carry_out, finish, holder, wait_or_carry};
+pub(crate) use self::follow::{Ended, Told, carry_out, finish, holder, wait_or_carry};
 pub(crate) use self::target::{Target, in_a_cluster};
 
 use crate::Outcome;
@@ -60,7 +61,12 @@ pub(crate) fn run(arguments: &ShipArguments, terminal: &mut Terminal) -> anyhow:
         return Ok(Outcome::NotUnderstood);
     }
     in_a_cluster(&target, &arguments.cluster, terminal, async |client, terminal| {
-        let wanted = Wanted { architecture: &checked.architecture, objects: &checked.objects, images: &images };
+        let wanted = Wanted {
+            architecture: &checked.architecture,
+            objects: &checked.objects,
+            images: &images,
+            prometheus: arguments.prometheus.as_deref(),
+        };
         if arguments.plan {
             let mut proposal = propose(&client, wanted).await?;
             proposal.notes.extend(drift(&client, &target.architecture).await?.into_iter().map(drifted));
@@ -167,7 +173,7 @@ pub(crate) async fn ship(
         return finish(&Ended::of(&release), shipping.output, terminal, |_| true);
     }
     terminal.say(&format!("release `{name}`"))?;
-    let ended = carry_out(client, &proposal.namespace, &name, lock, terminal).await?;
+    let ended = carry_out(client, &proposal.namespace, &name, lock, &mut Told::default(), terminal).await?;
     finish(&ended, shipping.output, terminal, |phase| *phase == landfall_deliver::Phase::Succeeded)
 }
 

@@ -2,13 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
-
 use super::*;
 use crate::approval::tests::{key, line, list, signed};
 use crate::approval::{Decision, SignersState, Statement};
 use crate::freeze::FreezeSpec;
-use crate::plan::Strategy;
 use crate::release::ServiceRelease;
 
 const NOW: &str = "2026-11-28T12:00:00Z";
@@ -19,30 +16,8 @@ fn time(text: &str) -> Timestamp {
 
 /// A release of two services to production.
 fn release() -> ReleaseSpec {
-    let service = |name: &str| ServiceRelease {
-        name: name.to_owned(),
-        namespace: "shop".to_owned(),
-        old_image: format!("shop/{name}:1"),
-        new_image: format!("shop/{name}:2"),
-        strategy: Strategy::Rolling,
-        ready_within_seconds: 30,
-        old_template: json!({}),
-        new_template: json!({}),
-        route_rules: None,
-        autoscaler_ceiling: None,
-        schema: None,
-        old_schema: None,
-    };
-    ReleaseSpec {
-        architecture: "shop".to_owned(),
-        number: 1,
-        digest: "sha256:aa".to_owned(),
-        automatic: true,
-        takes_back: None,
-        services: vec![service("api"), service("web")],
-        environment: Some("production".to_owned()),
-        gates: Vec::new(),
-    }
+    let services = ["api", "web"].map(ServiceRelease::sample).to_vec();
+    ReleaseSpec { environment: Some("production".to_owned()), ..ReleaseSpec::sample(services) }
 }
 
 fn facts() -> Facts {

@@ -4,10 +4,11 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use kube::{Client, ResourceExt as _};
 use landfall_deliver::{Lock, LockError, Phase, Release, carry, phase_of, read, state_of};
 
-use super::Target;
+use super::{Target, view};
 use crate::Outcome;
 use crate::cli::Output;
 use crate::output::{ReleaseOutput, VERSION};
@@ -35,26 +36,33 @@ pub(crate) fn holder() -> String {
     format!("landfall on {host}, process {}", std::process::id())
 }
 
-/// What has been told of a release.
+/// What has been told of a release: on a terminal as a picture that changes, elsewhere line by line.
 #[derive(Default)]
-struct Told {
+pub(crate) struct Told {
     entries: usize,
-    message: String,
 }
 
 impl Told {
+    /// Of what happened before, only the last is told.
+    pub(crate) fn from_now_on(release: &Release, terminal: &mut Terminal) -> anyhow::Result<Self> {
+        let before = release.status.as_ref().map_or(0, |status| status.history.len()).saturating_sub(1);
+        if before > 0 {
+            terminal
+                .say(&format!("{before} things happened before: `landfall release show {}`", release.name_any()))?;
+        }
+        Ok(Self { entries: before })
+    }
+
     fn tell(&mut self, release: &Release, terminal: &mut Terminal) {
         let Some(status) = &release.status else { return };
+        // A terminal that is gone keeps no release from going on.
         for entry in status.history.iter().skip(self.entries) {
-            // A terminal that is gone keeps no release from going on.
             let _gone = terminal.say(&format!("{}: {}", entry.at.get(11..19).unwrap_or_default(), entry.what));
         }
         self.entries = status.history.len().max(self.entries);
-        if status.message != self.message {
-            self.message.clone_from(&status.message);
-            if status.history.last().is_none_or(|last| last.what != status.message) {
-                let _gone = terminal.progress(&status.message);
-            }
+        if terminal.is_live() {
+            let (columns, colored) = (terminal.columns(), terminal.colored_progress());
+            let _gone = terminal.show(view::picture(release, Timestamp::now(), columns, colored));
         }
     }
 }
@@ -65,9 +73,9 @@ pub(crate) async fn carry_out(
     namespace: &str,
     name: &str,
     mut lock: Lock,
+    told: &mut Told,
     terminal: &mut Terminal,
 ) -> anyhow::Result<Ended> {
-    let mut told = Told::default();
     let carried = {
         let carrying = carry(client, namespace, name, &mut lock, |release| told.tell(release, terminal));
         // What was written down is done by whoever goes on with it.
@@ -76,6 +84,7 @@ pub(crate) async fn carry_out(
             _ = tokio::signal::ctrl_c() => None,
         }
     };
+    terminal.show(Vec::new())?;
     lock.release().await;
     match carried {
         Some(Ok(release)) => Ok(Ended { release, interrupted: false }),
@@ -99,23 +108,31 @@ pub(crate) async fn wait_or_carry(
     name: &str,
     terminal: &mut Terminal,
 ) -> anyhow::Result<Ended> {
-    let mut told = Told::default();
+    let find = async || {
+        let release = read(client, target.namespace(), name).await?;
+        release.with_context(|| format!("the release `{name}` is gone"))
+    };
+    let mut told = Told::from_now_on(&find().await?, terminal)?;
     loop {
         match Lock::take(client, target.namespace(), target.name(), &holder()).await {
-            Ok(lock) => return carry_out(client, target.namespace(), name, lock, terminal).await,
+            Ok(lock) => return carry_out(client, target.namespace(), name, lock, &mut told, terminal).await,
             Err(LockError::Held { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        let release = read(client, target.namespace(), name).await?;
-        let release = release.with_context(|| format!("the release `{name}` is gone"))?;
+        let release = find().await?;
         told.tell(&release, terminal);
         let phase = phase_of(&release);
-        if phase.is_terminal() || matches!(phase, Phase::Held { .. }) {
-            return Ok(Ended { release, interrupted: false });
-        }
-        tokio::select! {
-            () = tokio::time::sleep(POLL) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(Ended { release, interrupted: true }),
+        let interrupted = if phase.is_terminal() || matches!(phase, Phase::Held { .. }) {
+            Some(false)
+        } else {
+            tokio::select! {
+                () = tokio::time::sleep(POLL) => None,
+                _ = tokio::signal::ctrl_c() => Some(true),
+            }
+        };
+        if let Some(interrupted) = interrupted {
+            terminal.show(Vec::new())?;
+            return Ok(Ended { release, interrupted });
         }
     }
 }

@@ -1,0 +1,216 @@
+//! A canary: how it gets its shares, who counts, and how long each decision takes.
+
+use landfall_model::{Architecture, Canary, Evidence, IngressApi, Service, ServiceKind};
+
+use super::{Callers, CanaryPlan, CountedBy, Live, Split, requests_per_second};
+use crate::analysis::{Judge, float, whole};
+
+/// Plans it; `Err` says what speaks against it.
+pub(super) fn plan(
+    architecture: &Architecture,
+    name: &str,
+    service: &Service,
+    canary: &Canary,
+    live: &Live,
+    verdicts: u32,
+    lines: &mut Vec<String>,
+) -> Result<CanaryPlan, String> {
+    // Not handled: workers that are judged by their queues.
+    if service.kind.value == ServiceKind::Worker || service.all_ports().is_empty() {
+        return Err(format!(
+            "`{name}` serves no requests that a canary could get a share of, and how it works off its queues is not judged yet; declare `rollout: {{ rolling: {{}} }}` for it"
+        ));
+    }
+    let declared = declared_steps(name, canary)?;
+    let split = split(architecture, &declared, live);
+    let counted_by = counted_by(name, &split, live)?;
+    let judge = judge(name, canary, verdicts)?;
+    let steps: Vec<u32> = match &split {
+        Split::Route | Split::Mesh => declared.clone(),
+        Split::Copies(at) => at.iter().map(|own| share(*own, live.copies)).collect(),
+    };
+    let copies = match &split {
+        Split::Copies(at) => at.iter().max().copied().unwrap_or(1),
+        Split::Route | Split::Mesh => {
+            let largest = declared.iter().max().copied().unwrap_or_default();
+            let copies = (u64::from(live.copies) * u64::from(largest)).div_ceil(1_000_000);
+            u32::try_from(copies).unwrap_or(u32::MAX).max(1)
+        }
+    };
+    let ceiling = match live.autoscaler {
+        Some(bounds) => Some(bounds.beside(copies, live.copies).map_err(|why| format!("`{name}`: {why}"))?),
+        None => None,
+    };
+    let within = canary.decide_within.seconds();
+    let test = strictest(&judge).ok_or_else(|| nothing_to_judge_by(name))?;
+    let (least, usual) = (test.least(), test.usual());
+    lines.push(format!(
+        "canary of {copies} beside {} copies, {}, counted by {}; each step is decided after {least} good requests in a row, about {usual} at half of the limit",
+        live.copies,
+        how(&split),
+        counted_by.as_str(),
+    ));
+    if let Split::Copies(at) = &split {
+        lines.push(achievable(&declared, at, live.copies));
+    }
+    let callers = if split == Split::Route { Callers::Outside } else { Callers::All };
+    let rate = requests_per_second(architecture, name, callers);
+    for step in &steps {
+        let share = percent(*step);
+        let Some(rate) = rate else {
+            lines.push(format!(
+                "{share}: no flow declares how many requests it gets; without {least} in {within} s it is taken back"
+            ));
+            continue;
+        };
+        let own = rate * f64::from(*step) / 1e6;
+        let seconds = whole(float(least) / own);
+        lines.push(format!(
+            "{share} of {rate}/s are {own:.2}/s: {seconds} s at least, about {} s; {within} s are allowed",
+            whole(float(usual) / own)
+        ));
+        if seconds > within {
+            return Err(format!(
+                "a canary of `{name}` can never be decided: {least} requests at {share} of {rate}/s take {seconds} s, and {within} s are allowed; begin with a larger step, or set `decide-within` to {seconds}s"
+            ));
+        }
+    }
+    lines.push(format!(
+        "a version at the limit or worse goes on with a chance of at most {}%",
+        Evidence::MISSED_REGRESSION * 100.0
+    ));
+    Ok(CanaryPlan { steps, split, counted_by, judge, decide_within_seconds: within, copies, ceiling })
+}
+
+/// The shares as declared, in millionths.
+fn declared_steps(name: &str, canary: &Canary) -> Result<Vec<u32>, String> {
+    let steps: Vec<u32> = canary.steps.iter().map(|step| step.millionths()).collect();
+    let grows = steps.windows(2).all(|pair| pair[0] < pair[1]);
+    if steps.is_empty() || steps.contains(&0) || !grows || steps.iter().any(|step| *step > 1_000_000) {
+        return Err(format!("the steps of the canary of `{name}` are no growing shares of its traffic"));
+    }
+    Ok(steps)
+}
+
+/// By weights where something keeps to them, otherwise by copies.
+fn split(architecture: &Architecture, declared: &[u32], live: &Live) -> Split {
+    let platform = &architecture.document.platform;
+    if platform.ingress.api.value == IngressApi::Gateway && live.routed {
+        Split::Route
+    } else if platform.mesh.is_some() && live.meshed {
+        Split::Mesh
+    } else {
+        let mut at: Vec<u32> = declared.iter().map(|step| copies_for(*step, live.copies)).collect();
+        // Two steps with as many copies are one.
+        at.dedup();
+        Split::Copies(at)
+    }
+}
+
+/// Beside `stable` copies, the number of copies whose share is nearest to `step`; at least one.
+fn copies_for(step: u32, stable: u32) -> u32 {
+    let wanted = u64::from(step.min(999_999));
+    let copies = (u64::from(stable) * wanted * 2).div_ceil((1_000_000 - wanted) * 2);
+    let fewer = copies.saturating_sub(1);
+    let off = |copies: u64| {
+        let real = copies * 1_000_000 / (u64::from(stable) + copies).max(1);
+        real.abs_diff(wanted)
+    };
+    let nearest = if fewer > 0 && off(fewer) <= off(copies) { fewer } else { copies.max(1) };
+    // More canaries than stable copies ask for twice the room, and say no more.
+    u32::try_from(nearest).unwrap_or(u32::MAX).min(stable.max(1))
+}
+
+/// The share that so many copies have beside the stable ones, in millionths.
+fn share(own: u32, stable: u32) -> u32 {
+    u32::try_from(u64::from(own) * 1_000_000 / u64::from(own + stable).max(1)).unwrap_or(1_000_000)
+}
+
+fn achievable(declared: &[u32], at: &[u32], stable: u32) -> String {
+    let steps: Vec<String> =
+        at.iter().map(|own| format!("{} ({own} of {})", percent(share(*own, stable)), own + stable)).collect();
+    let declared: Vec<String> = declared.iter().map(|step| percent(*step)).collect();
+    format!("nothing here keeps to weights, so {} become {}", declared.join(", "), steps.join(", "))
+}
+
+fn how(split: &Split) -> &'static str {
+    match split {
+        Split::Route => "by the weights of its HTTPRoute",
+        Split::Mesh => "by the weights of its VirtualService",
+        Split::Copies(_) => "by its share of the copies",
+    }
+}
+
+/// Who counts what the split sends to each version.
+fn counted_by(name: &str, split: &Split, live: &Live) -> Result<CountedBy, String> {
+    // The gateway sees what comes from outside, and which version it went to only where it chooses it.
+    if *split == Split::Route && live.counted.by_gateway {
+        return Ok(CountedBy::Gateway);
+    }
+    live.counted.by_prometheus.clone().map(CountedBy::Prometheus).ok_or_else(|| {
+        let why = if live.counted.by_gateway { "the gateway does not choose between the versions, and " } else { "" };
+        format!(
+            "nobody counts the requests of a canary of `{name}`, so it could never be judged: {why}{}; declare `rollout: {{ rolling: {{}} }}`, or name a Prometheus that has them by `--prometheus URL`",
+            live.counted.why_not
+        )
+    })
+}
+
+fn judge(name: &str, canary: &Canary, verdicts: u32) -> Result<Judge, String> {
+    let failures = canary.judge.success.map(|success| 1.0 - success.fraction());
+    if failures.is_some_and(|limit| Evidence::of_limit(limit, verdicts).is_none()) {
+        return Err(format!(
+            "no number of requests shows that all of them succeed: declare a success of `{name}` below 100%"
+        ));
+    }
+    let p99_ms = canary.judge.p99.map(|limit| whole(limit.as_secs_f64() * 1000.0));
+    if failures.is_none() && p99_ms.is_none() {
+        return Err(nothing_to_judge_by(name));
+    }
+    Ok(Judge { failures, p99_ms, verdicts })
+}
+
+fn nothing_to_judge_by(name: &str) -> String {
+    format!(
+        "the canary of `{name}` is judged by nothing, so it can never be decided; declare `judge: {{ success: 99.5%, p99: 300ms }}`"
+    )
+}
+
+/// The test that takes the most requests.
+pub(super) fn strictest(judge: &Judge) -> Option<Evidence> {
+    let limits = judge.failures.into_iter().chain(judge.p99_ms.map(|_| Evidence::SLOWER_THAN_P99));
+    Evidence::of_limit(limits.reduce(f64::min)?, judge.verdicts)
+}
+
+/// `12.5%`; a share that copies make is rounded to tenths.
+pub(crate) fn percent(share: u32) -> String {
+    let hundredths = f64::from(share) / 10_000.0;
+    if share.is_multiple_of(100) { format!("{hundredths}%") } else { format!("{hundredths:.1}%") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_have_the_share_that_is_nearest_to_what_is_declared() {
+        let of = |declared: &[u32], stable| {
+            declared.iter().map(|step| copies_for(step * 10_000, stable)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[5, 25, 50], 3), [1, 1, 3], "a quarter is 1 of 4, a half 3 of 6");
+        assert_eq!(of(&[10, 25, 50], 9), [1, 3, 9]);
+        assert_eq!(of(&[1, 100], 2), [1, 2], "never none, and never more than there are stable ones");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_other_number_of_copies_is_nearer(step in 1_u32..1_000_000, stable in 1_u32..60) {
+            let own = copies_for(step, stable);
+            let off = |own: u32| share(own, stable).abs_diff(step);
+            for other in 1..=stable {
+                // Shares are rounded down to millionths.
+                proptest::prop_assert!(off(own) <= off(other) + 1, "{own} and not {other} beside {stable} for {step}");
+            }
+        }
+    }
+}

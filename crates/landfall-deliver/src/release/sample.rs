@@ -1,0 +1,45 @@
+//! Releases that tests begin with, and change where it matters to them.
+
+use serde_json::json;
+
+use super::{ReleaseSpec, ServiceRelease};
+use crate::plan::Strategy;
+
+impl ServiceRelease {
+    /// Copy by copy from `shop/NAME:1` to `shop/NAME:2`, in the namespace `shop`.
+    pub(crate) fn sample(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            namespace: "shop".to_owned(),
+            old_image: format!("shop/{name}:1"),
+            new_image: format!("shop/{name}:2"),
+            strategy: Strategy::Rolling,
+            ready_within_seconds: 30,
+            verified: None,
+            old_template: json!({}),
+            new_template: json!({}),
+            route_rules: None,
+            mesh_rules: None,
+            autoscaler_ceiling: None,
+            schema: None,
+            old_schema: None,
+        }
+    }
+}
+
+impl ReleaseSpec {
+    /// The first release of the architecture `shop`, which goes back by itself.
+    pub(crate) fn sample(services: Vec<ServiceRelease>) -> Self {
+        Self {
+            architecture: "shop".to_owned(),
+            number: 1,
+            digest: "sha256:aa".to_owned(),
+            automatic: true,
+            takes_back: None,
+            verification: None,
+            services,
+            environment: None,
+            gates: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What happens to a release, in words.
+
+use super::ReleaseSpec;
+use crate::plan::{Strategy, percent};
+use crate::rollout::{Event, Phase, Return, Stage};
+
+/// What has happened, and what is done about it, in words.
+pub(super) fn describe(spec: &ReleaseSpec, event: &Event, phase: &Phase) -> String {
+    let seen = match event {
+        Event::Begin | Event::Ready => String::new(),
+        Event::Judged(_, why)
+        | Event::Broken(why)
+        | Event::DeadlinePassed(why)
+        | Event::Abort(why)
+        | Event::RollBack(why) => format!("{why}; "),
+    };
+    let name = |service: &usize| spec.services.get(*service).map(|service| service.name.as_str()).unwrap_or_default();
+    let follows = match phase {
+        Phase::Pending => String::new(),
+        Phase::Progressing { service, stage } => {
+            let of = &spec.services[*service];
+            match (stage, &of.strategy) {
+                (Stage::Updating, _) => format!("`{}` gets `{}`", of.name, of.new_image),
+                (Stage::Starting, _) => format!("a canary of `{}` starts with `{}`", of.name, of.new_image),
+                (Stage::Judging { step }, Strategy::Canary(canary)) => {
+                    let share = canary.steps.get(*step).copied().unwrap_or_default();
+                    format!("the canary of `{}` gets {} of the requests", of.name, percent(share))
+                }
+                (Stage::Judging { .. }, _) => String::new(),
+                (Stage::Promoting, _) => format!("all copies of `{}` get `{}`", of.name, of.new_image),
+                (Stage::Verifying, _) => "every service runs the new version, and all are watched".to_owned(),
+                (Stage::Draining, _) => format!("the canary of `{}` gets no more requests", of.name),
+            }
+        }
+        Phase::Held { service, .. } => format!("held at `{}` until somebody takes it back", name(service)),
+        Phase::RollingBack { service, stage: Return::Draining, .. } => {
+            format!("the canary of `{}` gets no more requests", name(service))
+        }
+        Phase::RollingBack { service, stage: Return::Restoring, .. } => {
+            let image = spec.services.get(*service).map(|service| service.old_image.as_str()).unwrap_or_default();
+            format!("`{}` goes back to `{image}`", name(service))
+        }
+        Phase::Succeeded => "every service runs the new version".to_owned(),
+        Phase::RolledBack { cause } => format!("every service runs the old version again, because: {}", cause.why),
+        Phase::Failed { cause, why } => {
+            format!("it could not be taken back: {why}; it was to go back because: {}", cause.why)
+        }
+    };
+    format!("{seen}{follows}")
+}
