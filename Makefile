@@ -1,7 +1,7 @@
 # The short way to the usual chores. Needs git, make and a Rust toolchain; `tools` also python3 with
 # pip, and a Go that is as new as tools/go.mod says.
 
-.PHONY: help demo test ci bless conformance tools tools-all bench
+.PHONY: help demo test ci bless conformance soak tools tools-all bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ bless: ## rewrite golden files with what the tests produce now
 
 conformance: ## play the scenarios against Kubernetes and the engine, and compare the answers
 	cargo xtask conformance
+
+soak: ## ship good and bad versions on real processes for an hour, with shippers that are killed; SEED and ROUNDS may be set
+	LANDFALL_SOAK=$(or $(ROUNDS),3) LANDFALL_SEED=$(or $(SEED),6) cargo test --workspace --test it -- --nocapture --test-threads 1 ship::
 
 tools: ## install what the tests look for: a real control plane, kubectl, Helm, kubeconform, actionlint, hadolint, gitlab-ci-local, schemas, servers, Kafka, nftables
 	tools/install-packages

@@ -3,6 +3,9 @@
 #![expect(clippy::print_stdout, reason = "what a release said, and what the clients got, are for people")]
 
 mod clients;
+mod control_plane;
+mod kills;
+mod soak;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -23,9 +26,10 @@ const RATE: u32 = 200;
 /// How long a release may take to get somewhere. Debug builds on a busy machine are slow.
 const PATIENCE: Duration = Duration::from_mins(5);
 
-/// A server: its address, its port, and which share of its answers is an error; `never` answers the probe with an error.
+/// A server: its address, its port, and which share of its answers is an error; `never` answers the probe with an error, `slow`
+/// takes its time, and `leaks` ends after a minute.
 pub(crate) const PROGRAM: &str = r#"
-import asyncio, signal, sys
+import asyncio, os, signal, sys
 host, port, version, fault = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 count = 0
 def answer(path):
@@ -43,11 +47,15 @@ class Server(asyncio.Protocol):
             head, self.buffer = self.buffer.split(b"\r\n\r\n", 1)
             status = answer(head.split(b" ", 2)[1])
             body = version.encode()
-            self.transport.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+            reply = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+            delay = 0.9 if fault == "slow" and not head.startswith(b"GET /ready") else 0
+            asyncio.get_running_loop().call_later(delay, self.transport.write, reply)
 async def main():
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     server = await asyncio.get_running_loop().create_server(Server, host, port, backlog=512)
+    if fault == "leaks":
+        asyncio.get_running_loop().call_later(60, os._exit, 1)
     await stop.wait()
     server.close()
     await asyncio.sleep(0.5)
@@ -83,7 +91,8 @@ delivery:
     )
 }
 
-/// Which program each version is: the first two are good, the third is never ready, every twentieth answer of the fourth fails.
+/// Which program each version is: the first two are good, the third is never ready, every twentieth answer of the fourth fails, the
+/// fifth is slow, and the sixth leaks.
 fn catalogue(program: &Path) -> String {
     let program = program.display();
     let entry = |version: u32, fault: &str| {
@@ -91,7 +100,9 @@ fn catalogue(program: &Path) -> String {
             "- image: shop/web:{version}\n  program: /usr/bin/python3\n  args: [\"{program}\", \"{{{{pod_ip}}}}\", \"{{{{port}}}}\", \"{version}\", \"{fault}\"]\n"
         )
     };
-    format!("images:\n{}{}{}{}", entry(1, "none"), entry(2, "none"), entry(3, "never"), entry(4, "20"))
+    let faults = ["none", "none", "never", "20", "slow", "leaks"];
+    let entries = (1..).zip(faults).map(|(version, fault)| entry(version, fault));
+    format!("images:\n{}", entries.collect::<String>())
 }
 
 /// A running platform: an engine, and the rendered objects in it.
