@@ -15,6 +15,7 @@
 
 mod gateway;
 mod measure;
+mod release;
 mod side;
 
 use std::collections::BTreeMap;
@@ -32,7 +33,7 @@ const ROUNDS: usize = 3;
 const SERVE: &str = "--serve";
 
 /// In the order of the table.
-const ROWS: [Row; 22] = [
+const ROWS: [Row; 28] = [
     Row::new("ready to serve", Unit::Milliseconds, Budget::AtMost(100.0)),
     Row::new("idle memory", Unit::Megabytes, Budget::AtMost(50.0)),
     Row::new("create, 1 client", Unit::PerSecond, Budget::Times(2.0)),
@@ -55,6 +56,12 @@ const ROWS: [Row; 22] = [
     Row::new("one pod after another, p50", Unit::Milliseconds, Budget::Told),
     Row::new("10,000 pods, mock runtime", Unit::Milliseconds, Budget::Told),
     Row::new("10,000 pods, peak memory", Unit::Megabytes, Budget::AtMost(1024.0)),
+    Row::new("release of 3 services x 3", Unit::Milliseconds, Budget::Told),
+    Row::new("  of that, the shipper's", Unit::Milliseconds, Budget::Told),
+    Row::new("  its API requests", Unit::Requests, Budget::Told),
+    Row::new("release of 100 pods", Unit::Milliseconds, Budget::Told),
+    Row::new("  the shipper's part of 100", Unit::Milliseconds, Budget::Told),
+    Row::new("  API requests for 100", Unit::Requests, Budget::Told),
 ];
 
 /// What is measured, in which unit, and how good it must be.
@@ -75,6 +82,7 @@ enum Unit {
     Milliseconds,
     Megabytes,
     PerSecond,
+    Requests,
 }
 
 impl Unit {
@@ -83,6 +91,7 @@ impl Unit {
             Self::Milliseconds => format!("{value:.1} ms"),
             Self::Megabytes => format!("{value:.0} MB"),
             Self::PerSecond => format!("{value:.0} /s"),
+            Self::Requests => format!("{value:.0}"),
         }
     }
 
@@ -124,6 +133,8 @@ fn main() {
         runtime.block_on(processes(&mut engine));
         eprintln!("round {round} of {rounds}: 10,000 pods");
         runtime.block_on(mock(&mut engine));
+        eprintln!("round {round} of {rounds}: releases");
+        runtime.block_on(releases(&mut engine));
         if Side::has_kubernetes() {
             eprintln!("round {round} of {rounds}: Kubernetes");
             runtime.block_on(control_plane(Side::kubernetes, &mut kubernetes));
@@ -213,6 +224,18 @@ async fn mock(figures: &mut Figures) {
     note("10,000 pods, mock runtime", measure::deployments(&client, "many", 100, 100).await);
     note("10,000 pods, peak memory", side.peak_memory());
     side.stop().await;
+}
+
+async fn releases(figures: &mut Figures) {
+    let mut note = |name: &'static str, value: f64| figures.entry(name).or_default().push(value);
+    let cost = release::rolling(3, 3).await;
+    note("release of 3 services x 3", cost.milliseconds);
+    note("  of that, the shipper's", cost.milliseconds - cost.by_patch);
+    note("  its API requests", cost.requests);
+    let cost = release::rolling(1, 100).await;
+    note("release of 100 pods", cost.milliseconds);
+    note("  the shipper's part of 100", cost.milliseconds - cost.by_patch);
+    note("  API requests for 100", cost.requests);
 }
 
 fn print(engine: &Figures, kubernetes: &Figures, rounds: usize) {

@@ -17,10 +17,10 @@ use crate::side::Side;
 pub(crate) const SETTLE: Duration = Duration::from_secs(5);
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_mins(10);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(10);
 
 /// How often a condition is looked at that takes long.
-const POLL: Duration = Duration::from_millis(20);
+pub(crate) const POLL: Duration = Duration::from_millis(20);
 
 /// How many objects are written and read in all: by one client, and by several together.
 const BY_ONE: usize = 300;

@@ -5,14 +5,18 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use landfall_testing::{ControlPlane, Pieces, Tool};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+use tower::util::MapRequestLayer;
 
 /// How long an engine may take to come up or go down.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -54,6 +58,11 @@ impl EngineOptions {
     /// Nodes with room for so many pods each, which do not run.
     pub(crate) fn mock(nodes: usize, pods: u32) -> Self {
         Self { nodes: Some((nodes, pods)), mock: true, ..Self::default() }
+    }
+
+    pub(crate) fn and_images(mut self, images: &str) -> Self {
+        self.images += images;
+        self
     }
 }
 
@@ -117,6 +126,17 @@ impl Side {
     /// A client with a connection of its own.
     pub(crate) async fn client(&self) -> Client {
         client(&self.kubeconfig).await.expect("the kubeconfig has led to a client before")
+    }
+
+    /// A client that counts its requests.
+    pub(crate) async fn counting_client(&self, requests: Arc<AtomicU64>) -> Client {
+        let config = config(&self.kubeconfig).await.expect("the kubeconfig has led to a client before");
+        let count = move |request: http::Request<kube::client::Body>| {
+            requests.fetch_add(1, Ordering::Relaxed);
+            request
+        };
+        let builder = ClientBuilder::try_from(config).expect("the kubeconfig has led to a client before");
+        builder.with_layer(&MapRequestLayer::new(count)).build()
     }
 
     /// Where the engine's gateway takes what is declared on port 80.
@@ -187,11 +207,15 @@ async fn answers(kubeconfig: &Path) -> bool {
 }
 
 async fn client(kubeconfig: &Path) -> Option<Client> {
+    Client::try_from(config(kubeconfig).await?).ok()
+}
+
+async fn config(kubeconfig: &Path) -> Option<Config> {
     let file = Kubeconfig::read_from(kubeconfig).ok()?;
     let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.ok()?;
     // A watch may be quiet for longer than the client would wait.
     config.read_timeout = None;
-    Client::try_from(config).ok()
+    Some(config)
 }
 
 fn log(folder: &Path) -> String {
