@@ -235,7 +235,7 @@ impl Server {
 }
 
 /// Says what has been counted.
-pub(crate) type Figures = Box<dyn Fn() -> String + Send + Sync>;
+pub(crate) type Figures = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// One request, resolved.
 pub(crate) struct Call<'a> {

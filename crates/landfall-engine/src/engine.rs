@@ -3,15 +3,16 @@
 mod api_server;
 mod authority;
 mod front;
+mod join;
 mod kubeconfig;
+mod machine;
 mod server;
 
-use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{fs, io};
 
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -19,36 +20,29 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 pub use self::api_server::{ApiServer, ApiServerConfig};
 pub use self::authority::AuthorityError;
+pub use self::join::{JoinConfig, Joined};
+pub use self::machine::{Entrances, MachineReport};
 
 use self::front::{Opened, Place, Service};
+use self::machine::{Ground, Machine, Plan};
 use crate::api::{Ranges, Server, StartError as ApiError};
 use crate::clock::Clock;
 use crate::context::{Caches, Context};
 use crate::controller;
-use crate::event;
-use crate::gateway::{Gateway, GatewayConfig};
+use crate::gateway::GatewayConfig;
 use crate::images::Catalogue;
-use crate::kubelet::{Agent, BackOff, NodeSpec, Parts};
-use crate::network::{ClusterNetwork, Level, NetworkError, PodNetwork};
-use crate::runtime::mock::MockRuntime;
-use crate::runtime::process::{ProcessRuntime, Shim};
-use crate::runtime::{Isolation, Runtime, RuntimeError};
+use crate::kubelet::NodeSpec;
+use crate::runtime::RuntimeError;
+use crate::runtime::process::Shim;
 use crate::scheme::Scheme;
 use crate::store::OpenError;
 use crate::{scheduler, tasks};
 
 /// The user of the kubeconfig that the engine writes.
 const ADMINISTRATOR: &str = "landfall-admin";
-
-/// Below the data folder.
-const PODS: &str = "pods";
-const MOCK_PODS: &str = "mock-pods";
-const VOLUMES: &str = "volumes";
-const NETWORK: &str = "network";
 
 /// The node ports of Kubernetes' default.
 const NODE_PORTS: (u16, u16) = (30000, 32767);
@@ -156,18 +150,8 @@ impl Engine {
     pub async fn start(config: Config) -> Result<Handle, StartError> {
         let begin = Instant::now();
         let opened = Opened::open(&config.data)?;
-        let data = opened.data().to_owned();
-
-        let (network, refused) = match &config.network {
-            Some(holder) => ClusterNetwork::start(&data.join(NETWORK), &holder.program, &holder.arguments).await,
-            None => (ClusterNetwork::loopback(), None),
-        };
-        let runtime: Arc<dyn Runtime> = match config.runtime {
-            PodRuntime::Processes(shim) => Arc::new(ProcessRuntime::start(&data.join(PODS), shim).await?),
-            PodRuntime::Mock => Arc::new(MockRuntime::start(&data.join(MOCK_PODS))?),
-        };
-        let isolation = runtime.isolation();
-        let services = network.services();
+        let ground = Ground::open(opened.data(), config.runtime, config.network.as_ref()).await?;
+        let services = ground.services();
         let clock = Clock::wall();
         let stop = CancellationToken::new();
         let mut parts = JoinSet::new();
@@ -184,12 +168,6 @@ impl Engine {
                 .map_err(|error| StartError::Api(Box::new(error)))?;
         }
 
-        let pod_network = PodNetwork::new(network.clone());
-        let left: BTreeSet<String> = runtime.left_behind()?.into_iter().map(|sandbox| sandbox.uid).collect();
-        if let Err(error) = pod_network.retain(&left).await {
-            warn!(error = &error as &dyn std::error::Error, "networks of pods were left behind");
-        }
-
         let context = Context {
             client: server.client("system:engine"),
             caches: Caches::new(),
@@ -197,58 +175,24 @@ impl Engine {
             authority: front.certificate.into(),
         };
         context.caches.fill(&context.client, &stop, &mut parts).await;
-        let (recorder, events) = event::queue(context.client.clone(), "landfall-engine");
-        let agent = Agent::new(Parts {
-            context: context.clone(),
-            recorder: recorder.component("kubelet"),
-            runtime: Arc::clone(&runtime),
-            network: Arc::new(pod_network),
-            images: config.images,
-            nodes: config.nodes,
-            persistent: data.join(VOLUMES),
-            back_off: BackOff::default(),
-        });
-        server.set_agent(Arc::new(agent.clone()));
-        server.set_metrics(Arc::new(agent.clone()));
-        server.set_machine(Arc::new(agent.clone()));
-        server.set_dialer(network.dialer());
+        let plan = Plan { nodes: config.nodes, images: config.images, gateway: config.gateway };
+        let machine = ground.start(&context, plan, &stop, &mut parts).await?;
+        server.set_agent(Arc::new(machine.agent.clone()));
+        server.set_metrics(Arc::new(machine.agent.clone()));
+        server.set_machine(Arc::new(machine.agent.clone()));
+        server.set_dialer(machine.network.dialer());
+        server.set_gateway(Arc::clone(&machine.figures));
 
-        let gateway = open_gateway(&data, &config.gateway)?;
-        let entrances = Entrances { http: gateway.http(), https: gateway.https(), admin: gateway.admin() };
-        server.set_gateway(Box::new(gateway.figures()));
-        parts.spawn(gateway.run(context.clone(), network.dialer(), stop.clone()));
-        let (silence, mut event_writer) = (CancellationToken::new(), JoinSet::new());
-        event_writer.spawn(events.run_until(silence.clone()));
         let timing =
             controller::NodeTiming { grace: config.node_monitor_grace_period, ..controller::NodeTiming::DEFAULT };
         parts.spawn(controller::run_all(context.clone(), timing, stop.clone()));
-        parts.spawn(network.clone().run(context.clone(), stop.clone()));
         {
-            let (context, stop) = (context.clone(), stop.clone());
+            let (recorder, stop) = (machine.recorder.clone(), stop.clone());
             parts.spawn(async move { scheduler::run(context, &recorder, stop).await });
         }
-        {
-            let (agent, stop) = (agent.clone(), stop.clone());
-            parts.spawn(async move {
-                if let Err(error) = agent.run(stop).await {
-                    tracing::error!(%error, source = ?std::error::Error::source(&error), "pods are not run any more");
-                }
-            });
-        }
-        let report = Report {
-            address: front.address,
-            kubeconfig: front.kubeconfig,
-            serving,
-            isolation,
-            network: network.level(),
-            gateway: entrances,
-            left_running: left,
-            refused: refused.as_ref().map(told),
-        };
-        if let Some(error) = &report.refused {
-            warn!(%error, "pods stay on loopback addresses");
-        }
-        Ok(Handle { server, agent, runtime, network, stop, parts, silence, event_writer, report })
+        let report =
+            Report { address: front.address, kubeconfig: front.kubeconfig, serving, machine: machine.report.clone() };
+        Ok(Handle { server, machine, stop, parts, report })
     }
 }
 
@@ -258,13 +202,7 @@ impl Engine {
     pub async fn end_left_running(data: &Path, pods: Shim, network: &Shim) -> Result<usize, StartError> {
         // Nobody else is to start an engine on it meanwhile.
         let opened = Opened::open(data)?;
-        let runtime = ProcessRuntime::start(&opened.data().join(PODS), pods).await?;
-        let left = runtime.left_behind()?.len();
-        stop_pods(&runtime).await;
-        let (network, _) =
-            ClusterNetwork::start(&opened.data().join(NETWORK), &network.program, &network.arguments).await;
-        network.close().await;
-        Ok(left)
+        machine::end_left_running(opened.data(), pods, network).await
     }
 }
 
@@ -297,46 +235,16 @@ pub struct Report {
     pub kubeconfig: PathBuf,
     /// From the call to the first request that could be served.
     pub serving: Duration,
-    /// How far containers are kept apart.
-    pub isolation: Isolation,
-    /// How far pods are kept apart on the network.
-    pub network: Level,
-    /// Where traffic from outside comes in.
-    pub gateway: Entrances,
-    /// The pods of an engine that was killed, by their uids: they run on.
-    pub left_running: BTreeSet<String>,
-    /// Why pods are not kept apart on the network, if that was asked for.
-    pub refused: Option<String>,
-}
-
-/// An error with its reasons.
-fn told(error: &NetworkError) -> String {
-    let reasons = std::iter::successors(std::error::Error::source(error), |error| error.source());
-    reasons.fold(error.to_string(), |told, reason| format!("{told}: {reason}"))
-}
-
-/// The sockets of the gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entrances {
-    /// What is declared on port 80.
-    pub http: SocketAddr,
-    /// What is declared on port 443.
-    pub https: SocketAddr,
-    /// Figures in the Prometheus format at `/metrics`, and faults.
-    pub admin: SocketAddr,
+    /// Of the machine that runs its pods.
+    pub machine: MachineReport,
 }
 
 /// A running engine.
 pub struct Handle {
     server: Server,
-    agent: Agent,
-    runtime: Arc<dyn Runtime>,
-    network: ClusterNetwork,
+    machine: Machine,
     stop: CancellationToken,
     parts: JoinSet<()>,
-    /// Ends the writer of events, which has no other end as long as the node agent is there to record some.
-    silence: CancellationToken,
-    event_writer: JoinSet<()>,
     report: Report,
 }
 
@@ -360,50 +268,7 @@ impl Handle {
     pub async fn stop(mut self, pods: Pods) {
         self.stop.cancel();
         tasks::supervise(&mut self.parts).await;
-        self.silence.cancel();
-        self.event_writer.join_all().await;
         self.server.finished().await;
-        drop(self.agent);
-        if pods == Pods::Stop {
-            stop_pods(&*self.runtime).await;
-            self.network.close().await;
-        }
+        self.machine.close(pods).await;
     }
-}
-
-async fn stop_pods(runtime: &dyn Runtime) {
-    let left = runtime.left_behind().unwrap_or_else(|error| {
-        warn!(%error, "failed to find the pods that still run");
-        Vec::new()
-    });
-    let closing = left.into_iter().map(|sandbox| async move {
-        let pod = format!("{}/{}", sandbox.namespace, sandbox.name);
-        match runtime.open(sandbox).await {
-            Ok(opened) => opened.close().await,
-            Err(error) => warn!(pod, %error, "failed to stop a pod"),
-        }
-    });
-    futures::future::join_all(closing).await;
-}
-
-/// Opens the sockets of the gateway. Where any port will do, it is the one of the last time, so that clients find it again;
-/// if somebody else has one of them by now, any.
-fn open_gateway(data: &Path, config: &GatewayConfig) -> Result<Gateway, StartError> {
-    let last = data.join("gateway-ports");
-    let text = fs::read_to_string(&last).unwrap_or_default();
-    let ports: Vec<u16> = text.split_whitespace().filter_map(|port| port.parse().ok()).collect();
-    let again = <[u16; 3]>::try_from(ports).ok().and_then(|[http, https, admin]| {
-        let at = |wanted: SocketAddr, port| {
-            if wanted.port() == 0 { SocketAddr::new(wanted.ip(), port) } else { wanted }
-        };
-        let (http, https, admin) = (at(config.http, http), at(config.https, https), at(config.admin, admin));
-        Gateway::bind(&GatewayConfig { http, https, admin, ..config.clone() }).ok()
-    });
-    let gateway = match again {
-        Some(gateway) => gateway,
-        None => Gateway::bind(config).map_err(|error| StartError::Gateway(Box::new(error)))?,
-    };
-    let [http, https, admin] = [gateway.http(), gateway.https(), gateway.admin()].map(|address| address.port());
-    fs::write(&last, format!("{http} {https} {admin}")).map_err(|source| StartError::Write { path: last, source })?;
-    Ok(gateway)
 }

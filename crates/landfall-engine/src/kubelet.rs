@@ -35,11 +35,10 @@ use tracing::{Instrument as _, info, info_span};
 
 use crate::api::machine::NodeFault;
 use crate::cache::{Change, ObjectKey};
-use crate::context::{Caches, Context};
+use crate::context::Context;
 use crate::event::Recorder;
 use crate::images::Catalogue;
-use crate::network::{Attachment, ClusterNetwork, PodNetwork};
-use crate::runtime::process::{ProcessRuntime, Shim};
+use crate::network::{Attachment, PodNetwork};
 use crate::runtime::{PodSandbox, Runtime, RuntimeError, Sandbox};
 use crate::tasks;
 
@@ -339,58 +338,6 @@ fn hostname(pod: &Pod) -> String {
     let mut name = named.unwrap_or_else(|| pod.name_any());
     name.truncate(63);
     name.trim_end_matches(['-', '.']).to_owned()
-}
-
-/// Joins any control plane as a number of nodes: what they are, and where their files lie.
-#[derive(Debug, Clone)]
-pub struct JoinConfig {
-    /// The nodes.
-    pub nodes: Vec<NodeSpec>,
-    /// The folder for pods and volumes; one agent at a time.
-    pub data: PathBuf,
-    /// What images stand for.
-    pub images: Catalogue,
-    /// How the binary becomes a shim.
-    pub shim: Shim,
-    /// The wait before the second restart of a container; Kubernetes waits ten seconds.
-    pub first_back_off: Duration,
-}
-
-/// Why nodes cannot be run.
-#[derive(Debug, thiserror::Error)]
-#[error("failed to run the nodes")]
-pub struct JoinError(#[source] Box<dyn std::error::Error + Send + Sync>);
-
-/// Joins a control plane as nodes and runs the pods that are bound to them, on loopback addresses, until cancelled. The
-/// pods run on after that.
-pub async fn join(client: kube::Client, config: JoinConfig, cancel: CancellationToken) -> Result<(), JoinError> {
-    let failed = |error: RuntimeError| JoinError(Box::new(error));
-    let folder = |name: &str| -> Result<PathBuf, JoinError> {
-        let path = config.data.join(name);
-        std::fs::create_dir_all(&path).map_err(RuntimeError::file("create the folder", &path)).map_err(failed)?;
-        path.canonicalize().map_err(RuntimeError::file("find", &path)).map_err(failed)
-    };
-    let runtime = ProcessRuntime::start(&folder("pods")?, config.shim.clone()).await.map_err(failed)?;
-    info!(isolation = ?runtime.isolation(), "the process runtime is ready");
-    let mut tasks = JoinSet::new();
-    let caches = Caches::new();
-    caches.fill(&client, &cancel, &mut tasks).await;
-    let (recorder, events) = crate::event::queue(client.clone(), "kubelet");
-    tasks.spawn(events.run());
-    let agent = Agent::new(Parts {
-        context: Context { client, caches, clock: crate::clock::Clock::wall(), authority: "".into() },
-        recorder,
-        runtime: Arc::new(runtime),
-        network: Arc::new(PodNetwork::new(ClusterNetwork::loopback())),
-        images: config.images.clone(),
-        nodes: config.nodes.clone(),
-        persistent: folder("volumes")?,
-        back_off: BackOff { first: config.first_back_off, ..BackOff::default() },
-    });
-    let result = agent.run(cancel).await.map_err(failed);
-    drop(agent);
-    tasks.shutdown().await;
-    result
 }
 
 /// The sandbox of a pod at its place.

@@ -22,12 +22,12 @@ mod store;
 mod tasks;
 
 pub use engine::{
-    ApiServer, ApiServerConfig, AuthorityError, Config, Engine, Entrances, Handle, NODE_MONITOR_GRACE_PERIOD,
-    PodRuntime, Pods, Report, StartError,
+    ApiServer, ApiServerConfig, AuthorityError, Config, Engine, Entrances, Handle, JoinConfig, Joined, MachineReport,
+    NODE_MONITOR_GRACE_PERIOD, PodRuntime, Pods, Report, StartError,
 };
 pub use gateway::GatewayConfig;
 pub use images::{Catalogue, CatalogueError, Entry};
-pub use kubelet::{JoinConfig, JoinError, NodeSpec, join};
+pub use kubelet::NodeSpec;
 pub use network::{Level, NetworkError, network_main};
 pub use runtime::process::Shim;
 pub use runtime::shim::shim_main;

@@ -293,7 +293,7 @@ pub(crate) struct CompletionsArguments {
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Examples:\n  landfall engine --images images.yaml\n  kubectl --kubeconfig landfall-engine/kubeconfig get nodes\n  landfall engine --data /tmp/e --listen 127.0.0.1:6443 --nodes nodes.yaml --keep-pods\n  landfall engine node kill --zone b               what is done to a running engine\n  landfall engine clock set --speed 3600\n\nImages are programs of this machine. images.yaml:\n  images:\n  - image: docker.io/library/nginx:*     # `*` stands for any text\n    program: /usr/sbin/nginx\n    args: [-g, \"daemon off;\"]\n\nNodes share this machine and have the capacity that they are given. nodes.yaml:\n  nodes:\n  - { name: a-1, zone: a, cpu: \"4\", memory: 16Gi }"
+    after_help = "Examples:\n  landfall engine --images images.yaml\n  kubectl --kubeconfig landfall-engine/kubeconfig get nodes\n  landfall engine --data /tmp/e --listen 127.0.0.1:6443 --nodes nodes.yaml --keep-pods\n  landfall engine node kill --zone b               what is done to a running engine\n  landfall engine clock set --speed 3600\n  landfall engine --join admin.conf --images images.yaml\n\nImages are programs of this machine. images.yaml:\n  images:\n  - image: docker.io/library/nginx:*     # `*` stands for any text\n    program: /usr/sbin/nginx\n    args: [-g, \"daemon off;\"]\n\nNodes share this machine and have the capacity that they are given. nodes.yaml:\n  nodes:\n  - { name: a-1, zone: a, cpu: \"4\", memory: 16Gi }"
 )]
 pub(crate) struct EngineArguments {
     /// What to do to a running engine; without it, one is run.
@@ -330,6 +330,10 @@ pub(crate) struct EngineArguments {
     /// as the kube-controller-manager and kube-scheduler of Kubernetes.
     #[arg(long, conflicts_with_all = ["nodes", "images", "network", "runtime", "keep_pods"])]
     pub(crate) api_only: bool,
+    /// Run the pods of another control plane, which this kubeconfig leads to, and serve nothing: its services must have
+    /// addresses of 10.96.0.0/16, and only this machine may run its pods. `kubectl logs` and `exec` do not reach them.
+    #[arg(long, value_name = "KUBECONFIG", conflicts_with_all = ["api_only", "listen", "kubeconfig", "node_monitor_grace_period"])]
+    pub(crate) join: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -11,8 +11,10 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::api::machine::Machine as _;
+use crate::context::Caches;
 use crate::event;
 use crate::images::Entry;
+use crate::network::ClusterNetwork;
 use crate::runtime::mock::faulty::{Fault, FaultyRuntime};
 
 const NODE: &str = "node-a";

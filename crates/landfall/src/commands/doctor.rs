@@ -240,7 +240,7 @@ fn isolation() -> anyhow::Result<Level> {
         .context("failed to start the threads of the engine")?;
     runtime.block_on(async {
         let engine = Engine::start(configuration).await?;
-        let level = engine.report().network;
+        let level = engine.report().machine.network;
         engine.stop(Pods::Stop).await;
         Ok(level)
     })

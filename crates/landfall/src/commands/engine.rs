@@ -9,9 +9,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use landfall_engine::{
-    ApiServer, ApiServerConfig, Catalogue, Config, Engine, GatewayConfig, Handle, Level, NODE_MONITOR_GRACE_PERIOD,
-    NodeSpec, PodRuntime, Pods, Shim,
+    ApiServer, ApiServerConfig, Catalogue, Config, Engine, GatewayConfig, Handle, JoinConfig, Joined, Level,
+    MachineReport, NODE_MONITOR_GRACE_PERIOD, NodeSpec, PodRuntime, Pods, Shim,
 };
 use serde::Deserialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -87,38 +88,89 @@ fn serve(arguments: EngineArguments, terminal: &mut Terminal) -> anyhow::Result<
     };
     let program = std::env::current_exe().context("failed to find this program")?;
     let again = |mode: &str| Shim { program: program.clone(), arguments: vec![mode.to_owned()] };
-    let config = Config {
-        data: arguments.data,
-        listen: arguments.listen,
-        kubeconfig: arguments.kubeconfig,
-        nodes,
-        images,
-        runtime: match arguments.runtime {
-            RuntimeKind::Processes => PodRuntime::Processes(again(POD)),
-            RuntimeKind::Mock => PodRuntime::Mock,
-        },
-        network: (arguments.network != NetworkLevel::Loopback).then(|| again(NETWORK)),
-        gateway: GatewayConfig::default(),
-        node_monitor_grace_period: arguments.node_monitor_grace_period.unwrap_or(NODE_MONITOR_GRACE_PERIOD),
+    let pods = match arguments.runtime {
+        RuntimeKind::Processes => PodRuntime::Processes(again(POD)),
+        RuntimeKind::Mock => PodRuntime::Mock,
     };
-    let pods = if arguments.keep_pods { Pods::Keep } else { Pods::Stop };
+    let network = (arguments.network != NetworkLevel::Loopback).then(|| again(NETWORK));
+    let afterwards = if arguments.keep_pods { Pods::Keep } else { Pods::Stop };
     runtime()?.block_on(async {
         let told = Told::listen()?;
-        let mut engine = Engine::start(config).await?;
-        let level = engine.report().network;
+        let mut running = if let Some(kubeconfig) = &arguments.join {
+            let client = client_of(kubeconfig).await?;
+            let gateway = GatewayConfig::default();
+            let config = JoinConfig { client, data: arguments.data, nodes, images, runtime: pods, network, gateway };
+            Running::Joined(Joined::start(config).await?)
+        } else {
+            let config = Config {
+                data: arguments.data,
+                listen: arguments.listen,
+                kubeconfig: arguments.kubeconfig,
+                nodes,
+                images,
+                runtime: pods,
+                network,
+                gateway: GatewayConfig::default(),
+                node_monitor_grace_period: arguments.node_monitor_grace_period.unwrap_or(NODE_MONITOR_GRACE_PERIOD),
+            };
+            Running::Engine(Engine::start(config).await?)
+        };
+        let level = running.machine().network;
         if arguments.network == NetworkLevel::Namespace && level != Level::Namespace {
-            engine.stop(Pods::Stop).await;
+            running.stop(Pods::Stop).await;
             anyhow::bail!("this system allows no network namespaces; `--network loopback` does without");
         }
-        greet(&engine, pods, terminal)?;
+        greet(&running, afterwards, terminal)?;
         tokio::select! {
             () = told.wait() => {}
-            () = engine.failed() => {}
+            () = running.failed() => {}
         }
         terminal.say("stopping")?;
-        engine.stop(pods).await;
+        running.stop(afterwards).await;
         Ok(Outcome::Done)
     })
+}
+
+/// What runs pods here.
+#[expect(clippy::large_enum_variant, reason = "there is one, and it does not move")]
+enum Running {
+    Engine(Handle),
+    Joined(Joined),
+}
+
+impl Running {
+    fn machine(&self) -> &MachineReport {
+        match self {
+            Self::Engine(engine) => &engine.report().machine,
+            Self::Joined(joined) => joined.report(),
+        }
+    }
+
+    async fn failed(&mut self) {
+        match self {
+            Self::Engine(engine) => engine.failed().await,
+            Self::Joined(joined) => joined.failed().await,
+        }
+    }
+
+    async fn stop(self, pods: Pods) {
+        match self {
+            Self::Engine(engine) => engine.stop(pods).await,
+            Self::Joined(joined) => joined.stop(pods).await,
+        }
+    }
+}
+
+/// A client of the control plane that a kubeconfig leads to.
+async fn client_of(kubeconfig: &Path) -> anyhow::Result<kube::Client> {
+    let path = kubeconfig.display();
+    let read = Kubeconfig::read_from(kubeconfig).with_context(|| format!("failed to read `{path}`"))?;
+    let config = kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
+        .await
+        .with_context(|| format!("`{path}` leads to no cluster"))?;
+    let client = kube::Client::try_from(config).with_context(|| format!("`{path}` leads to no cluster"))?;
+    client.apiserver_version().await.with_context(|| format!("the cluster of `{path}` does not answer"))?;
+    Ok(client)
 }
 
 /// Runs an API server until it is told to stop.
@@ -178,23 +230,32 @@ impl Told {
     }
 }
 
-fn greet(engine: &Handle, pods: Pods, terminal: &mut Terminal) -> std::io::Result<()> {
-    let report = engine.report();
-    let network = match report.network {
+fn greet(running: &Running, pods: Pods, terminal: &mut Terminal) -> std::io::Result<()> {
+    let machine = running.machine();
+    let network = match machine.network {
         Level::Namespace => "each pod has its own network, policies are enforced",
         Level::Loopback => "pods have loopback addresses, policies are not enforced",
     };
-    terminal.say(&format!("ready at https://{} after {} ms", report.address, report.serving.as_millis()))?;
+    match running {
+        Running::Engine(engine) => {
+            let report = engine.report();
+            terminal.say(&format!("ready at https://{} after {} ms", report.address, report.serving.as_millis()))?;
+        }
+        Running::Joined(_) => terminal.say("ready at the other control plane: its pods run here")?,
+    }
     terminal.say(&format!("network: {network}"))?;
-    let gateway = report.gateway;
+    let gateway = machine.gateway;
     terminal.say(&format!(
         "gateway: http://{} and https://{}, figures at http://{}/metrics",
         gateway.http, gateway.https, gateway.admin
     ))?;
-    terminal.say(&format!("try: kubectl --kubeconfig {} get nodes", report.kubeconfig.display()))?;
-    terminal.say(match pods {
-        Pods::Stop => "Ctrl-C stops it and its pods; the objects stay",
-        Pods::Keep => "Ctrl-C stops it; the pods run on",
+    if let Running::Engine(engine) = running {
+        terminal.say(&format!("try: kubectl --kubeconfig {} get nodes", engine.report().kubeconfig.display()))?;
+    }
+    terminal.say(match (running, pods) {
+        (Running::Engine(_), Pods::Stop) => "Ctrl-C stops it and its pods; the objects stay",
+        (Running::Joined(_), Pods::Stop) => "Ctrl-C stops it and its pods; the nodes stay registered",
+        (_, Pods::Keep) => "Ctrl-C stops it; the pods run on",
     })
 }
 

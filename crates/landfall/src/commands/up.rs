@@ -112,7 +112,7 @@ pub(crate) fn run(arguments: &UpArguments, terminal: &mut Terminal) -> anyhow::R
         .context("failed to start the threads of the engine")?;
     runtime.block_on(async {
         let engine = Engine::start(engine(&plan, &place, &program)).await?;
-        plan.left_running.clone_from(&engine.report().left_running);
+        plan.left_running.clone_from(&engine.report().machine.left_running);
         let architecture = &checked.architecture;
         let run = Run { arguments, architecture, plan: &plan, place: &place, changed, authority, check_ms };
         run.whole(engine, terminal).await
@@ -208,8 +208,8 @@ impl Run<'_> {
     async fn whole(&self, mut engine: Handle, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
         let mut interrupts = signal(SignalKind::interrupt()).context("failed to listen for Ctrl-C")?;
         let mut terminations = signal(SignalKind::terminate()).context("failed to listen for a signal to stop")?;
-        if engine.report().network == Level::Loopback {
-            let why = engine.report().refused.clone().unwrap_or_default();
+        if engine.report().machine.network == Level::Loopback {
+            let why = engine.report().machine.refused.clone().unwrap_or_default();
             engine.stop(Pods::Stop).await;
             anyhow::bail!(
                 "no network for pods: {why}\nhint: `landfall doctor` says what it takes; without it `up` is not handled yet"
@@ -220,7 +220,7 @@ impl Run<'_> {
 
         // By the socket, as anybody: `exec` and `port-forward` need one.
         let (client, served) = (client(self.place).await?, engine.report().clone());
-        let entrances = Entrances { http: served.gateway.http, https: served.gateway.https };
+        let entrances = Entrances { http: served.machine.gateway.http, https: served.machine.gateway.https };
         let file = self.place.entrances();
         fs::write(&file, serde_json::to_vec(&entrances)?)
             .with_context(|| format!("failed to write `{}`", file.display()))?;

@@ -7,6 +7,7 @@ mod engine_controllers;
 mod engine_crash;
 mod engine_disk;
 mod engine_examples;
+mod engine_join;
 mod engine_network;
 mod engine_nodes;
 mod engine_pods;

@@ -30,6 +30,11 @@ impl RunningEngine {
         Self::spawn(folder, command)
     }
 
+    /// Starts this machine as the nodes of another control plane, and waits until it runs pods.
+    pub(crate) fn joined(folder: &Path, images: &str, kubeconfig: &Path) -> Self {
+        Self::start(folder, images, &["--join", &kubeconfig.display().to_string()])
+    }
+
     /// Starts an engine that is an API server and nothing else, and waits until it serves.
     pub(crate) fn api_only(folder: &Path) -> Self {
         let mut command = command(&folder.join("data"));
