@@ -7,8 +7,6 @@
 //! | `testing.landfall.dev/ready: "false"` | its containers run and are not ready, for as long as it says so |
 //! | `testing.landfall.dev/stops-after: "5"` | they need this many seconds to end when asked to, at most the pod's grace; without it, none |
 //!
-//! An image with the tag `never-ready` is as if its pod had the second annotation.
-//!
 //! It is the cluster's storage too: every claim without a volume gets one.
 //!
 //! Not handled: events, probes, volumes' contents, the kubelet's own admission, restarts after a crash (a pod whose containers

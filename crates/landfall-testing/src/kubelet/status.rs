@@ -13,9 +13,6 @@ use crate::kubelet::FakeNode;
 /// The address of every fake node. It leads nowhere.
 pub(super) const HOST_ADDRESS: &str = "192.0.2.1";
 
-/// The tag of an image whose programs run and are not ready.
-const NEVER_READY: &str = ":never-ready";
-
 /// What the programs of a pod do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Programs {
@@ -37,9 +34,7 @@ impl Programs {
     pub(super) fn of(pod: &Pod) -> Self {
         let annotation = |name: &str| pod.annotations().get(&format!("testing.landfall.dev/{name}"));
         let Some(code) = annotation("exit").and_then(|code| code.parse().ok()) else {
-            let images = pod.spec.iter().flat_map(|spec| &spec.containers).filter_map(|own| own.image.as_deref());
-            let never = images.into_iter().any(|image| image.ends_with(NEVER_READY));
-            return Self::Running { ready: !never && annotation("ready").is_none_or(|ready| ready != "false") };
+            return Self::Running { ready: annotation("ready").is_none_or(|ready| ready != "false") };
         };
         match pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()) {
             Some("Never") => Self::Exited { code },

@@ -27,17 +27,28 @@ const RATE: u32 = 200;
 const PATIENCE: Duration = Duration::from_mins(5);
 
 /// A server: its address, its port, and which share of its answers is an error; `never` answers the probe with an error, `slow`
-/// takes its time, and `leaks` ends after a minute.
+/// takes its time, and `leaks` ends after a minute. What it has answered is at `/metrics`, as OpenTelemetry counts it.
 pub(crate) const PROGRAM: &str = r#"
-import asyncio, os, signal, sys
+import asyncio, os, signal, socket, sys
 host, port, version, fault = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
-count = 0
+count, counts = 0, {200: 0, 500: 0}
 def answer(path):
     global count
     if path == b"/ready":
         return 503 if fault == "never" else 200
+    if path == b"/metrics":
+        return 200
     count += 1
-    return 500 if fault.isdigit() and count % int(fault) == 0 else 200
+    status = 500 if fault.isdigit() and count % int(fault) == 0 else 200
+    counts[status] += 1
+    return status
+def metrics():
+    name, lines = "http_server_request_duration_seconds", ['# TYPE http_server_request_duration_seconds histogram']
+    for status, count in counts.items():
+        labels = 'namespace="shop",pod="%s",http_response_status_code="%d"' % (socket.gethostname(), status)
+        lines += ['%s_bucket{%s,le="%s"} %d' % (name, labels, bound, count) for bound in ("0.05", "+Inf") if count]
+        lines += ['%s_%s{%s} %d' % (name, part, labels, count) for part in ("sum", "count") if count]
+    return "\n".join(lines + [""]).encode()
 class Server(asyncio.Protocol):
     def connection_made(self, transport):
         self.transport, self.buffer = transport, b""
@@ -45,10 +56,11 @@ class Server(asyncio.Protocol):
         self.buffer += data
         while b"\r\n\r\n" in self.buffer:
             head, self.buffer = self.buffer.split(b"\r\n\r\n", 1)
-            status = answer(head.split(b" ", 2)[1])
-            body = version.encode()
-            reply = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
-            delay = 0.9 if fault == "slow" and not head.startswith(b"GET /ready") else 0
+            path = head.split(b" ", 2)[1]
+            status = answer(path)
+            body = metrics() if path == b"/metrics" else version.encode()
+            reply = b"HTTP/1.1 %d X\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+            delay = 0.9 if fault == "slow" and path not in (b"/ready", b"/metrics") else 0
             asyncio.get_running_loop().call_later(delay, self.transport.write, reply)
 async def main():
     stop = asyncio.Event()

@@ -1,41 +1,31 @@
-//! The same on a real Kubernetes, where nothing keeps to weights: the canary has a share of the copies, and a real Prometheus has
-//! counted what each pod answered.
-//!
-//! The pods are only said to run. What they would have answered is played by the endpoints that Kubernetes' own controllers make
-//! of them: each request goes to one of the ready ones, and is counted where Prometheus scrapes.
+//! The same on a real Kubernetes: its API server, controllers and scheduler, with this machine as its nodes, so that the pods are
+//! processes and the requests real. Nothing there keeps to weights: the canary has a share of the copies, and a real Prometheus,
+//! which is a pod as well, has counted what each pod answered.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Instant;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
-use landfall_testing::{
-    Applier, Apply, ControlPlane, FakeKubelet, FakeNode, Pieces, Schemas, StartError, require_or_skip,
-};
+use landfall_testing::{Applier, Apply, ControlPlane, Pieces, Schemas, StartError, require_or_skip};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
-use super::{PATIENCE, RATE};
+use super::clients::Clients;
+use super::{PATIENCE, PROGRAM, RATE, catalogue, gateway};
 use crate::Folder;
 use crate::examples::read;
 use crate::kubernetes::workloads_become_ready;
-
-/// How often requests are sent, and counted.
-const BEAT: Duration = Duration::from_millis(100);
+use crate::running_engine::{POLL, RunningEngine};
 
 const ARCHITECTURE: &str = "landfall: v1
 name: shop
 platform:
-  regions: { here: { zones: [a, b] } }
-  nodes: { count: 2, cpu: 4, memory: 16Gi }
+  regions: { here: { zones: [a, b, c] } }
+  nodes: { count: 3, cpu: 4, memory: 16Gi }
+  ingress: { api: ingress }
 services:
   web:
     image: shop/web:1
@@ -44,74 +34,94 @@ services:
     replicas: 3
     resources: { cpu: 50m..200m, memory: 32Mi..128Mi }
     probes: { ready: { http: /ready, period: 1s } }
+    expose: { host: shop.example }
     rollout: { canary: { steps: [10%, 25%, 50%], judge: { success: 99% }, decide-within: 5m } }
-  shop:
-    image: shop/shop:1
-    port: 8080
-    replicas: 1
-    resources: { cpu: 50m..200m, memory: 32Mi..128Mi }
-    probes: { ready: { http: /ready, period: 1s } }
-    uses: [{ call: web, rate: 200/s }]
+flows:
+  buy: { rate: 200/s, within: 1s, steps: [client -> web] }
 environments:
   development: { deploy: automatic }
 delivery:
   rollback: { automatic: true }
 ";
 
-/// What the pods have answered so far, by pod, and by image.
-#[derive(Default)]
-struct Answers {
-    by_pod: BTreeMap<String, [u64; 2]>,
-    by_image: BTreeMap<String, [u64; 2]>,
-    unanswered: u64,
+/// A Prometheus in a namespace of its own, which looks at each pod of `web` each second. Its API is behind the gateway for every
+/// host, and a policy beside the rendered ones lets it to the pods.
+fn prometheus() -> Vec<Value> {
+    let labels = json!({ "app": "prometheus" });
+    let probe = json!({ "httpGet": { "path": "/-/ready", "port": 9090 }, "periodSeconds": 1 });
+    let container = json!({ "name": "prometheus", "image": "prometheus", "ports": [{ "containerPort": 9090 }], "readinessProbe": probe,
+        "workingDir": "/data", "volumeMounts": [{ "name": "data", "mountPath": "/data" }] });
+    let pod = json!({ "containers": [container], "volumes": [{ "name": "data", "emptyDir": {} }] });
+    let backend = json!({ "service": { "name": "prometheus", "port": { "number": 9090 } } });
+    let path = json!({ "path": "/api/v1", "pathType": "Prefix", "backend": backend });
+    let metadata = |name: &str, namespace: &str| json!({ "name": name, "namespace": namespace });
+    vec![
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "monitoring" } }),
+        json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata("prometheus", "monitoring"), "spec": {
+            "selector": { "matchLabels": labels }, "template": { "metadata": { "labels": labels }, "spec": pod } } }),
+        json!({ "apiVersion": "v1", "kind": "Service", "metadata": metadata("prometheus", "monitoring"),
+            "spec": { "selector": labels, "ports": [{ "port": 9090 }] } }),
+        json!({ "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata("prometheus", "monitoring"),
+            "spec": { "rules": [{ "http": { "paths": [path] } }] } }),
+        json!({ "apiVersion": "v1", "kind": "Service", "metadata": metadata("web-pods", "shop"), "spec": {
+            "clusterIP": "None", "selector": { "app.kubernetes.io/name": "web" }, "ports": [{ "port": 8080 }] } }),
+        json!({ "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata("scrape", "shop"), "spec": {
+            "podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{ "from": [{ "namespaceSelector": {
+                "matchLabels": { "kubernetes.io/metadata.name": "monitoring" } } }] }] } }),
+    ]
 }
 
-impl Answers {
-    /// As OpenTelemetry counts requests of an HTTP server, in Prometheus' text format.
-    fn text(&self) -> String {
-        let mut text = String::from("# TYPE http_server_request_duration_seconds histogram\n");
-        for (pod, counts) in &self.by_pod {
-            for (status, count) in ["200", "500"].iter().zip(counts) {
-                let labels = format!("namespace=\"shop\",pod=\"{pod}\",http_response_status_code=\"{status}\"");
-                for bound in ["0.05", "+Inf"] {
-                    text +=
-                        &format!("http_server_request_duration_seconds_bucket{{{labels},le=\"{bound}\"}} {count}\n");
-                }
-                text += &format!("http_server_request_duration_seconds_sum{{{labels}}} 0\n");
-                text += &format!("http_server_request_duration_seconds_count{{{labels}}} {count}\n");
-            }
-        }
-        text
-    }
+/// Which pods it looks at, and what it runs as here.
+fn prometheus_image(folder: &Path) -> String {
+    let pods =
+        json!([{ "names": ["web-pods.shop.svc.cluster.local"], "type": "A", "port": 8080, "refresh_interval": "1s" }]);
+    let configuration = json!({
+        "global": { "scrape_interval": "1s", "scrape_timeout": "1s" },
+        "scrape_configs": [{ "job_name": "pods", "honor_labels": true, "dns_sd_configs": pods }],
+    });
+    let file = folder.join("prometheus.yaml");
+    std::fs::write(&file, configuration.to_string()).expect("a file can be written");
+    let file = file.display();
+    format!(
+        "- image: prometheus\n  program: /usr/bin/prometheus\n  args: [\"--config.file={file}\", \"--storage.tsdb.path=/data\", \"--web.listen-address={{{{pod_ip}}}}:9090\"]\n"
+    )
 }
 
-/// A control plane with the platform on it, callers, and a Prometheus. They end in this order.
+/// A control plane with the platform on it, this machine as its nodes, and clients. They end in this order.
 struct World {
-    folder: Folder,
+    clients: Clients,
     client: Client,
-    answers: Arc<Mutex<Answers>>,
-    prometheus: Prometheus,
-    _tasks: JoinSet<()>,
-    _kubelet: FakeKubelet,
+    prometheus: String,
+    _nodes: RunningEngine,
     plane: ControlPlane,
+    folder: Folder,
 }
 
 impl World {
     async fn start() -> Option<Self> {
         let schemas = require_or_skip("the schemas of Kubernetes", Schemas::locate())?;
-        let installed = Path::new("/usr/bin/prometheus").exists();
-        require_or_skip("prometheus", if installed { Ok(()) } else { Err("it is not in /usr/bin") })?;
+        for program in ["/usr/bin/prometheus", "/usr/bin/python3"] {
+            let installed = Path::new(program).exists();
+            require_or_skip(program, if installed { Ok(()) } else { Err("it is not there") })?;
+        }
         let plane = match ControlPlane::start(Pieces::default()).await {
             Ok(plane) => plane,
             Err(StartError::Missing(missing)) => return require_or_skip("a control plane", Err(missing)),
             Err(error) => panic!("{error}"),
         };
         let client = plane.client().await;
-        let nodes = ["a", "b"].map(|zone| FakeNode::new(&format!("node-{zone}"), zone));
-        let kubelet = FakeKubelet::start(client.clone(), nodes).await.expect("the nodes register");
         let folder = Folder::with(ARCHITECTURE);
+        // Pods have users of their own, who must be able to read the programs.
+        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("it is our folder");
+        let program = folder.path().join("server.py");
+        std::fs::write(&program, PROGRAM).expect("a file can be written");
+        let images = catalogue(&program) + &prometheus_image(folder.path());
+        let nodes = RunningEngine::joined(folder.path(), &images, plane.kubeconfig());
+
         let architecture = read(folder.path()).architecture(Some("development")).expect("it is an architecture");
-        let objects = landfall_render::kubernetes(&architecture).into_values();
+        let objects: Vec<Value> =
+            prometheus().into_iter().chain(landfall_render::kubernetes(&architecture).into_values()).collect();
         let applier = Applier::prepare(client.clone(), &schemas, &objects).await;
         let applier = applier.unwrap_or_else(|error| panic!("{error:?}"));
         let (namespaces, others): (Vec<_>, Vec<_>) = objects.iter().partition(|object| object["kind"] == "Namespace");
@@ -120,31 +130,41 @@ impl World {
         }
         workloads_become_ready(&client, "development").await;
 
-        let answers = Arc::new(Mutex::new(Answers::default()));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address").to_string();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(call(client.clone(), Arc::clone(&answers)));
-        tasks.spawn(tell(listener, Arc::clone(&answers)));
-        let prometheus = Prometheus::start(folder.path(), &address).await;
-        Some(Self { folder, client, answers, prometheus, _tasks: tasks, _kubelet: kubelet, plane })
+        let gateway = gateway(folder.path());
+        let clients = Clients::start(&gateway, "shop.example", RATE);
+        let prometheus = format!("http://{gateway}");
+        let world = Self { clients, client, prometheus, _nodes: nodes, plane, folder };
+        world.is_counted().await;
+        Some(world)
+    }
+
+    /// Waits until Prometheus has seen answers of every pod.
+    async fn is_counted(&self) {
+        let uri: http::Uri = self.prometheus.parse().expect("an address is an address");
+        let asking = Client::try_from(kube::Config::new(uri)).expect("a client");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let query = "/api/v1/query?query=count(http_server_request_duration_seconds_count)";
+            let request = http::Request::get(query).body(Vec::new()).expect("it is a request");
+            let seen = asking.request::<Value>(request).await.unwrap_or_else(|error| json!(error.to_string()));
+            if seen["data"]["result"][0]["value"][1] == "3" {
+                return;
+            }
+            assert!(Instant::now() < deadline, "Prometheus does not see three pods: {seen:#}");
+            tokio::time::sleep(10 * POLL).await;
+        }
     }
 
     /// Ships an image; the exit code, the document and what was said.
     async fn ship(&self, image: &str, more: &[&str]) -> (Option<i32>, Value, String) {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_landfall"));
         command.args(["ship", "--env", "development", "--output", "json", "--image", &format!("web={image}")]);
-        command.args(["--prometheus", &self.prometheus.url]).args(more);
+        command.args(["--prometheus", &self.prometheus]).args(more);
         command.arg("--kubeconfig").arg(self.plane.kubeconfig()).current_dir(self.folder.path()).stdin(Stdio::null());
         let output = command.output().await.expect("the program can be started");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         println!("{image}: {:?}\n{said}", output.status.code());
         (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default(), said)
-    }
-
-    fn of(&self, image: &str) -> [u64; 2] {
-        let answers = self.answers.lock().expect("no caller panics");
-        answers.by_image.get(image).copied().unwrap_or_default()
     }
 
     /// The images that run and how many copies each has, as Kubernetes says it.
@@ -160,118 +180,6 @@ impl World {
     }
 }
 
-/// A real Prometheus that looks each second.
-struct Prometheus {
-    process: Child,
-    url: String,
-}
-
-impl Prometheus {
-    async fn start(folder: &Path, target: &str) -> Self {
-        let configuration = json!({
-            "global": { "scrape_interval": "1s", "scrape_timeout": "1s" },
-            "scrape_configs": [{ "job_name": "pods", "honor_labels": true, "static_configs": [{ "targets": [target] }] }],
-        });
-        let file = folder.join("prometheus.yaml");
-        std::fs::write(&file, configuration.to_string()).expect("a file can be written");
-        let log = std::fs::File::create(folder.join("prometheus.log")).expect("a file can be made");
-        // Another program may take the port between its choice and its use; then it is not ready, and says so.
-        let free = TcpListener::bind("127.0.0.1:0").await.and_then(|socket| socket.local_addr()).expect("a free port");
-        let process = Command::new("/usr/bin/prometheus")
-            .arg(format!("--config.file={}", file.display()))
-            .arg(format!("--storage.tsdb.path={}", folder.join("prometheus").display()))
-            .arg(format!("--web.listen-address={free}"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("the program can be started");
-        let prometheus = Self { process, url: format!("http://{free}") };
-        let deadline = Instant::now() + PATIENCE;
-        while !answers(&free.to_string()).await {
-            let log = || std::fs::read_to_string(folder.join("prometheus.log")).unwrap_or_default();
-            assert!(Instant::now() < deadline, "prometheus is not ready:\n{}", log());
-            tokio::time::sleep(BEAT).await;
-        }
-        prometheus
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _already_gone = self.process.kill();
-        let _reaped = self.process.wait();
-    }
-}
-
-/// Whether Prometheus has scraped the counters.
-async fn answers(address: &str) -> bool {
-    let ask = async {
-        let mut stream = tokio::net::TcpStream::connect(address).await?;
-        let request = format!(
-            "GET /api/v1/query?query=http_server_request_duration_seconds_count HTTP/1.0\r\nHost: {address}\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer)
-    };
-    ask.await.is_ok_and(|answer| answer.contains("http_response_status_code"))
-}
-
-/// Serves the counters.
-async fn tell(listener: TcpListener, answers: Arc<Mutex<Answers>>) {
-    while let Ok((mut stream, _)) = listener.accept().await {
-        let mut request = [0; 4096];
-        // A scrape is one packet; who sends something else gets the same answer.
-        let _read = stream.read(&mut request).await;
-        let text = answers.lock().expect("no caller panics").text();
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            text.len()
-        );
-        let _may_be_gone = stream.write_all(format!("{head}{text}").as_bytes()).await;
-    }
-}
-
-/// Sends requests to the ready endpoints of the service in turns.
-async fn call(client: Client, answers: Arc<Mutex<Answers>>) {
-    let slices = Api::<EndpointSlice>::namespaced(client.clone(), "shop");
-    let of_service = ListParams::default().labels("kubernetes.io/service-name=web");
-    let pods = Api::<Pod>::namespaced(client, "shop");
-    let mut images: BTreeMap<String, String> = BTreeMap::new();
-    let mut ticks = tokio::time::interval(BEAT);
-    let (mut turn, mut failing) = (0_usize, 0_u64);
-    loop {
-        ticks.tick().await;
-        let Ok(listed) = slices.list(&of_service).await else { continue };
-        let endpoints = listed.iter().flat_map(|slice| &slice.endpoints).flatten();
-        let ready = endpoints.filter(|endpoint| endpoint.conditions.as_ref().is_some_and(|it| it.ready == Some(true)));
-        let ready: Vec<String> = ready.filter_map(|endpoint| endpoint.target_ref.clone()?.name).collect();
-        for pod in ready.iter().filter(|pod| !images.contains_key(*pod)).cloned().collect::<Vec<_>>() {
-            let found = pods.get_opt(&pod).await.ok().flatten().and_then(|pod| pod.spec);
-            let image = found.and_then(|spec| spec.containers.first()?.image.clone());
-            if let Some(image) = image {
-                images.insert(pod, image);
-            }
-        }
-        let mut answers = answers.lock().expect("nobody else panics");
-        for _ in 0..RATE / 10 {
-            turn += 1;
-            let pod = (!ready.is_empty()).then(|| &ready[turn % ready.len()]);
-            let Some((pod, image)) = pod.and_then(|pod| Some((pod, images.get(pod)?))) else {
-                answers.unanswered += 1;
-                continue;
-            };
-            // Every twentieth answer of the fourth version fails.
-            failing += u64::from(image == "shop/web:4");
-            let place = usize::from(image == "shop/web:4" && failing % 20 == 0);
-            answers.by_pod.entry(pod.clone()).or_default()[place] += 1;
-            answers.by_image.entry(image.clone()).or_default()[place] += 1;
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_kubernetes_ships_by_shares_of_copies_and_takes_back_what_is_bad() {
     let Some(world) = World::start().await else { return };
@@ -284,22 +192,27 @@ async fn a_real_kubernetes_ships_by_shares_of_copies_and_takes_back_what_is_bad(
         "{plan:#}"
     );
 
+    // Every twentieth answer of the fourth fails.
     let (code, release, _) = world.ship("shop/web:4", &[]).await;
     assert_eq!((code, &release["state"]), (Some(1), &json!("RolledBack")), "{release:#}");
     assert_eq!(release["why"]["reason"], "worse", "{release:#}");
-    assert_eq!(world.runs().await, json!({ "shop": ["shop/shop:1", 1], "web": ["shop/web:1", 3] }));
-    let ([good, bad], [others, _]) = (world.of("shop/web:4"), world.of("shop/web:1"));
-    assert!(bad > 0 && good + bad < others, "{good} and {bad} of {others}: more than its share");
+    assert_eq!(world.runs().await, json!({ "web": ["shop/web:1", 3] }));
+    let answers = world.clients.so_far();
+    let own = answers.of("4 200") + answers.of("4 500");
+    assert!(answers.of("4 500") > 0 && own * 2 < answers.total(), "more than its share: {answers:?}");
 
-    let (code, release, _) = world.ship("shop/web:never-ready", &[]).await;
+    // The third is never ready.
+    let (code, release, _) = world.ship("shop/web:3", &[]).await;
     assert_eq!((code, &release["state"]), (Some(1), &json!("RolledBack")), "{release:#}");
     assert_eq!(release["why"]["reason"], "notReady", "{release:#}");
 
     let (code, release, _) = world.ship("shop/web:2", &[]).await;
     assert_eq!((code, &release["state"]), (Some(0), &json!("Succeeded")), "{release:#}");
-    assert_eq!(world.runs().await, json!({ "shop": ["shop/shop:1", 1], "web": ["shop/web:2", 3] }));
-    assert_eq!(world.of("shop/web:never-ready"), [0, 0]);
-    let answers = world.answers.lock().expect("no caller panics");
-    assert_eq!(answers.unanswered, 0, "{:?}", answers.by_image);
-    assert!(answers.by_image["shop/web:2"][1] + answers.by_image["shop/web:1"][1] == 0, "{:?}", answers.by_image);
+    assert_eq!(world.runs().await, json!({ "web": ["shop/web:2", 3] }));
+
+    let answers = world.clients.stop();
+    println!("{answers:?}");
+    let failed = answers.failed(&["4 500"]);
+    assert_eq!(failed, BTreeMap::new(), "besides the canary's own, of {} requests", answers.total());
+    assert!(answers.of("2 200") > 0 && answers.of("3 200") == 0, "{answers:?}");
 }
