@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Flows(FlowsArguments),
     /// Print the logs of a service, store or external that is up.
     Logs(LogsArguments),
+    /// Lead connections from this machine to a service, store or external that is up.
+    Open(OpenArguments),
     /// Say how much the pods of a platform that is up use.
     Top(AskArguments),
     /// Say what of this machine `up` can use, and what is missing.
@@ -422,6 +424,31 @@ pub(crate) struct LogsArguments {
     /// How to print.
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
     pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landfall open reporting --env development              its page, in a browser\n  landfall open balances --listen 5432 --env development  a database, for the tools of this machine\n  landfall open events --port 15672                       another port than the first\n\nPasswords are in Secrets: `kubectl get secrets` with the kubeconfig of `landfall up`."
+)]
+pub(crate) struct OpenArguments {
+    /// The service, store or external. Of a store it is the member that takes writes.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// The file, or the folder that has a `landfall.yaml`.
+    #[arg(long, default_value = "landfall.yaml", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The environment; needed when there are several.
+    #[arg(long = "env", short, value_name = "ENVIRONMENT")]
+    pub(crate) environment: Option<String>,
+    /// The port there, by its number or name; the first when left out.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<String>,
+    /// The port here; any free one when left out.
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(crate) listen: u16,
+    /// Open no browser.
+    #[arg(long)]
+    pub(crate) no_browser: bool,
 }
 
 #[derive(Debug, Args)]

@@ -16,6 +16,7 @@ pub(crate) mod explain;
 pub(crate) mod flows;
 pub(crate) mod freeze;
 pub(crate) mod logs;
+pub(crate) mod open;
 pub(crate) mod promote;
 pub(crate) mod protect;
 pub(crate) mod release;

@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         Command::Edges(arguments) => commands::edges::run(&arguments, &mut terminal),
         Command::Flows(arguments) => commands::flows::run(&arguments, &mut terminal),
         Command::Logs(arguments) => commands::logs::run(&arguments, &mut terminal),
+        Command::Open(arguments) => commands::open::run(&arguments, &mut terminal),
         Command::Top(arguments) => commands::top::run(&arguments, &mut terminal),
         Command::Doctor(arguments) => commands::doctor::run(&arguments, &mut terminal),
         Command::Ship(arguments) => commands::ship::run(&arguments, &mut terminal),

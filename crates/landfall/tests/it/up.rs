@@ -1,5 +1,7 @@
 //! `landfall up` whole: the architecture of an example runs with real servers, and what its report says holds.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -169,6 +171,8 @@ fn a_platform_that_is_up_is_asked_and_comes_back_as_its_file_says() {
     };
     assert!(list(&web["lines"]).any(is_parent), "{stock:#} comes from no message of {web:#}");
 
+    assert!(through_open(&up, "web").contains("\"edges\""), "its stand-in says what its edges have carried");
+
     // The data stays; what is not in the file any more goes.
     drop(up);
     let smaller = SHOP.replace(", { send: carrier }", "").replace(", web -> carrier", "");
@@ -184,6 +188,22 @@ fn a_platform_that_is_up_is_asked_and_comes_back_as_its_file_says() {
         .status();
     assert!(down.expect("the program can be started").success());
     assert!(!folder.path().join(".landfall/shop").exists());
+}
+
+/// What a service answers through `landfall open`.
+fn through_open(platform: &Platform, service: &str) -> String {
+    let mut opened =
+        platform.command(&["open", service, "--no-browser"]).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut told = String::new();
+    BufReader::new(opened.stderr.take().expect("it is piped")).read_line(&mut told).expect("it is text");
+    let address = told.split(' ').next().unwrap_or_default().trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{error}: {told}"));
+    stream.write_all(b"GET /.landfall/seen HTTP/1.0\r\n\r\n").expect("it is open");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it is text");
+    opened.kill().expect("a child can be killed");
+    opened.wait().expect("a child can be waited for");
+    answer
 }
 
 #[test]
