@@ -5,6 +5,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 use std::{env, fs, io};
 
 use landfall_testing::{Tool, check_text, replay, require_or_skip};
@@ -12,6 +13,9 @@ use landfall_testing::{Tool, check_text, replay, require_or_skip};
 /// What a user exports once: each command of a transcript has a shell of its own. The cache of the user who runs the test
 /// stays as it is.
 const ON_THE_ENGINE: &str = "KUBECONFIG=landfall-engine/kubeconfig HOME=.";
+
+/// The same, for what `up` runs.
+const ON_THE_PLATFORM: &str = "KUBECONFIG=.landfall/balance-alerts-development/kubeconfig HOME=.";
 
 #[test]
 fn the_journey_through_balance_alerts_reads_as_recorded() {
@@ -22,20 +26,38 @@ fn the_journey_through_balance_alerts_reads_as_recorded() {
 
 #[test]
 fn the_journey_goes_on_with_kubectl_on_the_engine() {
-    let programs = tempfile::tempdir().expect("a temporary folder can be made");
-    let Some(kubectl) = require_or_skip("kubectl", Tool::Kubectl.locate()) else { return };
+    let Some(programs) = with_kubectl(ON_THE_ENGINE) else { return };
     // One that every user may run: pods have users of their own.
     let python = Path::new("/usr/bin/python3");
     let python = if python.is_file() { Ok(python) } else { Err("there is no `/usr/bin/python3`") };
     if require_or_skip("python3", python).is_none() {
         return;
     }
+    check("balance-alerts-on-the-engine", "balance-alerts", programs.path());
+}
+
+#[test]
+fn the_journey_ends_with_the_whole_platform_on_this_machine() {
+    for program in ["/usr/lib/postgresql", "/usr/bin/redis-server", "/usr/lib/rabbitmq/bin/rabbitmq-server"] {
+        let found = if Path::new(program).exists() { Ok(()) } else { Err("`landfall doctor --install` gets it") };
+        if require_or_skip(program, found).is_none() {
+            return;
+        }
+    }
+    let Some(programs) = with_kubectl(ON_THE_PLATFORM) else { return };
+    check("balance-alerts-up", "balance-alerts", programs.path());
+}
+
+/// A folder with the program, and with `kubectl` in this environment.
+fn with_kubectl(environment: &str) -> Option<tempfile::TempDir> {
+    let kubectl = require_or_skip("kubectl", Tool::Kubectl.locate())?;
+    let programs = tempfile::tempdir().expect("a temporary folder can be made");
     link(&landfall(), programs.path(), "landfall");
     let script = programs.path().join("kubectl");
-    fs::write(&script, format!("#!/bin/sh\n{ON_THE_ENGINE} exec '{}' \"$@\"\n", kubectl.display()))
+    fs::write(&script, format!("#!/bin/sh\n{environment} exec '{}' \"$@\"\n", kubectl.display()))
         .expect("a file can be written");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("it can be made a program");
-    check("balance-alerts-on-the-engine", "balance-alerts", programs.path());
+    Some(programs)
 }
 
 /// The built program.
@@ -48,6 +70,9 @@ fn link(program: &Path, folder: &Path, name: &str) {
     std::os::unix::fs::symlink(program, folder.join(name)).expect("a link can be made");
 }
 
+/// How long an engine may take to end.
+const STOP: Duration = Duration::from_mins(2);
+
 /// Stops, however the test ends, the engine whose process id a transcript has left in a file.
 struct StopEngine(PathBuf);
 
@@ -55,6 +80,11 @@ impl Drop for StopEngine {
     fn drop(&mut self) {
         if let Ok(pid) = fs::read_to_string(&self.0) {
             let _gone_already = Command::new("kill").arg(pid.trim()).status();
+            // Its pods end before it does, and need their folder until then.
+            let deadline = Instant::now() + STOP;
+            while Path::new("/proc").join(pid.trim()).exists() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(100));
+            }
         }
     }
 }

@@ -182,6 +182,13 @@ impl Record for Release {
     }
 }
 
+impl ServiceRelease {
+    /// Whether something else than the image is new: what the pods are told, or how they are made.
+    pub fn keeps_image(&self) -> bool {
+        self.old_image == self.new_image
+    }
+}
+
 impl ReleaseSpec {
     /// The image of each service.
     pub fn images(&self) -> BTreeMap<String, String> {

@@ -1,8 +1,18 @@
 //! What happens to a release, in words.
 
-use super::ReleaseSpec;
+use super::{ReleaseSpec, ServiceRelease};
 use crate::plan::{Strategy, percent};
 use crate::rollout::{Event, Phase, Return, Stage};
+
+/// What a release brings to a service.
+fn new(service: &ServiceRelease) -> String {
+    if service.keeps_image() { "its new configuration".to_owned() } else { format!("`{}`", service.new_image) }
+}
+
+/// What it takes from it.
+fn old(service: &ServiceRelease) -> String {
+    if service.keeps_image() { "its old configuration".to_owned() } else { format!("`{}`", service.old_image) }
+}
 
 /// What has happened, and what is done about it, in words.
 pub(super) fn describe(spec: &ReleaseSpec, event: &Event, phase: &Phase) -> String {
@@ -20,14 +30,14 @@ pub(super) fn describe(spec: &ReleaseSpec, event: &Event, phase: &Phase) -> Stri
         Phase::Progressing { service, stage } => {
             let of = &spec.services[*service];
             match (stage, &of.strategy) {
-                (Stage::Updating, _) => format!("`{}` gets `{}`", of.name, of.new_image),
-                (Stage::Starting, _) => format!("a canary of `{}` starts with `{}`", of.name, of.new_image),
+                (Stage::Updating, _) => format!("`{}` gets {}", of.name, new(of)),
+                (Stage::Starting, _) => format!("a canary of `{}` starts with {}", of.name, new(of)),
                 (Stage::Judging { step }, Strategy::Canary(canary)) => {
                     let share = canary.steps.get(*step).copied().unwrap_or_default();
                     format!("the canary of `{}` gets {} of the requests", of.name, percent(share))
                 }
                 (Stage::Judging { .. }, _) => String::new(),
-                (Stage::Promoting, _) => format!("all copies of `{}` get `{}`", of.name, of.new_image),
+                (Stage::Promoting, _) => format!("all copies of `{}` get {}", of.name, new(of)),
                 (Stage::Verifying, _) => "every service runs the new version, and all are watched".to_owned(),
                 (Stage::Draining, _) => format!("the canary of `{}` gets no more requests", of.name),
             }
@@ -37,8 +47,8 @@ pub(super) fn describe(spec: &ReleaseSpec, event: &Event, phase: &Phase) -> Stri
             format!("the canary of `{}` gets no more requests", name(service))
         }
         Phase::RollingBack { service, stage: Return::Restoring, .. } => {
-            let image = spec.services.get(*service).map(|service| service.old_image.as_str()).unwrap_or_default();
-            format!("`{}` goes back to `{image}`", name(service))
+            let old = spec.services.get(*service).map(old).unwrap_or_default();
+            format!("`{}` goes back to {old}", name(service))
         }
         Phase::Succeeded => "every service runs the new version".to_owned(),
         Phase::RolledBack { cause } => format!("every service runs the old version again, because: {}", cause.why),

@@ -227,7 +227,8 @@ fn text(proposal: &Proposal) -> Vec<String> {
     table.load_style(presets::NOTHING).set_header(["SERVICE", "FROM", "TO", "BY"]);
     for service in &proposal.spec.services {
         let by = service.strategy.as_str();
-        table.add_row([service.name.as_str(), &service.old_image, &service.new_image, by]);
+        let to = if service.keeps_image() { "the same, with another configuration" } else { &service.new_image };
+        table.add_row([service.name.as_str(), &service.old_image, to, by]);
     }
     let mut lines: Vec<String> = Vec::new();
     if !proposal.spec.services.is_empty() {
