@@ -28,6 +28,20 @@ pub struct ServiceBehaviour {
     pub ledger: Option<String>,
     /// The certificates that it trusts, as PEM.
     pub authority: String,
+    /// The program that runs in its place.
+    #[serde(default)]
+    pub program: Option<Program>,
+}
+
+/// A program of this machine in the place of a stand-in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// The program, by its path, and its arguments.
+    pub argv: Vec<String>,
+    /// Where it starts.
+    pub folder: String,
+    /// The file with the certificates that it trusts.
+    pub trust: String,
 }
 
 /// One edge, and how it is performed.
@@ -210,6 +224,32 @@ pub struct KafkaLogin {
 pub struct FlowPart {
     /// By [`Message::hop`]. What another step brings is only received.
     pub stages: BTreeMap<u32, Stage>,
+    /// The stages of messages that say another step, as a program has passed them on, which leaves the step as it was.
+    #[serde(default)]
+    pub told: Vec<Told>,
+}
+
+impl FlowPart {
+    /// The stage of a message that says `hop`, where `edge` has brought it.
+    pub fn stage_of(&self, hop: u32, edge: Option<&str>) -> u32 {
+        let mut candidates = self.told.iter().filter(|told| told.hop == hop);
+        let by_edge = candidates.clone().find(|told| told.edge.as_deref() == edge);
+        match (candidates.next(), candidates.next()) {
+            (Some(only), None) => only.stage,
+            _ => by_edge.map_or(hop, |told| told.stage),
+        }
+    }
+}
+
+/// How a message is known whose [`Message::hop`] is not that of its stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// What the message says.
+    pub hop: u32,
+    /// The consuming edge that brings it; none for a request.
+    pub edge: Option<String>,
+    /// The stage that it is for.
+    pub stage: u32,
 }
 
 /// What is done with a message that one step of a flow has brought.
@@ -323,6 +363,9 @@ pub struct EdgeSeen {
     pub failed: u64,
     /// Why, the last time.
     pub error: Option<String>,
+    /// There is a connection to the other side, and nobody tells what it carries.
+    #[serde(default)]
+    pub connected: bool,
 }
 
 /// A message at the end of its flow.
@@ -377,6 +420,10 @@ pub const BEGIN_VARIABLE: &str = "LANDFALL_BEGIN";
 
 /// The environment variable with a [`Fault`](crate::Fault) that a service begins with, as a bad release would.
 pub const FAULT_VARIABLE: &str = "LANDFALL_FAULT";
+
+/// The environment variable with the file in which a program writes a line for each message of a flow that it has dealt with:
+/// `{"flow": …, "hop": …, "id": …, "after_us": …}`, and `edge` where a consuming edge has brought it.
+pub const LEDGER_VARIABLE: &str = "LANDFALL_LEDGER";
 
 /// The field of a line in the log of a job that says what it has [`Seen`], as JSON.
 pub const SEEN_FIELD: &str = "seen";

@@ -171,8 +171,10 @@ impl External {
     /// Makes the calls that the flow has it make before it answers, so that the caller hears of one that failed.
     async fn pass(&self, message: &Message, trace: Option<&str>) -> Result<(), Failure> {
         let Some(flow) = &message.flow else { return Ok(()) };
-        let stage = self.behaviour.flows.get(flow).and_then(|part| part.stages.get(&message.hop));
-        let Some(stage) = stage else { return Ok(()) };
+        let Some(part) = self.behaviour.flows.get(flow) else { return Ok(()) };
+        let hop = part.stage_of(message.hop, None);
+        let Some(stage) = part.stages.get(&hop) else { return Ok(()) };
+        let message = &Message { hop, ..message.clone() };
         if self.record.knows(flow, message) {
             return Ok(());
         }

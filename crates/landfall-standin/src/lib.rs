@@ -16,6 +16,7 @@ mod external;
 mod fault;
 mod metrics;
 mod operators;
+mod program;
 mod record;
 mod servers;
 mod service;
@@ -26,13 +27,15 @@ use std::process::ExitCode;
 pub use authority::{Authority, AuthorityError};
 pub use behaviour::{
     Action, Arrival, BEGIN_VARIABLE, BusinessCount, CONTROL_PORT, Callback, CountKind, EdgeBehaviour, EdgeSeen,
-    ExternalBehaviour, FAULT_PATH, FAULT_VARIABLE, FlowPart, KafkaAccess, KafkaLogin, MESSAGE_HEADER, Message,
-    OUTBOX_PATH, OUTCOME_PATH, Outcome, PROBE_PATH, Parcel, Probe, Probed, SEEN_FIELD, SEEN_PATH, Seen,
-    ServiceBehaviour, Stage, StageStep,
+    ExternalBehaviour, FAULT_PATH, FAULT_VARIABLE, FlowPart, KafkaAccess, KafkaLogin, LEDGER_VARIABLE, MESSAGE_HEADER,
+    Message, OUTBOX_PATH, OUTCOME_PATH, Outcome, PROBE_PATH, Parcel, Probe, Probed, Program, SEEN_FIELD, SEEN_PATH,
+    Seen, ServiceBehaviour, Stage, StageStep, Told,
 };
 pub use connect::{HttpClient, Pipe, TlsConfig, tls as trust};
 pub use fault::Fault;
+pub use metrics::edges_told;
 pub use operators::{OperatorError, URL_OF, kafka_image, run_operators};
+pub use program::Looked;
 pub use record::arrivals;
 pub use servers::{Found, Server, TOOLS, arguments as server_arguments, find as find_server, tools, unpacked};
 
@@ -41,6 +44,7 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Becomes a stand-in: `service FILE`, `external FILE` or `server NAME …`. Returns when it has been asked to end, or failed.
 /// Where several services have one image, `service-of POD FILE…` takes the file of the service that the pod is named after.
+/// A service that is a program of its own becomes that program. `look TARGET…` prints what [`Looked`] says.
 pub fn main(arguments: &[String]) -> ExitCode {
     use_ring();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -52,6 +56,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
+        ["look", ref targets @ ..] => on_threads(program::look(targets)),
         ["kafka-admin"] => on_threads(servers::kafka::admin::run()),
         _ => Err(format!("no stand-in is called so: {}", arguments.join(" ")).into()),
     };

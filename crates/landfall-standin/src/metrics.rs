@@ -100,9 +100,52 @@ impl Passed {
     }
 }
 
+/// The counter of edges.
+const EDGES: &str = "landfall_edge_operations_total";
+
+/// How often each edge was used, as the metrics of a program say it.
+pub fn edges_told(text: &str) -> BTreeMap<String, EdgeSeen> {
+    let mut edges = BTreeMap::<String, EdgeSeen>::new();
+    for line in text.lines() {
+        let Some(rest) = line.strip_prefix(EDGES).and_then(|rest| rest.strip_prefix('{')) else { continue };
+        let Some((labels, value)) = rest.rsplit_once('}') else { continue };
+        let value = value.split_whitespace().next().and_then(|value| value.parse::<f64>().ok());
+        let (Some(edge), Some(result), Some(value)) = (read_label(labels, "edge"), read_label(labels, "result"), value)
+        else {
+            continue;
+        };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count is a whole number")]
+        let value = value.max(0.0) as u64;
+        let seen = edges.entry(edge).or_default();
+        match result.as_str() {
+            "carried" => seen.carried += value,
+            "failed" => seen.failed += value,
+            _ => {}
+        }
+    }
+    edges
+}
+
+/// The value of `name="value"` among labels.
+fn read_label(labels: &str, name: &str) -> Option<String> {
+    let (_, rest) = labels.split_once(&format!("{name}=\""))?;
+    let (mut value, mut escaped) = (String::new(), false);
+    for character in rest.chars() {
+        match (escaped, character) {
+            (true, 'n') => value.push('\n'),
+            (true, other) => value.push(other),
+            (false, '\\') => {}
+            (false, '"') => return Some(value),
+            (false, other) => value.push(other),
+        }
+        escaped = !escaped && character == '\\';
+    }
+    None
+}
+
 /// How often each edge was used.
 pub(crate) fn write_edges(edges: &BTreeMap<String, EdgeSeen>, text: &mut String) {
-    let name = "landfall_edge_operations_total";
+    let name = EDGES;
     head(text, name, "What a declared edge has carried or failed to carry.", "counter");
     for (edge, seen) in edges {
         let edge = label("edge", edge);
@@ -150,6 +193,22 @@ mod tests {
                 r#"d_seconds_sum{edge="a \"b\""} 20.063"#,
             ]
         );
+    }
+
+    #[test]
+    fn what_is_counted_of_edges_is_read_again() {
+        let seen = |carried, failed| EdgeSeen { carried, failed, ..EdgeSeen::default() };
+        let edges = BTreeMap::from([
+            ("web call stock".to_owned(), seen(3, 1)),
+            ("web write \"ledger\"\\x".to_owned(), seen(0, 2)),
+        ]);
+        let mut text = String::new();
+        write_edges(&edges, &mut text);
+        assert_eq!(edges_told(&text), edges);
+        let others = "other_total{edge=\"a\",result=\"carried\"} 1\nlandfall_edge_operations_total 4\n";
+        assert_eq!(edges_told(others), BTreeMap::new());
+        let elsewhere = "landfall_edge_operations_total{result=\"carried\",edge=\"a b c\",pod=\"x\"} 7e0 1700000000\n";
+        assert_eq!(edges_told(elsewhere), BTreeMap::from([("a b c".to_owned(), seen(7, 0))]));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
-use crate::behaviour::{Arrival, Message};
+use crate::behaviour::{Arrival, FlowPart, Message};
 
 /// How many messages are remembered, for each purpose: hours of a flow of ten a second.
 const KEPT: usize = 200_000;
@@ -43,6 +43,9 @@ struct Entry {
     id: u64,
     /// After how many microseconds, if the flow ends there.
     after_us: Option<u64>,
+    /// The consuming edge that has brought it, where a program says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    edge: Option<String>,
 }
 
 impl Record {
@@ -82,7 +85,7 @@ impl Record {
 
     /// Remembers that the message was dealt with, and if its flow ends here, after how many microseconds.
     pub(crate) fn deal(&self, flow: &str, message: &Message, after_us: Option<u64>) -> io::Result<()> {
-        let entry = Entry { flow: flow.to_owned(), hop: message.hop, id: message.id, after_us };
+        let entry = Entry { flow: flow.to_owned(), hop: message.hop, id: message.id, after_us, edge: None };
         let mut inner = self.lock();
         if let Some(file) = &mut inner.file {
             // In one piece: a process may be killed at any time.
@@ -105,7 +108,7 @@ impl Record {
 
 impl Inner {
     fn take(&mut self, entry: Entry) {
-        let Entry { flow, hop, id, after_us } = entry;
+        let Entry { flow, hop, id, after_us, .. } = entry;
         if let Some(after_us) = after_us {
             let arrivals = self.arrivals.entry(flow.clone()).or_default();
             if arrivals.len() == KEPT {
@@ -125,10 +128,14 @@ impl Inner {
     }
 }
 
-/// What has arrived, as the file of a service says that runs no more. There is nothing in one that is not there.
-pub fn arrivals(path: &Path) -> io::Result<Arrivals> {
+/// What has arrived, as the file of a service says that runs no more or is a program. There is nothing in one that is not
+/// there. `flows` are the parts that the service has in them.
+pub fn arrivals(path: &Path, flows: &BTreeMap<String, FlowPart>) -> io::Result<Arrivals> {
     let mut inner = Inner::default();
-    for entry in read(path)? {
+    for mut entry in read(path)? {
+        if let Some(part) = flows.get(&entry.flow) {
+            entry.hop = part.stage_of(entry.hop, entry.edge.as_deref());
+        }
         inner.take(entry);
     }
     Ok(inner.arrivals)
@@ -146,6 +153,7 @@ fn read(path: &Path) -> io::Result<Vec<Entry>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::behaviour::Told;
 
     #[test]
     fn a_message_is_known_at_the_step_where_it_was_dealt_with() {
@@ -186,7 +194,25 @@ mod tests {
         assert!(!again.knows("order", &message(8)));
         let arrived = VecDeque::from([Arrival { id: 7, hop: 2, after_us: 1500 }]);
         assert_eq!(again.told().0, BTreeMap::from([("order".to_owned(), arrived.clone())]));
-        assert_eq!(arrivals(&file).expect("it can be read")["order"], arrived);
-        assert!(arrivals(&folder.path().join("none")).expect("none is nothing").is_empty());
+        assert_eq!(arrivals(&file, &BTreeMap::new()).expect("it can be read")["order"], arrived);
+        assert!(arrivals(&folder.path().join("none"), &BTreeMap::new()).expect("none is nothing").is_empty());
+    }
+
+    #[test]
+    fn what_a_program_says_leads_to_the_stage_by_the_edge_that_brought_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let file = folder.path().join("mail-1");
+        let lines = [
+            r#"{"flow":"order","hop":1,"id":7,"after_us":10}"#,
+            r#"{"flow":"order","hop":1,"id":7,"after_us":20,"edge":"mail consume events/sent"}"#,
+            r#"{"flow":"other","hop":1,"id":7,"after_us":30}"#,
+        ];
+        fs::write(&file, lines.join("\n")).expect("it can be written");
+        let told = |edge: Option<&str>, stage| Told { hop: 1, edge: edge.map(ToOwned::to_owned), stage };
+        let told = vec![told(None, 2), told(Some("mail consume events/sent"), 5)];
+        let flows = BTreeMap::from([("order".to_owned(), FlowPart { told, ..FlowPart::default() })]);
+        let arrivals = arrivals(&file, &flows).expect("it can be read");
+        let hops = |flow: &str| arrivals[flow].iter().map(|arrival| arrival.hop).collect::<Vec<_>>();
+        assert_eq!((hops("order"), hops("other")), (vec![2, 5], vec![1]));
     }
 }

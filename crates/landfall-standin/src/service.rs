@@ -19,6 +19,7 @@ use crate::behaviour::{Action, FAULT_VARIABLE, Message, Seen, ServiceBehaviour, 
 use crate::edges::{Edges, Membership, Subscription, consume, consume_topic, subscribe};
 use crate::fault::{Fault, Faults};
 use crate::metrics::{Durations, Passed};
+use crate::program;
 use crate::record::Record;
 use crate::trace::Span;
 
@@ -45,6 +46,9 @@ struct Service {
 /// Serves until it is asked to end; a job does its work and ends.
 pub(crate) async fn run(file: &str) -> Result<(), Failure> {
     let behaviour = read(file)?;
+    if let Some(program) = &behaviour.program {
+        return Err(program::become_program(program, behaviour.ledger.as_deref()));
+    }
     let once = behaviour.runs_once;
     let service = Arc::new(Service::new(behaviour)?);
     if once { job::run(&service).await } else { serve(service).await }
@@ -152,8 +156,11 @@ async fn work(service: Arc<Service>, place: usize) {
 async fn take(service: &Service, place: usize, message: Message) -> Result<(), Failure> {
     let begin = Instant::now();
     service.faults.hold().await;
-    let result =
-        if service.faults.strikes() { Err("it was told to fail".into()) } else { service.pass(&message).await };
+    let result = if service.faults.strikes() {
+        Err("it was told to fail".into())
+    } else {
+        service.pass(&message, Some(&service.behaviour.edges[place].name)).await
+    };
     service.edges.count(place, &result, begin.elapsed());
     result
 }
@@ -198,12 +205,15 @@ impl Service {
         Seen { edges: self.edges.seen(), arrivals, suppressed }
     }
 
-    /// Does this service's part of the flow. What was done before is not done again.
-    async fn pass(&self, message: &Message) -> Result<(), Failure> {
+    /// Does this service's part of the flow for a message that a consuming edge or a request has brought. What was done before
+    /// is not done again.
+    async fn pass(&self, message: &Message, edge: Option<&str>) -> Result<(), Failure> {
         // Of no flow, or of one that goes elsewhere: to receive it is all.
         let Some(flow) = &message.flow else { return Ok(()) };
-        let stage = self.behaviour.flows.get(flow).and_then(|part| part.stages.get(&message.hop));
-        let Some(stage) = stage else { return Ok(()) };
+        let Some(part) = self.behaviour.flows.get(flow) else { return Ok(()) };
+        let hop = part.stage_of(message.hop, edge);
+        let Some(stage) = part.stages.get(&hop) else { return Ok(()) };
+        let message = &Message { hop, ..message.clone() };
         if self.record.knows(flow, message) {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! The DNS server of the cluster: the protocol around `names`.
 //!
-//! Names outside of the cluster are not there: pods have no way to the outside world unless somebody opens one, and a
+//! Names outside of the cluster are not there, except for those that a Service is published by: pods have no way to the outside world unless somebody opens one, and a
 //! name that resolves to an address that cannot be reached only hides that.
 
 use std::sync::Arc;
@@ -141,5 +141,9 @@ impl Directory for Caches {
 
     fn has_namespace(&self, name: &str) -> bool {
         self.namespaces.get(&ObjectKey::new("", name)).is_some()
+    }
+
+    fn published(&self, host: &str) -> Option<impl AsRef<Service>> {
+        self.services.list().into_iter().find(|service| names::is_published_as(service, host))
     }
 }

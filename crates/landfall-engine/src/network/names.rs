@@ -12,6 +12,10 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 /// The zone of a cluster that was not given another.
 pub(crate) const ZONE: &str = "cluster.local";
 
+/// Gives a Service a name outside of the cluster's zone, several by commas: the annotation by which external-dns publishes
+/// them (<https://kubernetes-sigs.github.io/external-dns/latest/docs/annotations/annotations/>).
+pub(crate) const HOSTNAME: &str = "external-dns.alpha.kubernetes.io/hostname";
+
 /// The version of the schema, which `dns-version` answers.
 const SCHEMA: &str = "1.1.0";
 
@@ -20,6 +24,8 @@ pub(crate) trait Directory {
     fn service(&self, namespace: &str, name: &str) -> Option<impl AsRef<Service>>;
     fn endpoints(&self, namespace: &str, service: &str) -> Vec<impl AsRef<EndpointSlice>>;
     fn has_namespace(&self, name: &str) -> bool;
+    /// The Service that has this name by its annotation [`HOSTNAME`].
+    fn published(&self, host: &str) -> Option<impl AsRef<Service>>;
 }
 
 /// What is asked for. Everything else has no data in this zone.
@@ -63,11 +69,11 @@ pub(crate) struct Target {
 pub(crate) fn resolve(directory: &impl Directory, name: &str, question: Question) -> Answer {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let Some(labels) = name.strip_suffix(ZONE).map(|rest| rest.trim_end_matches('.')) else {
-        return Answer::Elsewhere;
+        return published(directory, &name, question);
     };
     if !labels.is_empty() && name.len() == labels.len() + ZONE.len() {
         // `foocluster.local` ends with the zone's text, not with its labels.
-        return Answer::Elsewhere;
+        return published(directory, &name, question);
     }
     let mut labels: Vec<&str> = labels.split('.').filter(|label| !label.is_empty()).collect();
     match labels.pop() {
@@ -80,6 +86,22 @@ pub(crate) fn resolve(directory: &impl Directory, name: &str, question: Question
         Some("pod") => pods(directory, &labels, question),
         Some(_) => Answer::NoSuchName,
     }
+}
+
+/// A name that a Service has outside of the zone.
+fn published(directory: &impl Directory, host: &str, question: Question) -> Answer {
+    let Some(service) = directory.published(host) else { return Answer::Elsewhere };
+    let address = service.as_ref().spec.as_ref().and_then(|spec| spec.cluster_ip.as_ref()?.parse::<Ipv4Addr>().ok());
+    match (address, question) {
+        (Some(address), Question::Address) => Answer::Addresses(vec![address]),
+        _ => Answer::NoData,
+    }
+}
+
+/// Whether a Service has this name, by its annotation.
+pub(crate) fn is_published_as(service: &Service, host: &str) -> bool {
+    let named = service.metadata.annotations.as_ref().and_then(|annotations| annotations.get(HOSTNAME));
+    named.is_some_and(|names| names.split(',').any(|name| name.trim().trim_end_matches('.').eq_ignore_ascii_case(host)))
 }
 
 /// `[hostname.|_port._protocol.]service.namespace.svc`.
@@ -227,12 +249,20 @@ mod tests {
         fn has_namespace(&self, name: &str) -> bool {
             name == "shop"
         }
+
+        fn published(&self, host: &str) -> Option<impl AsRef<Service>> {
+            self.services.iter().find(|service| is_published_as(service, host)).cloned()
+        }
     }
 
     fn cluster() -> Cluster {
         let service = |name: &str, spec| {
             Arc::new(serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).expect("a service"))
         };
+        let named = json!({
+            "metadata": {"name": "carrier", "annotations": {HOSTNAME: "api.carrier.example, carrier.example."}},
+            "spec": {"clusterIP": "10.96.0.9"},
+        });
         let slice = json!({
             "metadata": {"name": "store"},
             "addressType": "IPv4",
@@ -249,6 +279,7 @@ mod tests {
                 service("store", json!({"clusterIP": "None"})),
                 service("empty", json!({"clusterIP": "None"})),
                 service("bank", json!({"type": "ExternalName", "externalName": "api.bank.example.com."})),
+                Arc::new(serde_json::from_value(named).expect("a service")),
             ],
             slices: vec![Arc::new(serde_json::from_value(slice).expect("a slice"))],
         }
@@ -295,6 +326,15 @@ mod tests {
     fn an_external_name_is_an_alias() {
         let alias = Answer::Alias("api.bank.example.com".to_owned());
         check("bank.shop.svc.cluster.local", Question::Address, alias);
+    }
+
+    #[test]
+    fn a_service_has_the_names_that_it_is_published_by() {
+        let address = Answer::Addresses(vec![Ipv4Addr::new(10, 96, 0, 9)]);
+        check("API.carrier.example.", Question::Address, address.clone());
+        check("carrier.example", Question::Address, address);
+        check("carrier.example", Question::Text, Answer::NoData);
+        check("other.carrier.example", Question::Address, Answer::Elsewhere);
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub struct Service {
     /// The program and its arguments, instead of the image's.
     #[serde(default)]
     pub command: Vec<Spanned<String>>,
+    /// The program of this machine that `landfall up` runs in the place of the image; a stand-in when left out.
+    #[serde(default)]
+    pub run: Option<Run>,
     /// The one port it serves HTTP on; short for `ports: { http: … }`.
     #[serde(default)]
     pub port: Option<Spanned<Port>>,
@@ -144,6 +147,19 @@ pub struct Build {
     /// The Dockerfile, when it is the user's own.
     #[serde(default)]
     pub dockerfile: Option<Spanned<String>>,
+}
+
+/// A program of this machine that `landfall up` runs in the place of an image. Its pod is the rendered one; a cluster gets
+/// the image.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Run {
+    /// The program and its arguments, started in the folder of the file. One with a `/` is a path from there, any other is
+    /// looked for on the `PATH`.
+    pub command: Vec<Spanned<String>>,
+    /// The command that makes the program, which `landfall up` tells when there is none.
+    #[serde(default)]
+    pub build: Option<Spanned<String>>,
 }
 
 /// A port that a service serves.

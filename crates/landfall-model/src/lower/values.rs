@@ -138,6 +138,15 @@ fn service_values(name: &Spanned<Name>, service: &Service, findings: &mut Vec<Fi
         cron(&schedule.cron, &mut found);
         schedule.time_zone.iter().for_each(|zone| time_zone(zone, &mut found));
     }
+    if let Some(run) = &service.run
+        && run.command.first().is_none_or(|program| program.is_empty())
+    {
+        let at = run.command.first().map(|program| program.span).or(run.build.as_ref().map(|build| build.span));
+        let finding = Finding::error("run", at.unwrap_or(name.span), format!("the `run` of `{name}` names no program"));
+        found.push(
+            finding.help("write the program and its arguments, such as `command: [target/debug/web, --verbose]`"),
+        );
+    }
     let is_job = service.kind.value == crate::document::ServiceKind::ScheduledJob;
     if is_job != service.schedule.is_some() {
         let finding = if is_job {

@@ -86,6 +86,7 @@ services:
   report: { schedule: 61 0 * * * }
   scaler: { replicas: { min: 5, max: 2 } }
   metric: { replicas: { cpu: 70% } }
+  own: { run: { command: [], build: make } }
 "), @r#"
     7:14 duplicate-name: `api` has two ports named `http` (6:11 `port` is the port `http`) => keep one of them
     8:24 replicas: `api` has both a fixed number of replicas and bounds (8:32 a bound) => keep one of them; in an environment, `replicas: 3` replaces all of it, while `{ count: 3 }` is added to it
@@ -100,6 +101,7 @@ services:
     13:23 schedule: `report` has a schedule but is not a scheduled job => add `kind: scheduled-job`
     14:30 replicas: `scaler` has at least 5 and at most 2 replicas (14:38 less than the minimum) => exchange them
     15:30 replicas: `metric` scales by a metric, but has no `max` => add `min` and `max`
+    16:37 run: the `run` of `own` names no program => write the program and its arguments, such as `command: [target/debug/web, --verbose]`
     "#);
 }
 

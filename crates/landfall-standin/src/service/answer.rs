@@ -1,7 +1,7 @@
 //! What a service stand-in answers on its ports.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Json;
 use axum::Router;
@@ -10,16 +10,13 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use tokio::net::TcpStream;
 
 use super::Service;
 use crate::behaviour::{FAULT_PATH, MESSAGE_HEADER, Message, PROBE_PATH, Probe, Probed, SEEN_PATH, Seen};
 use crate::fault::Fault;
 use crate::metrics::{self, label};
+use crate::program::reached;
 use crate::trace::TRACE_HEADER;
-
-/// How long a probed address may take to accept: what a policy closes answers nothing at all.
-const PROBE: Duration = Duration::from_millis(1500);
 
 /// How large a request may be. It is read and thrown away.
 const LARGEST: usize = 64 * 1024 * 1024;
@@ -40,11 +37,7 @@ async fn seen(State(service): State<Arc<Service>>) -> Json<Seen> {
 }
 
 async fn probe(Json(probe): Json<Probe>) -> Json<Probed> {
-    let attempts = probe.targets.iter().map(|target| async move {
-        let attempt = tokio::time::timeout(PROBE, TcpStream::connect(target)).await;
-        attempt.is_ok_and(|connected| connected.is_ok())
-    });
-    Json(Probed { open: futures::future::join_all(attempts).await })
+    Json(Probed { open: reached(probe.targets.iter()).await })
 }
 
 async fn fault(State(service): State<Arc<Service>>) -> Json<Fault> {
@@ -109,7 +102,7 @@ async fn answer(service: &Service, request: Request) -> Response {
     if let Some(trace) = parts.headers.get(TRACE_HEADER).and_then(|trace| trace.to_str().ok()) {
         message.trace = Some(trace.to_owned());
     }
-    match service.pass(&message).await {
+    match service.pass(&message, None).await {
         Ok(()) => StatusCode::OK.into_response(),
         Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     }

@@ -26,7 +26,7 @@ pub(super) async fn run(service: &Service) -> Result<(), Failure> {
         }
     }
     for message in messages(service)? {
-        failure = patiently(|| service.pass(&message)).await.err().or(failure);
+        failure = patiently(|| service.pass(&message, None)).await.err().or(failure);
     }
     // What it has seen ends with the pod; its log stays.
     let seen = serde_json::to_string(&service.seen())?;

@@ -25,7 +25,7 @@ pub(crate) fn run(arguments: &AskArguments, terminal: &mut Terminal) -> anyhow::
             }
             Output::Text => writeln!(terminal.data(), "{}", lines(&edges))?,
         }
-        let whole = edges.iter().all(|edge| edge.carried > 0);
+        let whole = edges.iter().all(|edge| edge.carried > 0 || edge.connected);
         Ok(if whole { Outcome::Done } else { Outcome::No })
     })
 }
@@ -33,7 +33,9 @@ pub(crate) fn run(arguments: &AskArguments, terminal: &mut Terminal) -> anyhow::
 fn lines(edges: &[EdgeState]) -> comfy_table::Table {
     let mut lines = table(&["EDGE", "CARRIED", "FAILED", "WHY"]);
     for edge in edges {
-        let why = edge.missing.clone().or_else(|| edge.error.clone()).unwrap_or_default();
+        let connected =
+            edge.connected.then(|| "there is a connection; what it carries its program does not tell".into());
+        let why = edge.missing.clone().or_else(|| edge.error.clone()).or(connected).unwrap_or_default();
         lines.add_row([edge.edge.clone(), edge.carried.to_string(), edge.failed.to_string(), why]);
     }
     lines

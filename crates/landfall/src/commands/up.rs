@@ -5,6 +5,7 @@ mod cluster;
 mod isolation;
 mod place;
 mod plan;
+mod programs;
 mod relay;
 mod report;
 mod running;
@@ -99,6 +100,11 @@ pub(crate) fn run(arguments: &UpArguments, terminal: &mut Terminal) -> anyhow::R
     let mut plan = plan::plan(architecture, checked.objects, &program, &place, authority_pem, &arguments.without, now);
     let changed = write_behaviours(&plan, &place)?;
     write_programs(&plan, &place)?;
+    fs::write(place.trust(), authority_pem)
+        .with_context(|| format!("failed to write `{}`", place.trust().display()))?;
+    for line in plan::missing_programs(&plan.own_programs) {
+        terminal.say(&format!("warning: {line}"))?;
+    }
     let check_ms = millis(begin.elapsed());
     terminal.say(&format!("checked and rendered: {} objects, {check_ms} ms", plan.objects.len()))?;
 
@@ -276,6 +282,7 @@ impl Run<'_> {
             "namespace",
         );
         report.left_out.clone_from(&self.plan.left_out);
+        report.programs.clone_from(&self.plan.own_programs);
         report.times.check_ms = self.check_ms;
         report.times.engine_ms = millis(served.serving);
 

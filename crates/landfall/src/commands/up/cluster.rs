@@ -26,6 +26,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::plan::{EXTERNAL_LABEL, Plan, StorePlan};
+use super::programs;
 
 /// Says to which service or store a pod belongs.
 pub(super) const NAME: &str = "app.kubernetes.io/name";
@@ -194,9 +195,11 @@ async fn is_whole(client: &Client, store: &StorePlan) -> anyhow::Result<bool> {
 /// What the stand-ins of each service and external have seen, one entry for each pod.
 pub(super) async fn seen(lines: &Lines, plan: &Plan, pods: &Snapshot) -> anyhow::Result<BTreeMap<String, Vec<Seen>>> {
     let mut asked = Vec::new();
-    let mut jobs = Vec::new();
+    let (mut jobs, mut programs) = (Vec::new(), Vec::new());
     for service in &plan.services {
-        if service.runs_once {
+        if service.program.is_some() && !service.runs_once {
+            programs.extend(pods.ready_of(&service.service).map(|pod| (service, pod)));
+        } else if service.runs_once {
             jobs.extend(pods.ended(&service.service).map(|pod| (service.service.clone(), pod)));
         } else if let Some(port) = service.ports.first() {
             asked.extend(pods.ready_of(&service.service).map(|pod| (service.service.clone(), pod, *port)));
@@ -209,18 +212,24 @@ pub(super) async fn seen(lines: &Lines, plan: &Plan, pods: &Snapshot) -> anyhow:
         let request = Request::get(SEEN_PATH).body(Full::default())?;
         anyhow::Ok((name.clone(), lines.ask::<Seen>(pod, *port, request).await?))
     });
+    let of_programs = programs::seen(lines, plan, pods, programs);
+    // What a program has dealt with is in its file alone.
     let gone = ledgers_of_others(plan, &asked.iter().map(|(_, pod, _)| pod.name_any()).collect());
     let told = try_join_all(told);
     let logged = try_join_all(
         jobs.into_iter().map(|(name, pod)| async move { anyhow::Ok((name, logged(&lines.client, pod).await?)) }),
     );
-    let (told, logged) = futures::future::try_join(told, logged).await?;
+    let (told, of_programs, logged) = futures::future::try_join3(told, of_programs, logged).await?;
+    let logged = logged.into_iter().filter_map(|(name, seen)| Some((name, seen?)));
     let mut all = BTreeMap::<String, Vec<Seen>>::new();
-    for (name, seen) in told.into_iter().chain(logged.into_iter().filter_map(|(name, seen)| Some((name, seen?)))) {
+    for (name, seen) in told.into_iter().chain(of_programs).chain(logged) {
         all.entry(name).or_default().push(seen);
     }
+    let nothing = BTreeMap::new();
     for (name, file) in gone {
-        let arrivals = arrivals(&file).with_context(|| format!("failed to read `{}`", file.display()))?;
+        let program = plan.services.iter().find(|service| service.service == name && service.program.is_some());
+        let flows = program.map_or(&nothing, |program| &program.flows);
+        let arrivals = arrivals(&file, flows).with_context(|| format!("failed to read `{}`", file.display()))?;
         all.entry(name).or_default().push(Seen { arrivals, ..Seen::default() });
     }
     Ok(all)
@@ -271,7 +280,8 @@ async fn logged(client: &Client, pod: &Pod) -> anyhow::Result<Option<Seen>> {
     let log = log.with_context(|| format!("failed to read the log of pod `{name}`"))?;
     let seen = log.lines().rev().find_map(|line| {
         let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        serde_json::from_str(line["fields"][SEEN_FIELD].as_str()?).ok()
+        let told = line["fields"][SEEN_FIELD].as_str().or(line[SEEN_FIELD].as_str());
+        told.map_or_else(|| serde_json::from_value(line[SEEN_FIELD].clone()), serde_json::from_str).ok()
     });
     Ok(seen)
 }
@@ -297,6 +307,11 @@ pub(super) struct Lines {
 impl Lines {
     pub(super) fn new(client: Client) -> Self {
         Self { client, held: Mutex::default() }
+    }
+
+    /// The client of the API that they go through.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
     }
 
     /// A client of this port of a pod.

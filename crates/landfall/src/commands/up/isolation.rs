@@ -8,6 +8,7 @@ use landfall_model::{Architecture, Element};
 
 use super::cluster::{Lines, Snapshot, probe};
 use super::plan::{EXTERNAL_PORT, Plan};
+use super::programs::look;
 
 /// What was tried, and what was open.
 #[derive(Debug, Default)]
@@ -29,12 +30,15 @@ pub(super) async fn try_all(
     let targets = targets(architecture, plan, pods);
     for service in &plan.services {
         let from = Element::Service(service.service.parse().context("a service has the name of one")?);
-        let Some(port) = service.ports.first() else { continue };
         let Some(pod) = pods.ready_of(&service.service).next() else { continue };
         let declared = |to: &Element| architecture.from(&from).any(|connection| connection.to == *to);
         let undeclared: Vec<_> = targets.iter().filter(|(to, _)| *to != from && !declared(to)).collect();
-        let addresses = undeclared.iter().map(|(_, address)| address.clone()).collect();
-        let open = probe(lines, pod, *port, addresses).await?;
+        let addresses: Vec<_> = undeclared.iter().map(|(_, address)| address.clone()).collect();
+        let open = match service.ports.first() {
+            _ if service.program.is_some() => look(lines, plan, pod, &service.service, &addresses).await?.open,
+            Some(port) => probe(lines, pod, *port, addresses).await?,
+            None => continue,
+        };
         tried.undeclared += undeclared.len();
         let reached = undeclared.iter().zip(open).filter(|(_, open)| *open);
         tried.reachable.extend(reached.map(|((to, _), _)| format!("{} -> {}", service.service, to.name())));

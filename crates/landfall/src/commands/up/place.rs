@@ -23,6 +23,16 @@ impl Place {
         Self { root: beside.join(".landfall").join(name) }
     }
 
+    /// The folder of the file of the architecture.
+    pub(crate) fn folder(&self) -> &Path {
+        self.root.ancestors().nth(2).unwrap_or(&self.root)
+    }
+
+    /// The certificate that programs in pods trust.
+    pub(crate) fn trust(&self) -> PathBuf {
+        self.root.join("standins").join("authority.pem")
+    }
+
     /// The data of the engine: objects, volumes, logs.
     pub(crate) fn engine(&self) -> PathBuf {
         self.root.join("engine")
@@ -144,6 +154,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let place = Place::of(folder.path(), "shop", Some("development"));
         assert_eq!(place.root, folder.path().join(".landfall/shop-development"));
+        assert_eq!(place.folder(), folder.path());
         assert_eq!(place.occupant(), None);
         let occupied = place.occupy().expect("it can be written to");
         assert_eq!(place.occupant(), Some(std::process::id()));

@@ -2,11 +2,12 @@
 
 mod externals;
 mod flows;
+mod programs;
 mod services;
 mod stores;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use landfall_engine::{Catalogue, Entry, NodeSpec};
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 pub(super) use self::externals::{EXTERNAL_LABEL, EXTERNAL_PORT};
 pub(super) use self::flows::{Entrance, FlowPlan};
+pub(super) use self::programs::{ProgramPlan, missing as missing_programs};
 pub(super) use self::stores::PROGRAM;
 pub(crate) use self::stores::server_of;
 
@@ -52,6 +54,10 @@ pub(super) struct Plan {
     pub(super) absent: BTreeMap<String, String>,
     /// What does not run, in words.
     pub(super) left_out: Vec<String>,
+    /// The services that the file has run by programs of their own, and those programs.
+    pub(super) own_programs: Vec<ProgramPlan>,
+    /// This program, as pods find it.
+    pub(super) landfall: PathBuf,
 }
 
 /// A store that runs.
@@ -75,6 +81,8 @@ pub(super) struct EdgePlan {
     pub(super) name: String,
     /// The service or external that it begins at.
     pub(super) from: String,
+    /// Whom it leads to.
+    pub(super) to: String,
     /// Why nobody performs it here.
     pub(super) missing: Option<String>,
 }
@@ -105,6 +113,8 @@ pub(super) fn plan(
         left_running: BTreeSet::new(),
         absent: BTreeMap::new(),
         left_out: Vec::new(),
+        own_programs: Vec::new(),
+        landfall: program.to_owned(),
     };
     plan.add_stores(architecture, program, place, without);
     plan.add_externals(architecture, program, place);

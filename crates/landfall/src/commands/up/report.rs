@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
+use super::plan::{ProgramPlan, missing_programs};
 use crate::output::VERSION;
 
 /// The whole report. The names of its fields are a contract.
@@ -17,6 +18,8 @@ pub(crate) struct Report {
     pub(crate) isolation: &'static str,
     pub(crate) pods: PodsReport,
     pub(crate) stores: Vec<StoreReport>,
+    /// The services that the file has run by programs of their own.
+    pub(crate) programs: Vec<ProgramPlan>,
     pub(crate) edges: EdgesReport,
     pub(crate) flows: Vec<FlowReport>,
     /// What of the architecture does not run here.
@@ -50,6 +53,8 @@ pub(crate) struct EdgesReport {
     pub(crate) declared: usize,
     pub(crate) carrying: usize,
     pub(crate) silent: Vec<SilentEdge>,
+    /// Those of programs that tell nothing of them, while there is a connection: what it carries nobody knows.
+    pub(crate) connected: Vec<String>,
     /// Those that nobody can perform here.
     pub(crate) missing: Vec<MissingEdge>,
     /// Pairs without an edge that were tried from inside a pod; none where policies are not enforced.
@@ -119,10 +124,12 @@ impl Report {
             isolation,
             pods: PodsReport { ready: 0, total: 0 },
             stores: Vec::new(),
+            programs: Vec::new(),
             edges: EdgesReport {
                 declared: 0,
                 carrying: 0,
                 silent: Vec::new(),
+                connected: Vec::new(),
                 missing: Vec::new(),
                 undeclared: None,
                 reachable: Vec::new(),
@@ -167,6 +174,10 @@ impl Report {
         writeln!(out, "{stores}\n\n{flows}\n")?;
         writeln!(out, "pods   {} of {} ready", self.pods.ready, self.pods.total)?;
         writeln!(out, "edges  {} of {} declared ones carry", edges.carrying, edges.declared)?;
+        if !edges.connected.is_empty() {
+            let connected = edges.connected.len();
+            writeln!(out, "       {connected} have a connection; what it carries their programs do not tell")?;
+        }
         match edges.undeclared {
             Some(undeclared) => {
                 let closed = undeclared - edges.reachable.len();
@@ -174,7 +185,12 @@ impl Report {
             }
             None => writeln!(out, "       undeclared ones are not tried: policies are not enforced here")?,
         }
-        for line in &self.left_out {
+        let programs: Vec<_> = self.programs.iter().filter(|program| program.runs).collect();
+        if !programs.is_empty() {
+            let services: Vec<_> = programs.iter().map(|program| program.service.as_str()).collect();
+            writeln!(out, "note   programs of their own: {}; the other services are stand-ins", services.join(", "))?;
+        }
+        for line in missing_programs(&self.programs).iter().chain(&self.left_out) {
             writeln!(out, "note   {line}")?;
         }
         for line in &self.broken {

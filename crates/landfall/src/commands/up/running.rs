@@ -97,7 +97,7 @@ impl Running<'_> {
 impl Plan {
     /// Which edges have carried.
     pub(super) fn edges(&self, seen: &BTreeMap<String, Vec<Seen>>) -> EdgesReport {
-        let (mut silent, mut missing) = (Vec::new(), Vec::new());
+        let (mut silent, mut connected, mut missing) = (Vec::new(), Vec::new(), Vec::new());
         for edge in &self.edges {
             if let Some(because) = &edge.missing {
                 missing.push(MissingEdge { edge: edge.name.clone(), because: because.clone() });
@@ -105,14 +105,19 @@ impl Plan {
             }
             let counts = seen.get(&edge.from).into_iter().flatten().filter_map(|seen| seen.edges.get(&edge.name));
             let counts: Vec<_> = counts.collect();
-            if counts.iter().all(|count| count.carried == 0) {
+            if counts.iter().any(|count| count.carried > 0) {
+                continue;
+            }
+            if counts.iter().any(|count| count.connected) {
+                connected.push(edge.name.clone());
+            } else {
                 let error = counts.iter().find_map(|count| count.error.clone());
                 silent.push(SilentEdge { edge: edge.name.clone(), error });
             }
         }
         let declared = self.edges.len();
-        let carrying = declared - silent.len() - missing.len();
-        EdgesReport { declared, carrying, silent, missing, undeclared: None, reachable: Vec::new() }
+        let carrying = declared - silent.len() - connected.len() - missing.len();
+        EdgesReport { declared, carrying, silent, connected, missing, undeclared: None, reachable: Vec::new() }
     }
 }
 
@@ -130,6 +135,8 @@ pub(crate) struct EdgeState {
     pub(crate) edge: String,
     pub(crate) carried: u64,
     pub(crate) failed: u64,
+    /// There is a connection, and the program at its beginning tells nothing of what it carries.
+    pub(crate) connected: bool,
     /// Why it failed the last time.
     pub(crate) error: Option<String>,
     /// Why it cannot be tried here.
@@ -191,12 +198,14 @@ impl Found {
                 edge: edge.name.clone(),
                 carried: 0,
                 failed: 0,
+                connected: false,
                 error: None,
                 missing: edge.missing.clone(),
             };
             for count in counts {
                 state.carried += count.carried;
                 state.failed += count.failed;
+                state.connected |= count.connected;
                 state.error = state.error.take().or_else(|| count.error.clone());
             }
             state

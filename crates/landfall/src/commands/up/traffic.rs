@@ -11,7 +11,7 @@ use http::Request;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use kube::Client;
-use landfall_standin::{CONTROL_PORT, HttpClient, MESSAGE_HEADER, Message, Seen, TlsConfig, trust};
+use landfall_standin::{CONTROL_PORT, HttpClient, LEDGER_VARIABLE, MESSAGE_HEADER, Message, Seen, TlsConfig, trust};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -51,7 +51,12 @@ struct Driver {
 #[derive(Clone)]
 enum Way {
     /// As a request.
-    Request { client: Box<HttpClient>, path: String },
+    Request {
+        client: Box<HttpClient>,
+        path: String,
+        /// Whether a program answers, which may refuse what is no message of a flow.
+        to_program: bool,
+    },
     /// In a run of a job.
     Job(JobRuns),
 }
@@ -142,21 +147,22 @@ impl Outsider {
         pods: &Snapshot,
         entrance: &Entrance,
     ) -> anyhow::Result<Way> {
-        let within = |client: HttpClient| Way::Request { client: Box::new(client), path: "/".to_owned() };
+        let request = |client: HttpClient, path: &str, to: &str| {
+            let to_program = plan.services.iter().any(|service| service.service == to && service.program.is_some());
+            Way::Request { client: Box::new(client), path: path.to_owned(), to_program }
+        };
         match entrance {
-            Entrance::Gateway { host, path, tls } => {
-                Ok(Way::Request { client: Box::new(self.gateway(host, *tls)?), path: path.clone() })
-            }
+            Entrance::Gateway { service, host, path, tls } => Ok(request(self.gateway(host, *tls)?, path, service)),
             Entrance::External(name) => {
                 let pod = pods.external(name).with_context(|| format!("no pod of `{name}` is ready"))?;
-                Ok(within(lines.to(pod, CONTROL_PORT)?))
+                Ok(request(lines.to(pod, CONTROL_PORT)?, "/", name))
             }
             Entrance::Service(name) => {
                 let declared = plan.services.iter().find(|service| service.service == *name);
                 let port = declared.and_then(|service| service.ports.first());
                 let port = port.with_context(|| format!("`{name}` has no port at which its stand-in could be told"))?;
                 let pod = pods.ready_of(name).next().with_context(|| format!("no pod of `{name}` is ready"))?;
-                Ok(within(lines.to(pod, *port)?))
+                Ok(request(lines.to(pod, *port)?, "/", name))
             }
             Entrance::Job(name) => Ok(Way::Job(JobRuns::new(client.clone(), plan, name)?)),
         }
@@ -170,6 +176,9 @@ impl Driver {
         for (_, way) in self.ways.iter().filter(|(_, way)| matches!(way, Way::Request { .. })) {
             let message = Message { sent_us: now_us(), ..Message::default() };
             while let Err(error) = way.send(&message).await {
+                if matches!(way, Way::Request { to_program: true, .. }) && Instant::now() >= deadline {
+                    break;
+                }
                 anyhow::ensure!(Instant::now() < deadline, "flow `{}` cannot begin: {error}", self.flow.name);
                 tokio::time::sleep(POLL).await;
             }
@@ -220,7 +229,7 @@ impl Driver {
 impl Way {
     async fn send(&self, message: &Message) -> Result<(), String> {
         let (client, path) = match self {
-            Self::Request { client, path } => (client, path),
+            Self::Request { client, path, .. } => (client, path),
             Self::Job(runs) => {
                 return runs.run(std::slice::from_ref(message)).await.map_err(|error| format!("{error:#}"));
             }
@@ -305,8 +314,13 @@ pub(super) fn report(flow: &FlowPlan, driven: Option<&Driven>, seen: &BTreeMap<S
     let p99_ms = quantile(&after_us, 0.99);
     #[expect(clippy::cast_precision_loss, reason = "counts of messages are far below 2^52")]
     let lost_too_many = lost as f64 > flow.loss * driven.taken.len() as f64;
+    let told = |end: &&String| seen.get(*end).into_iter().flatten().any(|seen| seen.arrivals.contains_key(&flow.name));
     let problem = if driven.taken.is_empty() {
         Some(driven.error.clone().unwrap_or_else(|| "nothing was sent".to_owned()))
+    } else if let Some(end) = flow.programs.iter().find(|end| lost_too_many && !told(end)) {
+        Some(format!(
+            "whether anything arrives cannot be seen: the program of `{end}` writes nothing of it to the file that {LEDGER_VARIABLE} names"
+        ))
     } else if lost_too_many {
         Some(format!("{lost} were taken and did not arrive"))
     } else {
@@ -364,6 +378,7 @@ mod tests {
             within: Duration::from_secs(1),
             loss: 0.0,
             ends: ends.iter().map(|end| ((*end).to_owned(), 1)).collect(),
+            programs: BTreeSet::new(),
         }
     }
 

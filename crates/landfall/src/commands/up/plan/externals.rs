@@ -15,6 +15,9 @@ const EXTERNAL_IMAGE: &str = "landfall/external";
 /// Where an external's stand-in listens: any user may.
 pub(in crate::commands::up) const EXTERNAL_PORT: u16 = 8443;
 
+/// Gives the Service of a stand-in the name of the external in the DNS of the pods.
+const HOSTNAME: &str = "external-dns.alpha.kubernetes.io/hostname";
+
 /// Says to which external a stand-in belongs.
 pub(in crate::commands::up) const EXTERNAL_LABEL: &str = "landfall.dev/external";
 
@@ -67,7 +70,8 @@ impl Plan {
                 });
             }
             let missing = expose.is_none().then(|| format!("`{}` is not exposed", connection.to.name()));
-            self.edges.push(EdgePlan { name, from: external.name().to_owned(), missing });
+            let to = connection.to.name().to_owned();
+            self.edges.push(EdgePlan { name, from: external.name().to_owned(), to, missing });
         }
         callbacks
     }
@@ -77,6 +81,9 @@ impl Plan {
     fn external_objects(&self, name: &str, host: &str) -> Vec<Value> {
         let labels = json!({ EXTERNAL_LABEL: name });
         let metadata = |name: &str| json!({ "name": name, "namespace": self.outside, "labels": labels });
+        // Programs call the external by its name.
+        let mut service = metadata(name);
+        service["annotations"] = json!({ HOSTNAME: host });
         vec![
             json!({
                 "apiVersion": "cert-manager.io/v1", "kind": "Certificate", "metadata": metadata(name),
@@ -86,7 +93,7 @@ impl Plan {
                 },
             }),
             json!({
-                "apiVersion": "v1", "kind": "Service", "metadata": metadata(name),
+                "apiVersion": "v1", "kind": "Service", "metadata": service,
                 "spec": { "selector": labels, "ports": [{ "name": "https", "port": 443, "targetPort": EXTERNAL_PORT }] },
             }),
             json!({

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use landfall_model::{Architecture, Element};
-use landfall_standin::{ExternalBehaviour, FlowPart, ServiceBehaviour, Stage, StageStep};
+use landfall_standin::{ExternalBehaviour, FlowPart, ServiceBehaviour, Stage, StageStep, Told};
 
 use self::route::{Route, route};
 use super::EdgePlan;
@@ -31,13 +31,15 @@ pub(in crate::commands::up) struct FlowPlan {
     pub(in crate::commands::up) loss: f64,
     /// The services where it ends, each with the step that leads there: a message that has not been at all of them is lost.
     pub(in crate::commands::up) ends: BTreeSet<(String, u32)>,
+    /// Those of them that are programs, of which nobody knows what arrives unless they tell.
+    pub(in crate::commands::up) programs: BTreeSet<String>,
 }
 
 /// Where a flow comes in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::commands::up) enum Entrance {
     /// At the gateway, for an exposed service.
-    Gateway { host: String, path: String, tls: bool },
+    Gateway { service: String, host: String, path: String, tls: bool },
     /// At an external.
     External(String),
     /// In a service that begins by itself.
@@ -63,10 +65,13 @@ pub(super) fn plan(
             Ok((parts, entrances)) => (parts, entrances, None),
             Err(problem) => (BTreeMap::new(), Vec::new(), Some(problem)),
         };
-        let mut ends = BTreeSet::new();
+        let (mut ends, mut programs) = (BTreeSet::new(), BTreeSet::new());
         for (element, part) in parts {
             let stages = part.stages.iter();
             ends.extend(stages.filter(|(_, stage)| stage.ends).map(|(hop, _)| (element.name().to_owned(), *hop)));
+            if is_program(services, &element) && ends.iter().any(|(end, _)| end == element.name()) {
+                programs.insert(element.name().to_owned());
+            }
             let flows = match &element {
                 Element::External(external) => externals
                     .iter_mut()
@@ -87,6 +92,7 @@ pub(super) fn plan(
             within: flow.within.as_ref().map_or(WITHIN, |within| Duration::from_secs_f64(within.as_secs_f64())),
             loss: flow.loss.as_ref().map_or(0.0, |loss| loss.0.fraction()),
             ends,
+            programs,
         });
     }
     plans
@@ -104,7 +110,8 @@ fn entrances(architecture: &Architecture, route: &Route) -> Result<Vec<(u32, Ent
             let expose =
                 declared.expose.as_ref().ok_or_else(|| format!("no client reaches `{service}`: it is not exposed"))?;
             let (host, path) = (expose.host.value.clone(), expose.path.value.clone());
-            return Ok((*hop, Entrance::Gateway { host, path, tls: expose.tls.is_some() }));
+            let (service, tls) = (service.to_owned(), expose.tls.is_some());
+            return Ok((*hop, Entrance::Gateway { service, host, path, tls }));
         }
         let service = service.to_owned();
         Ok((0, if declared.schedule.is_some() { Entrance::Job(service) } else { Entrance::Service(service) }))
@@ -131,6 +138,7 @@ fn parts(
         let stage = Stage { steps: steps.collect::<Result<_, String>>()?, ends: visit.ends };
         parts.entry(visit.at.clone()).or_default().stages.insert(visit.hop, stage);
     }
+    tell(route, services, &mut parts)?;
     let here = |element: &&Element| match element {
         Element::External(external) => externals.iter().any(|behaviour| behaviour.external == external.as_str()),
         other => services.iter().any(|behaviour| behaviour.service == other.name()),
@@ -139,6 +147,39 @@ fn parts(
         Some(element) => Err(format!("`{}` does not run here", element.name())),
         None => Ok(parts),
     }
+}
+
+/// Whether it is a program, which passes a message on as it came.
+fn is_program(services: &[ServiceBehaviour], element: &Element) -> bool {
+    let mut services = services.iter();
+    services.any(|behaviour| behaviour.service == element.name() && behaviour.program.is_some())
+}
+
+/// Says how messages are known that programs have passed on: by the step that they had before.
+fn tell(route: &Route, services: &[ServiceBehaviour], parts: &mut BTreeMap<Element, FlowPart>) -> Result<(), String> {
+    let mut hops: Vec<u32> = Vec::new();
+    for visit in &route.visits {
+        // Who brings a message was there before.
+        let said = visit.from.filter(|from| is_program(services, &route.visits[*from].at)).map(|from| hops[from]);
+        hops.push(said.unwrap_or(visit.hop));
+    }
+    for (element, part) in parts {
+        let visits = || route.visits.iter().zip(&hops).filter(|(visit, _)| visit.at == *element);
+        if visits().all(|(visit, hop)| visit.hop == *hop) && !is_program(services, element) {
+            continue;
+        }
+        let mut known = BTreeSet::new();
+        for (visit, hop) in visits() {
+            if !known.insert((*hop, &visit.by)) {
+                let name = element.name();
+                return Err(format!(
+                    "it comes to `{name}` twice in the same way, and programs pass messages on as they are: nobody could tell which time it is"
+                ));
+            }
+            part.told.push(Told { hop: *hop, edge: visit.by.clone(), stage: visit.hop });
+        }
+    }
+    Ok(())
 }
 
 /// The place of an edge in the behaviour of the one that it begins at.
@@ -165,4 +206,85 @@ fn lookup(
             planned.and_then(|planned| planned.missing.clone()).unwrap_or_else(|| "it does not run here".to_owned());
         format!("edge `{edge}`: {why}")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use landfall_model::File;
+    use landfall_standin::Program;
+
+    use super::*;
+
+    const SHOP: &str = "
+landfall: v1
+name: shop
+services:
+  web: { port: 8080, expose: shop.example, uses: [{ call: stock }, { publish: events/placed }] }
+  stock: { port: 8080, uses: [{ call: mail }] }
+  mail: { port: 8080, uses: [{ consume: events/placed }, { call: stock }] }
+stores:
+  events: { engine: rabbitmq, version: '4.2' }
+flows:
+  a: { steps: [";
+
+    /// How the messages of a flow are known where they come, when these services are programs: one line for each.
+    fn told(steps: &str, programs: &[&str]) -> String {
+        let text = format!("{SHOP}{steps}] }}\n");
+        let file = File::read("landfall.yaml", text.as_bytes(), &mut |_| Err("nothing is included".to_owned()));
+        let architecture = file.architecture(None).unwrap_or_else(|findings| panic!("{findings:#?}"));
+        let flow = architecture.document.flows.values().next().expect("there is one");
+        let route = route(&architecture, flow).expect("it has a way");
+        let services: Vec<_> = ["web", "stock", "mail"].map(|name| behaviour(name, programs.contains(&name))).into();
+        let visited = route.visits.iter().map(|visit| (visit.at.clone(), FlowPart::default()));
+        let mut parts: BTreeMap<Element, FlowPart> = visited.collect();
+        if let Err(problem) = tell(&route, &services, &mut parts) {
+            return problem;
+        }
+        let lines = parts.iter().flat_map(|(element, part)| {
+            part.told.iter().map(move |told| {
+                let by = told.edge.as_ref().map(|edge| format!(" by `{edge}`")).unwrap_or_default();
+                format!("{}: {}{by} is {}\n", element.name(), told.hop, told.stage)
+            })
+        });
+        lines.collect()
+    }
+
+    fn behaviour(service: &str, is_program: bool) -> ServiceBehaviour {
+        let program = Program { argv: vec![service.to_owned()], folder: String::new(), trust: String::new() };
+        ServiceBehaviour {
+            service: service.to_owned(),
+            ports: Vec::new(),
+            ready: Vec::new(),
+            probes: Vec::new(),
+            runs_once: false,
+            business: Vec::new(),
+            edges: Vec::new(),
+            flows: BTreeMap::new(),
+            ledger: None,
+            authority: String::new(),
+            program: is_program.then_some(program),
+        }
+    }
+
+    const STEPS: &str = "client -> web, web -> stock, web -> events, events -> mail, mail -> stock";
+
+    #[test]
+    fn what_stand_ins_pass_on_says_its_step() {
+        assert_eq!(told(STEPS, &[]), "");
+    }
+
+    #[test]
+    fn what_a_program_passes_on_says_the_step_that_brought_it_there() {
+        insta::assert_snapshot!(told(STEPS, &["web"]), @"
+        mail: 1 by `mail consume events/placed` is 3
+        stock: 1 is 2
+        stock: 5 is 5
+        web: 1 is 1
+        ");
+    }
+
+    #[test]
+    fn a_program_that_passes_a_message_to_the_same_place_twice_is_told_of() {
+        insta::assert_snapshot!(told(STEPS, &["web", "mail"]), @"it comes to `stock` twice in the same way, and programs pass messages on as they are: nobody could tell which time it is");
+    }
 }

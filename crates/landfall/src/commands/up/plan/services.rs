@@ -1,4 +1,4 @@
-//! Services: what the stand-in of each does, and which image it stands behind.
+//! Services: what the stand-in of each does, which image it stands behind, and where a program takes its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -24,7 +24,11 @@ impl Plan {
             };
             images.entry(image).or_default().push(name.to_string());
             let edges = self.edges_of(architecture, &Element::Service(name.value.clone()));
-            self.services.push(behaviour(architecture, name.as_str(), service, edges, authority, place));
+            let program = service.run.as_ref().and_then(|run| self.own_program(name.as_str(), service, run, place));
+            self.services.push(ServiceBehaviour {
+                program,
+                ..behaviour(architecture, name.as_str(), service, edges, authority, place)
+            });
             self.open_doors(architecture, &name.value);
             self.add_secrets(architecture, &name.value);
         }
@@ -59,7 +63,8 @@ impl Plan {
                 }
                 Err(problem) => Some(problem),
             };
-            self.edges.push(EdgePlan { name, from: element.name().to_owned(), missing });
+            let to = connection.to.name().to_owned();
+            self.edges.push(EdgePlan { name, from: element.name().to_owned(), to, missing });
         }
         edges
     }
@@ -152,6 +157,7 @@ fn behaviour(
         // A job ends by itself, and tells in its log what it has done.
         ledger: service.schedule.is_none().then(|| place.ledger(name).display().to_string()),
         authority: authority.to_owned(),
+        program: None,
     }
 }
 

@@ -24,6 +24,10 @@ pub(super) struct Visit {
     pub(super) at: Element,
     /// The step that brings it; for a message from a broker the step that published it.
     pub(super) hop: u32,
+    /// The visit that sends it here; none where a client does or the flow begins.
+    pub(super) from: Option<usize>,
+    /// The consuming edge that brings it, by name; none for a request.
+    pub(super) by: Option<String>,
     /// The edges that it takes from here, by name, and the steps that these are.
     pub(super) steps: Vec<(String, u32)>,
     /// Whether nothing that it does brings it to another visit.
@@ -59,7 +63,7 @@ pub(super) fn route(architecture: &Architecture, flow: &Flow) -> Result<Route, S
             }
             (Element::Client, _) => {
                 route.begins.push((hop, to.clone()));
-                route.visit(to, hop);
+                route.visit(to, hop, None, None);
             }
             (Element::Store(_), Element::Service(_)) => {
                 let consumes: Vec<_> = architecture
@@ -74,8 +78,9 @@ pub(super) fn route(architecture: &Architecture, flow: &Flow) -> Result<Route, S
                 });
                 if let Some((edge, hop, by)) = latest {
                     route.visits[by].ends = false;
-                    route.received.push((to.clone(), edge_name(edge)));
-                    route.visit(to, hop);
+                    let edge = edge_name(edge);
+                    route.received.push((to.clone(), edge.clone()));
+                    route.visit(to, hop, Some(by), Some(edge));
                 } else {
                     // Written in the direction of the data: the service reads.
                     let mut reads = active(&to, &from);
@@ -114,7 +119,7 @@ pub(super) fn route(architecture: &Architecture, flow: &Flow) -> Result<Route, S
                 };
                 if goes_on {
                     route.visits[visit].ends = false;
-                    route.visit(to, hop);
+                    route.visit(to, hop, Some(visit), None);
                 }
             }
         }
@@ -123,9 +128,9 @@ pub(super) fn route(architecture: &Architecture, flow: &Flow) -> Result<Route, S
 }
 
 impl Route {
-    fn visit(&mut self, at: Element, hop: u32) {
+    fn visit(&mut self, at: Element, hop: u32, from: Option<usize>, by: Option<String>) {
         if !self.visits.iter().any(|visit| visit.at == at && visit.hop == hop) {
-            self.visits.push(Visit { at, hop, steps: Vec::new(), ends: true });
+            self.visits.push(Visit { at, hop, from, by, steps: Vec::new(), ends: true });
         }
     }
 
@@ -135,7 +140,7 @@ impl Route {
             return place;
         }
         self.begins.push((0, at.clone()));
-        self.visit(at.clone(), 0);
+        self.visit(at.clone(), 0, None, None);
         self.visits.len() - 1
     }
 }
