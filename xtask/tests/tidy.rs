@@ -35,6 +35,9 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("landfall-testing", &[]),
+    // What a platform runs knows nothing of what runs it.
+    ("example-kit", &[]),
+    ("balance-alerts", &[]),
     ("xtask", &[]),
 ];
 
@@ -371,7 +374,13 @@ impl Manifest {
 fn manifests() -> Vec<Manifest> {
     let paths = files().into_iter().filter(|file| {
         let parts: Vec<_> = file.iter().filter_map(|part| part.to_str()).collect();
-        matches!(parts[..], ["crates", _, "Cargo.toml"] | ["xtask", "Cargo.toml"])
+        matches!(
+            parts[..],
+            ["crates", _, "Cargo.toml"]
+                | ["examples", "kit", "Cargo.toml"]
+                | ["examples", _, "services", "Cargo.toml"]
+                | ["xtask", "Cargo.toml"]
+        )
     });
     paths
         .map(|path| {

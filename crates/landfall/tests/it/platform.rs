@@ -17,16 +17,26 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(10);
 
 const POLL: Duration = Duration::from_millis(200);
 
-/// A folder with the files of an example, so that its data does not stay in the checkout.
+/// A folder with the files of an example and of its services, so that its data does not stay in the checkout. What the
+/// services are built to is not there.
 pub(crate) fn copy(name: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder can be made");
-    for entry in fs::read_dir(example(name)).expect("the example has a folder") {
-        let entry = entry.expect("it can be read");
-        if entry.path().is_file() {
-            fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("a file can be copied");
-        }
+    copy_files(&example(name), folder.path());
+    let services = example(name).join("services");
+    if services.is_dir() {
+        fs::create_dir(folder.path().join("services")).expect("a folder can be made");
+        copy_files(&services, &folder.path().join("services"));
     }
     folder
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("the example has a folder") {
+        let entry = entry.expect("it can be read");
+        if entry.path().is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name())).expect("a file can be copied");
+        }
+    }
 }
 
 /// It is told to stop when dropped.

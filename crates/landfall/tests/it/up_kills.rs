@@ -16,12 +16,12 @@ use tokio::time::sleep;
 use crate::platform::{Platform, copy, until};
 use crate::up::{alone, everything_is_here};
 
-const NAMESPACE: &str = "balance-alerts-development";
+pub(crate) const NAMESPACE: &str = "balance-alerts-development";
 
-const SERVICES: [&str; 5] = ["balance", "notification", "qualification", "reporting", "tracking"];
+pub(crate) const SERVICES: [&str; 5] = ["balance", "notification", "qualification", "reporting", "tracking"];
 
 /// How long the flows run before something dies, and between two deaths.
-const PAUSE: Duration = Duration::from_secs(4);
+pub(crate) const PAUSE: Duration = Duration::from_secs(4);
 
 #[test]
 fn nothing_that_was_taken_is_lost_whatever_is_killed() {
@@ -85,15 +85,15 @@ async fn kill_one_after_the_other() {
 }
 
 /// The flows, driven by a process that is no part of the platform.
-struct Driven(Child);
+pub(crate) struct Driven(Child);
 
 impl Driven {
-    fn start(platform: &Platform, duration: &str) -> Self {
+    pub(crate) fn start(platform: &Platform, duration: &str) -> Self {
         let mut command = platform.command(&["flows", "--duration", duration, "--output", "json"]);
         Self(command.stdout(Stdio::piped()).spawn().expect("the program can be started"))
     }
 
-    fn lost_nothing(self, killed: &str) {
+    pub(crate) fn lost_nothing(self, killed: &str) {
         let output = self.0.wait_with_output().expect("a child can be waited for");
         let report: Value = serde_json::from_slice(&output.stdout).expect("flows are told as JSON");
         let flows = report["flows"].as_array().expect("flows are a list");
@@ -105,7 +105,7 @@ impl Driven {
     }
 }
 
-fn is_ready(pod: &Pod) -> bool {
+pub(crate) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
@@ -124,7 +124,7 @@ async fn containers(pods: &Api<Pod>) -> Vec<String> {
     ids
 }
 
-async fn until_started_again(pods: &Api<Pod>, before: &Pod) {
+pub(crate) async fn until_started_again(pods: &Api<Pod>, before: &Pod) {
     let name = before.name_any();
     until(&name, || async {
         let pod = pods.get_opt(&name).await.expect("a pod can be read")?;
