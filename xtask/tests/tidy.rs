@@ -38,6 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // What a platform runs knows nothing of what runs it.
     ("example-kit", &[]),
     ("balance-alerts", &[]),
+    ("water-channels", &[]),
     ("xtask", &[]),
 ];
 
