@@ -104,7 +104,8 @@ fn check(name: &str, example: &str, programs: &Path) {
     check_text(&transcript, &replayed);
 }
 
-/// Copies what a user writes. `rendered` stays behind: the journey renders it anew.
+/// Copies what a user writes. `rendered` stays behind, as the journey renders it anew, and so does what the services are built
+/// to: the journey shows stand-ins.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -112,7 +113,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_file() {
             fs::copy(entry.path(), target)?;
-        } else if entry.file_name() != "rendered" {
+        } else if !["rendered", "bin"].iter().any(|made| entry.file_name() == *made) {
             copy(&entry.path(), &target)?;
         }
     }

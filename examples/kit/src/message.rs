@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::HeaderMap;
@@ -83,7 +83,7 @@ impl Ledger {
         let after_us = now_us().saturating_sub(message.sent_us);
         let line = json!({ "flow": flow, "hop": message.hop, "id": message.id, "after_us": after_us, "edge": edge });
         // In one piece: the process may be killed at any time.
-        file.lock().expect("nothing panics while it writes").write_all(format!("{line}\n").as_bytes())
+        file.lock().unwrap_or_else(PoisonError::into_inner).write_all(format!("{line}\n").as_bytes())
     }
 }
 
