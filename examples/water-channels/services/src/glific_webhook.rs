@@ -1,4 +1,4 @@
-//! Glific's webhook: takes what was heard on WhatsApp, and hands it to the orchestrator before it answers, so that Glific
+//! Glific's webhook: takes what was heard on `WhatsApp`, and hands it to the orchestrator before it answers, so that Glific
 //! sends again what nobody has taken.
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! Messaging: orchestrates what people write and what is answered. A reading goes to field operations; when it was accepted,
-//! whoever sent it by WhatsApp is thanked. An administrator may have somebody reminded.
+//! whoever sent it by `WhatsApp` is thanked. An administrator may have somebody reminded.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

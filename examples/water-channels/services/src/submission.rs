@@ -42,7 +42,7 @@ impl Submission {
         }
     }
 
-    /// The one that somebody sends by WhatsApp.
+    /// The one that somebody sends by `WhatsApp`.
     pub(crate) fn by_whatsapp(message: &Message) -> Self {
         Self { channel: BY_WHATSAPP.to_owned(), reporter: Some(message.account()), ..Self::made_up(message) }
     }
