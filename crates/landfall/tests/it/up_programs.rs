@@ -166,6 +166,11 @@ fn a_program_that_knows_nothing_of_landfall_runs_among_stand_ins() {
 fn a_program_that_is_missing_is_told_with_what_makes_it() {
     let _alone = alone();
     let folder = Folder::with(SHOP);
+    fs::write(folder.path().join("web.mjs"), WEB).expect("a file can be written");
     let mut platform = Platform::start(folder.path(), "shop", None, &["--duration", "1s"]);
-    platform.until_said("`stock` is a stand-in: there is no program `bin/stock`; `make stock` makes it");
+    // One that is told to end before it is up would leave its network behind.
+    platform.reported();
+    let (said, line) =
+        (platform.said(), "`stock` is a stand-in: there is no program `bin/stock`; `make stock` makes it");
+    assert!(said.contains(line), "{said}");
 }
