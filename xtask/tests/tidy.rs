@@ -297,6 +297,24 @@ fn no_file_names_a_place_where_the_project_was_made() {
 }
 
 #[test]
+fn the_tests_that_a_document_names_are_there() {
+    let code: String = rust_files().map(|file| text(&file)).collect();
+    let mut problems = Problems::default();
+    for file in files().into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "md")) {
+        for (number, line) in (1..).zip(text(&file).lines()) {
+            // What else is written so, such as a metric, has fewer words.
+            let named = line.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() > 5);
+            let named =
+                named.filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'));
+            for name in named.filter(|name| !code.contains(&format!("fn {name}("))) {
+                problems.add(&file, number, format!("there is no test `{name}`"), "name the one that shows it now");
+            }
+        }
+    }
+    problems.report();
+}
+
+#[test]
 fn the_rules_find_what_they_look_for() {
     assert_eq!(module("pub(crate) mod one;"), Some("one"));
     assert_eq!(module("#[cfg(test)] mod tests;"), Some("tests"));
