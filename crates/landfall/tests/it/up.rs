@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use landfall_standin::{Server, find_server};
@@ -49,18 +49,28 @@ pub(crate) fn are_here(servers: &[Server]) -> Option<()> {
     Some(())
 }
 
-/// Engines are many processes each, and two of them would be late with everything.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// Platforms are many processes each; with more than two at a time each would be late with everything.
+static PLACES: [Mutex<()>; 2] = [const { Mutex::new(()) }; 2];
 
-pub(crate) fn alone() -> MutexGuard<'static, ()> {
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+/// Waits until there is room for one more platform, and keeps the place.
+pub(crate) fn room() -> MutexGuard<'static, ()> {
+    loop {
+        for place in &PLACES {
+            match place.try_lock() {
+                Ok(place) => return place,
+                Err(TryLockError::Poisoned(place)) => return place.into_inner(),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Runs an environment of an example to its report. What its `not-here.txt` lists cannot be had on one machine, and nothing
 /// else; everything that runs carries, arrives and is closed as declared.
 fn check(name: &str, environment: &str) {
     let Some(()) = everything_is_here() else { return };
-    let (_alone, folder) = (alone(), copy(name));
+    let (_room, folder) = (room(), copy(name));
     let arguments = ["--env", environment, "--once", "--duration", "3s", "--timeout", "10m", "--output", "json"];
     let ended = up(folder.path(), &arguments);
     let report = ended.report.unwrap_or_else(|| panic!("no report:\n{}", ended.said));
@@ -130,7 +140,7 @@ fn ask(platform: &Platform, arguments: &[&str]) -> (Option<i32>, Value) {
 
 #[test]
 fn a_platform_that_is_up_is_asked_and_comes_back_as_its_file_says() {
-    let _alone = alone();
+    let _room = room();
     let folder = Folder::with(SHOP);
     let mut up = Platform::start(folder.path(), "shop", None, &["--duration", "1s"]);
     up.reported();

@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
 use crate::platform::{Platform, copy, until};
-use crate::up::{alone, everything_is_here};
+use crate::up::{everything_is_here, room};
 
 pub(crate) const NAMESPACE: &str = "balance-alerts-development";
 
@@ -26,7 +26,7 @@ pub(crate) const PAUSE: Duration = Duration::from_secs(4);
 #[test]
 fn nothing_that_was_taken_is_lost_whatever_is_killed() {
     let Some(()) = everything_is_here() else { return };
-    let _alone = alone();
+    let _room = room();
     Runtime::new().expect("threads can be started").block_on(kill_one_after_the_other());
 }
 

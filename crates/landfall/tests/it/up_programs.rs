@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use crate::Folder;
 use crate::platform::{Platform, copy};
-use crate::up::{alone, everything_is_here};
+use crate::up::{everything_is_here, room};
 use crate::up_kills::{Driven, NAMESPACE, PAUSE, SERVICES, is_ready, until_started_again};
 
 /// A program of the workspace that another crate of it makes.
@@ -44,7 +44,7 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
 fn balance_alerts_runs_by_its_own_programs_and_loses_nothing_when_they_are_killed() {
     let Some(()) = everything_is_here() else { return };
     let Some(folder) = built("balance-alerts", &["balance-alerts"]) else { return };
-    let _alone = alone();
+    let _room = room();
     let mut platform = Platform::start(folder.path(), "balance-alerts", Some("development"), &["--duration", "3s"]);
     let report = platform.reported();
     assert!(list(&report["programs"]).all(|program| program["runs"] == json!(true)), "{report:#}");
@@ -64,7 +64,7 @@ fn balance_alerts_runs_by_its_own_programs_and_loses_nothing_when_they_are_kille
 fn water_channels_runs_by_its_own_programs_and_its_mocks() {
     let Some(()) = everything_is_here() else { return };
     let Some(folder) = built("water-channels", &["water-channels"]) else { return };
-    let _alone = alone();
+    let _room = room();
     let platform = Platform::start(folder.path(), "water-channels", Some("dev"), &["--duration", "3s", "--once"]);
     let (_, report) = platform.ended();
     let programs: Vec<_> = list(&report["programs"]).filter(|program| program["runs"] == json!(true)).collect();
@@ -140,7 +140,7 @@ fn a_program_that_knows_nothing_of_landfall_runs_among_stand_ins() {
     let node = std::env::var_os("PATH")
         .and_then(|path| std::env::split_paths(&path).map(|folder| folder.join("node")).find(|file| file.is_file()));
     let Some(_) = require_or_skip("node", node.ok_or("apt-get install nodejs")) else { return };
-    let _alone = alone();
+    let _room = room();
     let folder = Folder::with(SHOP);
     fs::write(folder.path().join("web.mjs"), WEB).expect("a file can be written");
     let platform = Platform::start(folder.path(), "shop", None, &["--duration", "2s", "--once"]);
@@ -164,7 +164,7 @@ fn a_program_that_knows_nothing_of_landfall_runs_among_stand_ins() {
 
 #[test]
 fn a_program_that_is_missing_is_told_with_what_makes_it() {
-    let _alone = alone();
+    let _room = room();
     let folder = Folder::with(SHOP);
     fs::write(folder.path().join("web.mjs"), WEB).expect("a file can be written");
     let mut platform = Platform::start(folder.path(), "shop", None, &["--duration", "1s"]);

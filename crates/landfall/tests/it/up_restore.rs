@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::runtime::Runtime;
 
 use crate::platform::{Platform, until};
-use crate::up::{alone, are_here};
+use crate::up::{are_here, room};
 
 const SHOP: &str = r#"
 landfall: v1
@@ -37,7 +37,7 @@ stores:
 #[test]
 fn a_database_is_brought_back_to_a_point_in_time() {
     let Some(()) = are_here(&[Server::Postgres, Server::S3]) else { return };
-    let _alone = alone();
+    let _room = room();
     Runtime::new().expect("threads can be started").block_on(bring_back());
 }
 

@@ -9,7 +9,7 @@ use landfall_testing::require_or_skip;
 use serde_json::json;
 
 use crate::platform::Platform;
-use crate::up::{alone, are_here};
+use crate::up::{are_here, room};
 
 /// `nobody`.
 const USER: u32 = 65534;
@@ -69,7 +69,7 @@ fn two_environments_of_an_ordinary_user_run_beside_each_other() {
             return;
         }
     }
-    let _alone = alone();
+    let _room = room();
     let start = |environment: &str| {
         let mut program = Command::new("setpriv");
         program.args(["--reuid", &USER.to_string(), "--regid", &USER.to_string(), "--clear-groups", "--"]);

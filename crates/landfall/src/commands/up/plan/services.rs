@@ -14,7 +14,8 @@ impl Plan {
         let mut images: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, service) in &architecture.document.services {
             let image = self.workload(name.as_str()).and_then(|(_, container)| container["image"].as_str());
-            let Some(image) = image.map(ToOwned::to_owned) else {
+            // Whatever version a release brings is the same stand-in.
+            let Some(image) = image.map(|image| repository(image).to_owned()) else {
                 // Not handled: services that are rendered as something else.
                 let problem =
                     format!("not handled yet: service `{name}`, which is no Deployment, StatefulSet or CronJob");
@@ -161,6 +162,16 @@ fn behaviour(
     }
 }
 
+/// An image without its tag or digest.
+fn repository(image: &str) -> &str {
+    let tagged = image.split_once('@').map_or(image, |(tagged, _)| tagged);
+    match tagged.rsplit_once(':') {
+        // A colon before the last slash belongs to a port.
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => tagged,
+    }
+}
+
 /// How often an edge is used by itself: as often as declared, but no flow counts on it.
 fn every_ms(connection: &Connection) -> Option<u64> {
     let by_rate = connection.edge.rate.as_ref().map(|rate| std::time::Duration::from_secs_f64(1.0 / rate.per_second()));
@@ -193,5 +204,23 @@ fn references(value: &Value, found: &mut BTreeMap<String, BTreeSet<String>>) {
         }
         Value::Array(items) => items.iter().for_each(|item| references(item, found)),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_version_of_an_image_has_its_repository() {
+        for image in [
+            "hub.example:5000/web",
+            "hub.example:5000/web:1.1",
+            "hub.example:5000/web:1.1@sha256:ab",
+            "hub.example:5000/web@sha256:ab",
+        ] {
+            assert_eq!(repository(image), "hub.example:5000/web");
+        }
+        assert_eq!(repository("web:1"), "web");
     }
 }
