@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod output;
 mod project;
+mod signals;
 mod terminal;
 
 use std::io;

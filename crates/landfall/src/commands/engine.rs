@@ -15,11 +15,11 @@ use landfall_engine::{
     MachineReport, NODE_MONITOR_GRACE_PERIOD, NodeSpec, PodRuntime, Pods, Shim,
 };
 use serde::Deserialize;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::endpoint::RequestError;
 use crate::Outcome;
 use crate::cli::{EngineArguments, EngineCommand, NetworkLevel, RuntimeKind};
+use crate::signals::StopSignals;
 use crate::terminal::Terminal;
 
 /// The first argument with which this program becomes the shim of a pod.
@@ -95,7 +95,7 @@ fn serve(arguments: EngineArguments, terminal: &mut Terminal) -> anyhow::Result<
     let network = (arguments.network != NetworkLevel::Loopback).then(|| again(NETWORK));
     let afterwards = if arguments.keep_pods { Pods::Keep } else { Pods::Stop };
     runtime()?.block_on(async {
-        let told = Told::listen()?;
+        let mut signals = StopSignals::listen()?;
         let mut running = if let Some(kubeconfig) = &arguments.join {
             let client = client_of(kubeconfig).await?;
             let gateway = GatewayConfig::default();
@@ -122,7 +122,7 @@ fn serve(arguments: EngineArguments, terminal: &mut Terminal) -> anyhow::Result<
         }
         greet(&running, afterwards, terminal)?;
         tokio::select! {
-            () = told.wait() => {}
+            () = signals.next() => {}
             () = running.failed() => {}
         }
         terminal.say("stopping")?;
@@ -177,14 +177,14 @@ async fn client_of(kubeconfig: &Path) -> anyhow::Result<kube::Client> {
 fn serve_api(arguments: EngineArguments, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
     let config = ApiServerConfig { data: arguments.data, listen: arguments.listen, kubeconfig: arguments.kubeconfig };
     runtime()?.block_on(async {
-        let told = Told::listen()?;
+        let mut signals = StopSignals::listen()?;
         let mut server = ApiServer::start(config).await?;
         let (address, serving) = (server.address(), server.serving().as_millis());
         terminal.say(&format!("ready at https://{address} after {serving} ms"))?;
         terminal.say("the API alone: nothing acts on its objects until controllers and nodes join")?;
         terminal.say(&format!("try: kubectl --kubeconfig {} get namespaces", server.kubeconfig().display()))?;
         tokio::select! {
-            () = told.wait() => {}
+            () = signals.next() => {}
             () = server.failed() => {}
         }
         terminal.say("stopping")?;
@@ -206,28 +206,6 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .context("failed to start the threads of the engine")
-}
-
-/// The signals by which an engine is told to stop.
-struct Told {
-    interrupts: Signal,
-    terminations: Signal,
-}
-
-impl Told {
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self {
-            interrupts: signal(SignalKind::interrupt()).context("failed to listen for Ctrl-C")?,
-            terminations: signal(SignalKind::terminate()).context("failed to listen for a signal to stop")?,
-        })
-    }
-
-    async fn wait(mut self) {
-        tokio::select! {
-            _ = self.interrupts.recv() => {}
-            _ = self.terminations.recv() => {}
-        }
-    }
 }
 
 fn greet(running: &Running, pods: Pods, terminal: &mut Terminal) -> std::io::Result<()> {

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::up::{Found, is_of};
 use crate::Outcome;
 use crate::cli::{Input, OpenArguments};
+use crate::signals::StopSignals;
 use crate::terminal::Terminal;
 
 /// By these names of ports browsers are of use.
@@ -60,9 +61,10 @@ pub(crate) fn run(arguments: &OpenArguments, terminal: &mut Terminal) -> anyhow:
             terminal.say(&format!("note: no browser was opened: {error}"))?;
         }
         let port = u16::try_from(number).context("it is no port")?;
+        let mut signals = StopSignals::listen()?;
         tokio::select! {
             led = lead(listener, &ways, port) => led?,
-            stopped = tokio::signal::ctrl_c() => stopped.context("failed to listen for Ctrl-C")?,
+            () = signals.next() => {}
         }
         Ok(Outcome::Done)
     })

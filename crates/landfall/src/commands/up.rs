@@ -30,7 +30,6 @@ use landfall_engine::{
 use landfall_model::{Architecture, Severity};
 use landfall_standin::{Authority, run_operators};
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +48,7 @@ use crate::Outcome;
 use crate::cli::{Output, UpArguments};
 use crate::commands::engine::{NETWORK, POD};
 use crate::project::{Project, today};
+use crate::signals::StopSignals;
 use crate::terminal::Terminal;
 
 /// How often the cluster is looked at while it comes up.
@@ -117,11 +117,13 @@ pub(crate) fn run(arguments: &UpArguments, terminal: &mut Terminal) -> anyhow::R
         .build()
         .context("failed to start the threads of the engine")?;
     runtime.block_on(async {
+        // What the engine has begun when it is to stop must be ended, too.
+        let signals = StopSignals::listen()?;
         let engine = Engine::start(engine(&plan, &place, &program)).await?;
         plan.left_running.clone_from(&engine.report().machine.left_running);
         let architecture = &checked.architecture;
         let run = Run { arguments, architecture, plan: &plan, place: &place, changed, authority, check_ms };
-        run.whole(engine, terminal).await
+        run.whole(engine, signals, terminal).await
     })
 }
 
@@ -211,9 +213,12 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn whole(&self, mut engine: Handle, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
-        let mut interrupts = signal(SignalKind::interrupt()).context("failed to listen for Ctrl-C")?;
-        let mut terminations = signal(SignalKind::terminate()).context("failed to listen for a signal to stop")?;
+    async fn whole(
+        &self,
+        mut engine: Handle,
+        mut signals: StopSignals,
+        terminal: &mut Terminal,
+    ) -> anyhow::Result<Outcome> {
         if engine.report().machine.network == Level::Loopback {
             let why = engine.report().machine.refused.clone().unwrap_or_default();
             engine.stop(Pods::Stop).await;
@@ -236,8 +241,7 @@ impl Run<'_> {
         let stop = CancellationToken::new();
         let mut operators = JoinSet::new();
         let worked = tokio::select! {
-            _ = interrupts.recv() => Ok(None),
-            _ = terminations.recv() => Ok(None),
+            () = signals.next() => Ok(None),
             () = engine.failed() => Ok(None),
             never = &mut relay => match never {},
             worked = self.work(client, &served, &outsider, &stop, &mut operators, terminal) => worked.map(Some),
@@ -247,8 +251,7 @@ impl Run<'_> {
                 if !self.arguments.once {
                     terminal.say("it stays up; Ctrl-C or `landfall down` stops it, its data stays")?;
                     tokio::select! {
-                        _ = interrupts.recv() => {}
-                        _ = terminations.recv() => {}
+                        () = signals.next() => {}
                         () = engine.failed() => {}
                         never = &mut relay => match never {},
                     }
