@@ -11,6 +11,8 @@ mod evidence;
 mod report;
 mod window;
 
+use std::fmt;
+
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -102,6 +104,21 @@ pub struct GateState {
     pub evidence: Vec<String>,
 }
 
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Approval { of, count, .. } => write!(f, "approved by {count} of {}", of.join(", ")),
+            Self::After { environment, soak_seconds } => write!(f, "has run in {environment} for {soak_seconds} s"),
+            Self::Window { windows } => {
+                let windows: Vec<String> = windows.iter().map(ToString::to_string).collect();
+                write!(f, "it is {}", windows.join(" or "))
+            }
+            Self::Check { says, .. } => f.write_str(says),
+            Self::Thawed => f.write_str("nothing is frozen"),
+        }
+    }
+}
+
 impl Standing {
     /// The word for it.
     pub fn as_str(self) -> &'static str {
@@ -142,7 +159,7 @@ pub(crate) struct Room {
 }
 
 /// The gates that the file puts before an environment.
-pub(crate) fn required(architecture: &Architecture) -> Vec<Gate> {
+pub fn required(architecture: &Architecture) -> Vec<Gate> {
     let Some(environment) = architecture.environment() else { return Vec::new() };
     let own = architecture.environment.as_ref().map(ToString::to_string).unwrap_or_default();
     let mut gates = Vec::new();

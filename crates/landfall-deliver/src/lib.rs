@@ -37,7 +37,7 @@ pub use drift::drift;
 pub use freeze::{FreezeSpec, freeze, read as read_freeze, thaw};
 pub use gate::{
     EvidenceKind, EvidenceSpec, Gate, GateState, Report, ReportError, Severity, Standing, Window, attest, evidence,
-    read_report,
+    read_report, required,
 };
 pub use plan::{CanaryPlan, CountedBy, PrometheusAt, Split, Strategy};
 pub use promote::{Running, what_runs};

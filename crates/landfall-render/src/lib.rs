@@ -22,4 +22,5 @@ pub use docs::{ClaimRow, DOCUMENT, docs};
 pub use kubernetes::{Rendered, kubernetes};
 pub use monitoring::monitoring;
 pub use object::{FileTree, Object};
+pub use pipeline::local::{PipelineStage, PipelineStep, pipeline};
 pub use target::{Output, Target, Variant, render};

@@ -1,11 +1,12 @@
 //! `delivery.pipeline` as what a runner of pipelines reads.
 //!
-//! Both runners perform the same shell commands, which are here. What only the owner of the code can know (how to lint,
+//! Both runners perform the same shell commands, which are here, and so does `landfall pipeline run` ([`local`]). What only the owner of the code can know (how to lint,
 //! how to test) is a program of theirs, `ci/<step>`. A deployment is the rendered chart in `deploy/helm`, with the digests
 //! that this pipeline has built.
 
 pub(crate) mod github;
 pub(crate) mod gitlab;
+pub(crate) mod local;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -24,6 +25,9 @@ const ZAP: &str = "ghcr.io/zaproxy/zaproxy:2.16.1";
 
 /// How long a release may take when the file does not say it.
 const WITHIN: &str = "10m";
+
+/// Minutes that a job may take, without and with a deployment.
+const MINUTES: (u32, u32) = (30, 90);
 
 /// A pipeline in its file.
 pub(crate) struct Plan<'a> {
@@ -63,6 +67,11 @@ impl Job<'_> {
     /// Whether it talks to a cluster.
     pub(crate) fn reaches_cluster(&self) -> bool {
         self.has(&[Step::Deploy, Step::Verify])
+    }
+
+    /// How many minutes it may take.
+    pub(crate) fn minutes(&self) -> u32 {
+        if self.reaches_cluster() { MINUTES.1 } else { MINUTES.0 }
     }
 
     /// Whether it takes its deployment back when a later step fails.
@@ -170,6 +179,12 @@ impl<'a> Plan<'a> {
             Step::Verify => variant.map(|variant| self.verify(variant)),
             _ => None,
         }
+    }
+
+    /// The steps of a job that run something, with it.
+    pub(crate) fn performed(&self, job: &Job<'_>, revision: &str) -> impl Iterator<Item = (Step, String)> {
+        let run = |step: &Step| Some((*step, self.commands(*step, job, revision).filter(|run| !run.is_empty())?));
+        job.steps.iter().filter_map(run)
     }
 
     /// What is delivered when it changes: the sources of the services, the chart, and the pipeline itself, which is in

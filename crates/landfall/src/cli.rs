@@ -2,6 +2,7 @@
 
 mod engine;
 mod gates;
+mod pipeline;
 mod ship;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ pub(crate) use self::gates::{
     ApproveArguments, AttestArguments, Attested, AuditArguments, AuditCommand, AuditVerifyArguments, FreezeArguments,
     Place, PromoteArguments, ProtectArguments, SignersCommand, SignersSetArguments,
 };
+pub(crate) use self::pipeline::{PipelineCommand, PipelineRunArguments, PipelineShowArguments};
 pub(crate) use self::ship::{
     AbortArguments, ClusterArguments, ReleaseArguments, ReleaseCommand, ReleasesArguments, RollbackArguments,
     ShipArguments,
@@ -78,6 +80,9 @@ pub(crate) enum Command {
     Top(AskArguments),
     /// Say what of this machine `up` can use, and what is missing.
     Doctor(DoctorArguments),
+    /// Run the pipeline of the file on this machine, or look at it.
+    #[command(subcommand)]
+    Pipeline(PipelineCommand),
     /// Release new versions: copy by copy or by canary, judged, and taken back by themselves.
     Ship(ShipArguments),
     /// List the releases.

@@ -17,6 +17,7 @@ pub(crate) mod flows;
 pub(crate) mod freeze;
 pub(crate) mod logs;
 pub(crate) mod open;
+pub(crate) mod pipeline;
 pub(crate) mod promote;
 pub(crate) mod protect;
 pub(crate) mod release;

@@ -63,6 +63,7 @@ fn main() -> ExitCode {
         Command::Open(arguments) => commands::open::run(&arguments, &mut terminal),
         Command::Top(arguments) => commands::top::run(&arguments, &mut terminal),
         Command::Doctor(arguments) => commands::doctor::run(&arguments, &mut terminal),
+        Command::Pipeline(command) => commands::pipeline::run(&command, &mut terminal),
         Command::Ship(arguments) => commands::ship::run(&arguments, &mut terminal),
         Command::Releases(arguments) => commands::releases::run(&arguments, &mut terminal),
         Command::Release(ReleaseCommand::Show(arguments)) => commands::release::show(&arguments, &mut terminal),

@@ -7,7 +7,7 @@
 use landfall_model::{Finding, Step};
 use serde_json::{Map, Value};
 
-use super::{Job, Plan, SIGN_IN, name_of};
+use super::{Job, MINUTES, Plan, SIGN_IN, name_of};
 use crate::json::json;
 use crate::object::{FileTree, compact, unless_empty};
 use crate::target::{Output, Variant};
@@ -25,9 +25,6 @@ const CHECKOUT: Action = ("actions/checkout@11bd71901bbe5b1630ceea73d27597364c9a
 const LOGIN: Action = ("docker/login-action@74a5d142397b4f367a81961eba4e8cd7edddf772", "v3.4.0");
 const UPLOAD: Action = ("actions/upload-artifact@ea165f8d65b6e75b540449e92b4886f43607fa02", "v4.6.2");
 const DOWNLOAD: Action = ("actions/download-artifact@d3f86a106a0bac45b974a628896c90dbdf5c8093", "v4.3.0");
-
-/// Minutes that a job may take, without and with a deployment.
-const MINUTES: (u32, u32) = (30, 90);
 
 /// The workflows.
 pub(crate) fn workflows(variants: &[Variant]) -> Output {
@@ -100,7 +97,7 @@ fn job(plan: &Plan<'_>, job: &Job<'_>, before: Option<&str>) -> Value {
     compact(json!({
         "needs": before,
         "runs-on": RUNNER,
-        "timeout-minutes": if reaches { MINUTES.1 } else { MINUTES.0 },
+        "timeout-minutes": job.minutes(),
         "environment": job.environment(),
         "permissions": {
             "contents": "read",
@@ -141,11 +138,7 @@ fn steps(plan: &Plan<'_>, job: &Job<'_>) -> Vec<Value> {
         let token = "token=$(curl --silent --show-error --fail --header \"Authorization: bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN\" \\\n  \"$ACTIONS_ID_TOKEN_REQUEST_URL&audience=$CLUSTER_AUDIENCE\" | jq --raw-output .value)\necho \"::add-mask::$token\"\n";
         steps.push(json!({ "name": "sign in", "run": format!("{token}{SIGN_IN}") }));
     }
-    for step in &job.steps {
-        if let Some(run) = plan.commands(*step, job, REVISION).filter(|run| !run.is_empty()) {
-            steps.push(json!({ "name": name_of(*step), "run": run }));
-        }
-    }
+    steps.extend(plan.performed(job, REVISION).map(|(step, run)| json!({ "name": name_of(step), "run": run })));
     if has_images && job.has(&[Step::Build]) {
         steps.push(json!({ "name": "save", "run": plan.save(REVISION) }));
         steps.push(artifact(UPLOAD, "images", "images.tar"));

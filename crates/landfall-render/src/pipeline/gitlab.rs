@@ -96,8 +96,7 @@ fn job(plan: &Plan<'_>, job: &Job<'_>) -> Value {
     if job.reaches_cluster() {
         script.push(format!("token=$CLUSTER_TOKEN\n{SIGN_IN}"));
     }
-    script
-        .extend(job.steps.iter().filter_map(|step| plan.commands(*step, job, REVISION)).filter(|run| !run.is_empty()));
+    script.extend(plan.performed(job, REVISION).map(|(_, run)| run));
     if has_images && job.has(&[Step::Build]) {
         script.push(plan.save(REVISION));
     }

@@ -111,7 +111,7 @@ pub(crate) struct SignersSetArguments {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  landfall attest tests-passed --env production --seen-in staging --image web=shop/web:2 --report junit.xml\n  landfall attest no-vulnerabilities --env production --seen-in staging --report web=trivy.json\n  landfall attest restore-drilled --env production --because 'ledger restored in 41 min'\n  landfall attest on-call-confirmed --env production --because 'ada until Monday'\n\nReports are JUnit's XML, SARIF, Trivy's JSON and Grype's. What only a person says is signed where signers are known."
+    after_help = "Examples:\n  landfall attest tests-passed --env production --seen-in staging --image web=shop/web:2 --report junit.xml\n  landfall attest no-vulnerabilities --env production --seen-in staging --report web=trivy.json\n  landfall attest tests-passed --env production --seen-in staging --run 7\n  landfall attest restore-drilled --env production --because 'ledger restored in 41 min'\n  landfall attest on-call-confirmed --env production --because 'ada until Monday'\n\nReports are JUnit's XML, SARIF, Trivy's JSON and Grype's. What only a person says is signed where signers are known."
 )]
 pub(crate) struct AttestArguments {
     /// Of what.
@@ -128,6 +128,9 @@ pub(crate) struct AttestArguments {
     /// The report, or `SERVICE=FILE` for that of one service; may be given for several.
     #[arg(long = "report", value_name = "[SERVICE=]FILE")]
     pub(crate) reports: Vec<String>,
+    /// The reports of this run of `landfall pipeline run`, about the images that it has pushed.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "reports")]
+    pub(crate) run: Option<u32>,
     /// What a person says about it.
     #[arg(long, value_name = "TEXT")]
     pub(crate) because: Option<String>,

@@ -12,6 +12,7 @@ use landfall_deliver::{
 
 use crate::Outcome;
 use crate::cli::{AttestArguments, Attested, Output};
+use crate::commands::pipeline::{Runs, State, folder_of};
 use crate::commands::ship::{Target, holder, in_a_cluster};
 use crate::commands::sign::sign;
 use crate::output::{AttestOutput, AttestedOutput, VERSION};
@@ -24,7 +25,14 @@ pub(crate) fn run(arguments: &AttestArguments, terminal: &mut Terminal) -> anyho
         Ok(target) => target,
         Err(outcome) => return Ok(outcome),
     };
-    let pieces = match collect(arguments, &target)? {
+    let reported = match of_run(arguments)? {
+        Ok(reported) => reported,
+        Err(why) => {
+            terminal.say(&format!("error: {why}"))?;
+            return Ok(Outcome::NotUnderstood);
+        }
+    };
+    let pieces = match collect(arguments, &reported, &target)? {
         Ok(pieces) => pieces,
         Err(why) => {
             terminal.say(&format!("error: {why}"))?;
@@ -59,8 +67,51 @@ pub(crate) fn run(arguments: &AttestArguments, terminal: &mut Terminal) -> anyho
     })
 }
 
+/// Reports, and the images that they are about.
+struct Reported {
+    reports: Vec<String>,
+    images: Vec<(String, String)>,
+}
+
+/// The reports and images that are named, or those of a run of the pipeline; or what is not understood.
+fn of_run(arguments: &AttestArguments) -> anyhow::Result<Result<Reported, String>> {
+    let named = Reported { reports: arguments.reports.clone(), images: arguments.images.clone() };
+    let Some(number) = arguments.run else { return Ok(Ok(named)) };
+    let runs = Runs::beside(&folder_of(&arguments.place.file)?);
+    let run = runs.read(number)?;
+    let tests = arguments.what == Attested::TestsPassed;
+    let mut reported = named;
+    for (step, report) in run.reports(tests) {
+        if step.state != State::Passed {
+            return Ok(Err(format!(
+                "`{}` of run {number} {}, whatever its reports say",
+                step.name,
+                step.state.as_str()
+            )));
+        }
+        let path = runs.folder(number).join(&report.file);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+        if digest_of(&text) != report.digest {
+            return Ok(Err(format!("`{}` is not what the run has kept: its digest is another", path.display())));
+        }
+        reported.reports.push(path.to_string_lossy().into_owned());
+    }
+    if reported.reports.is_empty() {
+        let kind = if tests { "tests" } else { "a scan" };
+        return Ok(Err(format!("run {number} has no report of {kind}: its steps write them into `$LANDFALL_REPORTS`")));
+    }
+    if reported.images.is_empty() {
+        reported.images = run.images.into_iter().collect();
+    }
+    Ok(Ok(reported))
+}
+
 /// The pieces of evidence, one for each report; or what is not understood.
-fn collect(arguments: &AttestArguments, target: &Target) -> anyhow::Result<Result<Vec<EvidenceSpec>, String>> {
+fn collect(
+    arguments: &AttestArguments,
+    reported: &Reported,
+    target: &Target,
+) -> anyhow::Result<Result<Vec<EvidenceSpec>, String>> {
     let kind = EvidenceKind::from(arguments.what);
     let environments = target.project.file.environments();
     let own = target.environment.clone().unwrap_or_default();
@@ -72,11 +123,11 @@ fn collect(arguments: &AttestArguments, target: &Target) -> anyhow::Result<Resul
     }
     let services: Vec<String> = target.architecture.document.services.keys().map(ToString::to_string).collect();
     let unknown = |service: &str| format!("there is no service `{service}`; there are {}", services.join(", "));
-    if let Some((service, _)) = arguments.images.iter().find(|(service, _)| !services.contains(service)) {
+    if let Some((service, _)) = reported.images.iter().find(|(service, _)| !services.contains(service)) {
         return Ok(Err(unknown(service)));
     }
     // What the file has, unless images are named.
-    let images: BTreeMap<String, String> = match arguments.images.as_slice() {
+    let images: BTreeMap<String, String> = match reported.images.as_slice() {
         [] => {
             let declared = target.architecture.document.services.iter();
             declared.filter_map(|(name, own)| Some((name.to_string(), own.image.as_ref()?.to_string()))).collect()
@@ -97,10 +148,10 @@ fn collect(arguments: &AttestArguments, target: &Target) -> anyhow::Result<Resul
         statement: None,
         signature: None,
     };
-    if arguments.reports.is_empty() {
+    if reported.reports.is_empty() {
         return Ok(match (arguments.what, &arguments.because) {
             (Attested::TestsPassed | Attested::NoVulnerabilities, _) => {
-                Err(format!("`{}` is shown by a report: add `--report FILE`", kind.as_str()))
+                Err(format!("`{}` is shown by a report: add `--report FILE` or `--run NUMBER`", kind.as_str()))
             }
             (_, None) => Err(format!("`{}` is said by a person: add `--because TEXT`", kind.as_str())),
             (_, Some(_)) => Ok(vec![blank]),
@@ -113,7 +164,7 @@ fn collect(arguments: &AttestArguments, target: &Target) -> anyhow::Result<Resul
         )));
     }
     let mut pieces = Vec::new();
-    for report in &arguments.reports {
+    for report in &reported.reports {
         let (service, file) = match report.split_once('=') {
             Some((service, _)) if !services.iter().any(|own| own == service) => return Ok(Err(unknown(service))),
             Some((service, file)) => (Some(service), file),

@@ -8,6 +8,7 @@
 
 mod cluster;
 mod gitlab;
+mod here;
 mod identity;
 mod repository;
 mod workflow;
