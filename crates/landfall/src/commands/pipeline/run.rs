@@ -9,7 +9,6 @@ use std::process::Command;
 
 use anyhow::Context as _;
 use landfall_render::PipelineStage;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use super::cluster::{self, Access};
@@ -20,6 +19,7 @@ use super::{Declared, folder_of};
 use crate::Outcome;
 use crate::cli::{Output, PipelineRunArguments};
 use crate::commands::ship::holder;
+use crate::signals::StopSignals;
 use crate::terminal::Terminal;
 
 /// What a rolled back stage's last step is called, as in the runners' files.
@@ -89,7 +89,7 @@ pub(super) fn run(arguments: &PipelineRunArguments, terminal: &mut Terminal) -> 
         .context("failed to start a thread for the steps")?;
     let mut runner = Runner { arguments, name: &declared.name, folder, runs, run, access, terminal };
     let ended = runtime.block_on(async {
-        let mut signals = Signals::new()?;
+        let mut signals = StopSignals::listen()?;
         runner.stages(&picked, &mut signals).await
     });
     let state = match &ended {
@@ -151,26 +151,6 @@ fn step_record(name: &str, command: &str) -> StepRecord {
     }
 }
 
-/// Ctrl-C, and who asks politely.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("failed to listen to signals");
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
 struct Runner<'a, 'b> {
     arguments: &'a PipelineRunArguments,
     name: &'a str,
@@ -183,7 +163,7 @@ struct Runner<'a, 'b> {
 }
 
 impl Runner<'_, '_> {
-    async fn stages(&mut self, picked: &[Picked<'_>], signals: &mut Signals) -> anyhow::Result<State> {
+    async fn stages(&mut self, picked: &[Picked<'_>], signals: &mut StopSignals) -> anyhow::Result<State> {
         for (place, picked) in picked.iter().enumerate() {
             if picked.waits {
                 self.run.stages[place].state = State::Waiting;
@@ -207,7 +187,7 @@ impl Runner<'_, '_> {
         Ok(State::Passed)
     }
 
-    async fn stage(&mut self, place: usize, stage: &PipelineStage, signals: &mut Signals) -> anyhow::Result<State> {
+    async fn stage(&mut self, place: usize, stage: &PipelineStage, signals: &mut StopSignals) -> anyhow::Result<State> {
         let own;
         let access = match &self.access {
             _ if !stage.reaches_cluster => None,
@@ -248,13 +228,13 @@ impl Runner<'_, '_> {
         step: usize,
         access: Option<&OsStr>,
         deadline: Instant,
-        signals: &mut Signals,
+        signals: &mut StopSignals,
     ) -> anyhow::Result<State> {
         let kept = self.runs.folder(self.run.number);
         let stage = &mut self.run.stages[place];
         let name = stage.steps[step].name.clone();
         let label = format!("{} / {name}", stage.name);
-        let stem = format!("{}-{name}", stage.name);
+        let stem = stem(stage, step);
         let script = kept.join(format!("{stem}.sh"));
         let called = format!("{stem}.reports");
         let record = &mut stage.steps[step];
@@ -273,7 +253,7 @@ impl Runner<'_, '_> {
             vec![("LANDFALL_REVISION", revision.as_os_str()), ("LANDFALL_REPORTS", report_folder.as_os_str())];
         variables.extend(access.map(|access| ("KUBECONFIG", access)));
         let Performed { ended, seconds, tail } =
-            perform(&script, &self.folder, &variables, &log, deadline, signals.wait()).await?;
+            perform(&script, &self.folder, &variables, &log, deadline, signals.next()).await?;
         let (state, code) = match ended {
             Ended::ByItself(status) if status.success() => (State::Passed, status.code()),
             Ended::ByItself(status) => (State::Failed, status.code()),
@@ -296,6 +276,24 @@ impl Runner<'_, '_> {
         Ok(state)
     }
 
+    /// The arguments that a next run of this file takes, too.
+    fn again(&self) -> String {
+        let arguments = self.arguments;
+        let mut again = String::new();
+        if arguments.file != Path::new("landfall.yaml") {
+            again += &format!(" {}", arguments.file.display());
+        }
+        let options = [
+            ("env", arguments.environment.clone()),
+            ("context", arguments.context.clone()),
+            ("kubeconfig", arguments.kubeconfig.as_ref().map(|file| file.display().to_string())),
+        ];
+        for (name, value) in options {
+            again.extend(value.map(|value| format!(" --{name} {value}")));
+        }
+        again
+    }
+
     /// What came of it, and how to go on.
     fn tell(&mut self) -> anyhow::Result<()> {
         let run = &self.run;
@@ -314,30 +312,41 @@ impl Runner<'_, '_> {
         }
         let stopped = run.stages.iter().find(|stage| !matches!(stage.state, State::Passed | State::Planned));
         if let Some(stage) = stopped {
-            let is_bad = |step: &&StepRecord| !matches!(step.state, State::Passed | State::Planned);
+            let is_bad = |step: &StepRecord| !matches!(step.state, State::Passed | State::Planned);
             let mut said = String::new();
-            if let Some(step) = stage.steps.iter().find(is_bad) {
+            if let Some((place, step)) = stage.steps.iter().enumerate().find(|(_, step)| is_bad(step)) {
                 let code = step.exit_code.map(|code| format!(" with exit code {code}")).unwrap_or_default();
                 said +=
                     &format!("error: step `{}` of stage `{}` {}{code}\n", step.name, stage.name, step.state.as_str());
                 said.extend(step.tail.iter().map(|line| format!("  | {line}\n")));
                 let shell = SHELL.join(" ");
-                let script = kept.join(format!("{}-{}.sh", stage.name, step.name));
+                let stem = stem(stage, place);
                 let revision = run.revision.as_deref().unwrap_or_default();
+                let kubeconfig = self.arguments.kubeconfig.as_ref();
+                let kubeconfig = kubeconfig.map(|file| format!("KUBECONFIG='{}' ", file.display()));
                 said += &format!(
-                    "hint: run it alone: cd '{}' && LANDFALL_REVISION={revision} {shell} '{}'\n",
+                    "hint: run it alone: cd '{}' && LANDFALL_REVISION={revision} LANDFALL_REPORTS='{}' {}{shell} '{}'\n",
                     self.folder.display(),
-                    script.display()
+                    kept.join(format!("{stem}.reports")).display(),
+                    kubeconfig.unwrap_or_default(),
+                    kept.join(format!("{stem}.sh")).display()
                 );
             } else if stage.state == State::Waiting {
                 said += &format!("stage `{}` waits for an approval\n", stage.name);
             }
-            said += &format!("hint: go on from there: landfall pipeline run --from {}", stage.name);
+            said += &format!("hint: go on from there: landfall pipeline run{} --from {}", self.again(), stage.name);
             self.terminal.say(&said)?;
         }
         self.terminal.say(&format!("kept in `{}`", kept.join("run.json").display()))?;
         Ok(())
     }
+}
+
+/// How the files of a step are called: a stage may have two steps of one name.
+fn stem(stage: &StageRecord, step: usize) -> String {
+    let name = &stage.steps[step].name;
+    let before = stage.steps[..step].iter().filter(|other| other.name == *name).count();
+    if before == 0 { format!("{}-{name}", stage.name) } else { format!("{}-{name}-{}", stage.name, before + 1) }
 }
 
 /// The images that were pushed, by service: each file has the name of its service, and a line `VALUE=IMAGE`.

@@ -311,13 +311,14 @@ fn a_deployment_goes_to_the_named_cluster_is_taken_back_when_a_step_after_it_fai
     assert!(!repository.calls().iter().any(|call| call.starts_with("helm rollback")), "{:#?}", repository.calls());
 
     // The stage behind the approval begins when somebody names it.
-    let config = ["--kubeconfig", config, "--env", "production"];
+    let named = config;
+    let config = ["--kubeconfig", named, "--env", "production"];
     let (code, said) = run(&repository, &[&["--from", "push"], &config[..]].concat());
     assert_eq!(code, Some(1), "{said}");
     assert!(
-        said.contains(
-            "stage `approval` waits for an approval\nhint: go on from there: landfall pipeline run --from approval"
-        ),
+        said.contains(&format!(
+            "stage `approval` waits for an approval\nhint: go on from there: landfall pipeline run --env production --kubeconfig {named} --from approval"
+        )),
         "{said}"
     );
     repository.record("helm", "");
