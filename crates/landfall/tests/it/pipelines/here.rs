@@ -6,6 +6,10 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
+use kube::api::PostParams;
 use landfall_render::Target;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -14,6 +18,8 @@ use serde_json::Value;
 use super::repository::Repository;
 use super::{EXAMPLE, digest_of, rendered};
 use crate::example;
+use crate::examples::read;
+use crate::running_engine::RunningEngine;
 
 /// How long something may take that comes. Debug builds on a busy machine are slow.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -326,4 +332,58 @@ fn a_deployment_goes_to_the_named_cluster_is_taken_back_when_a_step_after_it_fai
     assert_eq!(code, Some(0), "{said}");
     let run = kept(&repository, 5);
     assert!(run["stages"][0]["approved_by"].as_str().is_some_and(|by| by.starts_with("landfall on ")), "{run:#}");
+}
+
+#[test]
+fn the_reports_of_a_run_are_evidence_for_the_gates_unless_somebody_has_changed_them() {
+    let repository = repository();
+    let (code, said) = run(&repository, &["--stage", "test"]);
+    assert_eq!(code, Some(0), "{said}");
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let engine = RunningEngine::api_only(folder.path());
+    let architecture = read(&repository.path()).architecture(Some("production")).expect("it is an architecture");
+    let namespace = architecture.namespace().to_string();
+    tokio::runtime::Runtime::new().expect("threads can be started").block_on(async {
+        let namespaces = Api::<Namespace>::all(engine.client().await);
+        let own = Namespace {
+            metadata: ObjectMeta { name: Some(namespace), ..ObjectMeta::default() },
+            ..Namespace::default()
+        };
+        namespaces.create(&PostParams::default(), &own).await.expect("it is valid");
+    });
+    let attest = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
+        command.args([
+            "attest",
+            "tests-passed",
+            "--env",
+            "production",
+            "--seen-in",
+            "staging",
+            "--run",
+            "1",
+            "--output",
+            "json",
+        ]);
+        command.arg("--kubeconfig").arg(engine.kubeconfig()).current_dir(repository.path()).stdin(Stdio::null());
+        command.output().expect("the program can be started")
+    };
+    let output = attest();
+    assert_eq!(output.status.code(), Some(0), "{}", self::said(&output));
+    let evidence: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    let piece = &evidence["evidence"][0];
+    let report = &kept(&repository, 1)["stages"][0]["steps"]
+        .as_array()
+        .expect("there are steps")
+        .iter()
+        .find_map(|step| step["reports"].get(0).cloned())
+        .expect("a step has a report");
+    assert_eq!((&piece["passed"], &piece["report"]), (&Value::Bool(true), &report["digest"]), "{evidence:#}");
+
+    let file = repository.path().join(".landfall/pipeline/1").join(report["file"].as_str().expect("it is a path"));
+    fs::write(&file, "<testsuite tests=\"2\"><testcase name=\"adds\"/><testcase name=\"more\"/></testsuite>")
+        .expect("it can be written");
+    let output = attest();
+    assert_eq!(output.status.code(), Some(2), "{}", self::said(&output));
+    assert!(self::said(&output).contains("is not what the run has kept"), "{}", self::said(&output));
 }
