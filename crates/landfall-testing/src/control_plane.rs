@@ -23,6 +23,7 @@ use tempfile::TempDir;
 pub use crate::control_plane::apply::{Applied, Applier, Apply, ApplyError};
 use crate::control_plane::certificates::Certificates;
 use crate::control_plane::process::{Process, Watchdog, free_ports};
+use crate::require_or_skip;
 use crate::tools::{MissingTool, Tool};
 
 /// How long a piece may take until it answers. It takes about three seconds; many test programs may start one at once.
@@ -178,6 +179,20 @@ impl ControlPlane {
                 Err(error) if error.is_taken_port() && attempt < ATTEMPTS => attempt += 1,
                 result => return result,
             }
+        }
+    }
+
+    /// The same for a test that goes without where the programs of Kubernetes are not on this machine, as
+    /// [`crate::require_or_skip`] has it.
+    ///
+    /// # Panics
+    ///
+    /// If the programs are there and the control plane does not come up, or they are missing and required.
+    pub async fn start_or_skip(pieces: Pieces) -> Option<Self> {
+        match Self::start(pieces).await {
+            Ok(plane) => Some(plane),
+            Err(StartError::Missing(missing)) => require_or_skip("a control plane", Err(missing)),
+            Err(error) => panic!("{error}"),
         }
     }
 

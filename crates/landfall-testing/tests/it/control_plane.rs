@@ -12,8 +12,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, ResourceExt as _};
 use landfall_testing::{
-    Applied, Applier, Apply, ApplyError, ControlPlane, FakeKubelet, FakeNode, Pieces, Schemas, StartError,
-    require_or_skip,
+    Applied, Applier, Apply, ApplyError, ControlPlane, FakeKubelet, FakeNode, Pieces, Schemas, require_or_skip,
 };
 use serde_json::{Value, json};
 
@@ -21,15 +20,6 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How often something is looked at that tells nobody when it changes.
 const POLL: Duration = Duration::from_millis(20);
-
-/// A control plane; `None` where the tools are missing.
-async fn start(pieces: Pieces) -> Option<ControlPlane> {
-    match ControlPlane::start(pieces).await {
-        Ok(plane) => Some(plane),
-        Err(StartError::Missing(missing)) => require_or_skip("a control plane", Err(missing)),
-        Err(error) => panic!("{error}"),
-    }
-}
 
 /// Waits for something, and says what did not happen in time. Boxed, as a watch is a large future.
 fn within<'a, T: 'a, E: std::fmt::Debug + 'a>(
@@ -80,7 +70,7 @@ fn wait_until_gone(processes: &[u32], folder: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_becomes_ready_under_the_real_controllers() {
-    let Some(plane) = start(Pieces::default()).await else { return };
+    let Some(plane) = ControlPlane::start_or_skip(Pieces::default()).await else { return };
     let client = plane.client().await;
     let nodes = ["a", "b", "c"].map(|zone| FakeNode::new(&format!("node-{zone}"), zone));
     let _kubelet = FakeKubelet::start(client.clone(), nodes).await.expect("the nodes register");
@@ -99,7 +89,7 @@ async fn a_deployment_becomes_ready_under_the_real_controllers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stateful_set_gets_its_volumes_and_a_job_its_exit_codes() {
-    let Some(plane) = start(Pieces::default()).await else { return };
+    let Some(plane) = ControlPlane::start_or_skip(Pieces::default()).await else { return };
     let client = plane.client().await;
     let _kubelet = FakeKubelet::start(client.clone(), [FakeNode::new("only", "a")]).await.expect("the node registers");
 
@@ -140,7 +130,7 @@ async fn a_stateful_set_gets_its_volumes_and_a_job_its_exit_codes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_follows_its_annotations_until_its_grace_is_over() {
-    let Some(plane) = start(Pieces::default()).await else { return };
+    let Some(plane) = ControlPlane::start_or_skip(Pieces::default()).await else { return };
     let client = plane.client().await;
     let _kubelet = FakeKubelet::start(client.clone(), [FakeNode::new("only", "a")]).await.expect("the node registers");
 
@@ -172,7 +162,7 @@ async fn a_pod_follows_its_annotations_until_its_grace_is_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_fails_keeps_its_pods_and_a_recovered_one_takes_new_ones() {
     // The node lifecycle controller would take 40 s to notice, and is not what is tested here.
-    let Some(plane) = start(Pieces::default()).await else { return };
+    let Some(plane) = ControlPlane::start_or_skip(Pieces::default()).await else { return };
     let client = plane.client().await;
     let node = [FakeNode::new("only", "a")];
     let kubelet = FakeKubelet::start(client.clone(), node).await.expect("the node registers");
@@ -194,14 +184,14 @@ async fn a_node_that_fails_keeps_its_pods_and_a_recovered_one_takes_new_ones() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pieces_are_left_out_and_join_another_api_server() {
-    let Some(first) = start(Pieces::api_server_only()).await else { return };
+    let Some(first) = ControlPlane::start_or_skip(Pieces::api_server_only()).await else { return };
     assert_eq!(first.process_ids().len(), 2, "etcd and the API server");
     let client = first.client().await;
     let deployments = Api::<Deployment>::default_namespaced(client.clone());
     deployments.create(&PostParams::default(), &deployment()).await.expect("it is valid");
 
     let second = Pieces::default().beside(first.kubeconfig());
-    let second = start(second).await.expect("the tools are there");
+    let second = ControlPlane::start_or_skip(second).await.expect("the tools are there");
     assert_eq!(second.process_ids().len(), 2, "the controller-manager and the scheduler");
     let _kubelet = FakeKubelet::start(client.clone(), [FakeNode::new("only", "a")]).await.expect("the node registers");
     within("available", await_condition(deployments, "web", conditions::is_deployment_completed())).await;
@@ -212,7 +202,7 @@ async fn pieces_are_left_out_and_join_another_api_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_stays_after_stop() {
-    let Some(plane) = start(Pieces::default()).await else { return };
+    let Some(plane) = ControlPlane::start_or_skip(Pieces::default()).await else { return };
     let (processes, folder) = (plane.process_ids(), plane.folder().to_owned());
     assert!(processes.len() == 4 && processes.iter().all(|process| runs(*process)), "all pieces run: {processes:?}");
     plane.stop();
@@ -221,7 +211,7 @@ async fn nothing_stays_after_stop() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_stays_after_a_panic() {
-    let Some(plane) = start(Pieces::api_server_only()).await else { return };
+    let Some(plane) = ControlPlane::start_or_skip(Pieces::api_server_only()).await else { return };
     let (processes, folder) = (plane.process_ids(), plane.folder().to_owned());
     let failed = tokio::spawn(async move {
         let _plane = plane;
@@ -235,7 +225,7 @@ async fn nothing_stays_after_a_panic() {
 #[tokio::test(flavor = "multi_thread")]
 async fn started_to_be_killed() {
     let Some(report) = std::env::var_os("LANDFALL_TEST_REPORT").map(PathBuf::from) else { return };
-    let plane = start(Pieces::api_server_only()).await.expect("the caller has found the tools");
+    let plane = ControlPlane::start_or_skip(Pieces::api_server_only()).await.expect("the caller has found the tools");
     let text = json!({ "processes": plane.process_ids(), "folder": plane.folder() }).to_string();
     let draft = report.with_extension("draft");
     std::fs::write(&draft, text).expect("the folder of the report is there");
@@ -272,7 +262,7 @@ fn nothing_stays_after_a_kill() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_an_object_is_told_before_it_is_kept() {
     let Some(schemas) = require_or_skip("the schemas of Kubernetes", Schemas::locate()) else { return };
-    let Some(plane) = start(Pieces::api_server_only()).await else { return };
+    let Some(plane) = ControlPlane::start_or_skip(Pieces::api_server_only()).await else { return };
     let client = plane.client().await;
     let route = json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",

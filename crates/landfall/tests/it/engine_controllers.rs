@@ -12,7 +12,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, ResourceExt as _};
-use landfall_testing::{ControlPlane, FakeKubelet, FakeNode, Pieces, StartError, require_or_skip};
+use landfall_testing::{ControlPlane, FakeKubelet, FakeNode, Pieces};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -38,11 +38,7 @@ impl World {
     async fn start() -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let engine = RunningEngine::api_only(folder.path());
-        let plane = match ControlPlane::start(Pieces::default().beside(&engine.kubeconfig())).await {
-            Ok(plane) => plane,
-            Err(StartError::Missing(missing)) => return require_or_skip("a control plane", Err(missing)),
-            Err(error) => panic!("{error}"),
-        };
+        let plane = ControlPlane::start_or_skip(Pieces::default().beside(&engine.kubeconfig())).await?;
         let client = plane.client().await;
         let nodes = ["a", "b"].map(|zone| FakeNode::new(&format!("node-{zone}"), zone));
         let kubelet = FakeKubelet::start(client.clone(), nodes).await.expect("the nodes register");
@@ -59,14 +55,14 @@ impl World {
 }
 
 /// Waits for something, and says what did not happen in time.
-async fn within<T, E: Debug>(what: &str, future: impl Future<Output = Result<T, E>>) -> T {
+pub(crate) async fn within<T, E: Debug>(what: &str, future: impl Future<Output = Result<T, E>>) -> T {
     let result = tokio::time::timeout(PATIENCE, Box::pin(future)).await;
     let result = result.unwrap_or_else(|late| panic!("{what}: {late} ({} s)", PATIENCE.as_secs()));
     result.unwrap_or_else(|error| panic!("{what}: {error:?}"))
 }
 
 /// Asks until the answer holds.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let asking = async {
         while !holds().await {
             tokio::time::sleep(POLL).await;

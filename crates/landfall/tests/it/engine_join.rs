@@ -1,26 +1,22 @@
 //! This machine as the nodes of a real Kubernetes: the pods that its scheduler binds are processes here, and they find each other
 //! by the services and the names that its controllers and API server made.
 
-use std::fmt::Debug;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::api::{DeleteParams, ListParams, PostParams};
-use kube::runtime::wait::{Condition, await_condition, conditions};
+use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, ResourceExt as _};
-use landfall_testing::{ControlPlane, Pieces, StartError, require_or_skip};
+use landfall_testing::{ControlPlane, Pieces, require_or_skip};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::running_engine::{POLL, RunningEngine};
-
-/// How long anything may take. Debug builds on a busy machine are slow.
-const PATIENCE: Duration = Duration::from_mins(2);
+use crate::engine_controllers::{until, within};
+use crate::running_engine::RunningEngine;
 
 const IMAGES: &str = "images:
 - image: server
@@ -38,32 +34,13 @@ fn object<K: DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).expect("it is of its kind")
 }
 
-async fn within<T>(what: &str, awaited: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, awaited).await.unwrap_or_else(|_| panic!("{what} takes more than {PATIENCE:?}"))
-}
-
-async fn until<K>(objects: &Api<K>, name: &str, condition: impl Condition<K>)
-where
-    K: Clone + Debug + Send + DeserializeOwned + kube::Resource + 'static,
-{
-    let awaited = Box::pin(await_condition(objects.clone(), name, condition));
-    within(&format!("what `{name}` is to become"), awaited).await.expect("it is watched");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_of_a_real_kubernetes_run_here_and_find_each_other_by_name() {
     let python = Path::new("/usr/bin/python3").exists();
     let Some(()) = require_or_skip("python3", if python { Ok(()) } else { Err("it is not in /usr/bin") }) else {
         return;
     };
-    let plane = match ControlPlane::start(Pieces::default()).await {
-        Ok(plane) => plane,
-        Err(StartError::Missing(missing)) => {
-            require_or_skip::<(), _>("a control plane", Err(missing));
-            return;
-        }
-        Err(error) => panic!("{error}"),
-    };
+    let Some(plane) = ControlPlane::start_or_skip(Pieces::default()).await else { return };
     let client = plane.client().await;
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("it is our folder");
@@ -85,7 +62,7 @@ async fn pods_of_a_real_kubernetes_run_here_and_find_each_other_by_name() {
         "selector": { "app": "web" }, "ports": [{ "port": 80, "targetPort": 8080 }] } }));
     deployments.create(&PostParams::default(), &deployment).await.expect("it is valid");
     services.create(&PostParams::default(), &service).await.expect("it is valid");
-    until(&deployments, "web", conditions::is_deployment_completed()).await;
+    within("a rollout", await_condition(deployments.clone(), "web", conditions::is_deployment_completed())).await;
     let zones = zones_of(&client, &pods).await;
     assert_eq!(zones.len(), 3, "Kubernetes' scheduler spreads by the zones that the nodes say: {zones:?}");
 
@@ -94,21 +71,16 @@ async fn pods_of_a_real_kubernetes_run_here_and_find_each_other_by_name() {
     let job = object(json!({ "metadata": { "name": "ask" }, "spec": { "backoffLimit": 3,
         "template": { "spec": { "restartPolicy": "Never", "containers": [container] } } } }));
     jobs.create(&PostParams::default(), &job).await.expect("it is valid");
-    until(&jobs, "ask", conditions::is_job_completed()).await;
+    within("a job", await_condition(jobs, "ask", conditions::is_job_completed())).await;
 
     // What is deleted there ends here, and another takes its place.
     let gone = pods.list(&ListParams::default().labels("app=web")).await.expect("pods can be listed").items.remove(0);
     pods.delete(&gone.name_any(), &DeleteParams::default()).await.expect("it can be deleted");
     let uid = gone.uid().expect("it has one");
-    until(&pods, &gone.name_any(), conditions::is_deleted(&uid)).await;
-    within("a new copy", async {
-        loop {
-            let status = deployments.get("web").await.expect("it is there").status.unwrap_or_default();
-            if status.ready_replicas == Some(3) {
-                break;
-            }
-            tokio::time::sleep(POLL).await;
-        }
+    within("an end", await_condition(pods, &gone.name_any(), conditions::is_deleted(&uid))).await;
+    until("three copies again", async || {
+        let status = deployments.get("web").await.expect("it is there").status.unwrap_or_default();
+        status.ready_replicas == Some(3)
     })
     .await;
     drop(machine);

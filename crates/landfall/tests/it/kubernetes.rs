@@ -7,9 +7,7 @@ use k8s_openapi::api::core::v1::Event;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 use landfall_model::File;
-use landfall_testing::{
-    Applier, Apply, ControlPlane, FakeKubelet, FakeNode, Pieces, Schemas, StartError, require_or_skip,
-};
+use landfall_testing::{Applier, Apply, ControlPlane, FakeKubelet, FakeNode, Pieces, Schemas, require_or_skip};
 
 use crate::example;
 use crate::examples::read;
@@ -25,14 +23,7 @@ fn check(name: &str) {
     let Some(schemas) = require_or_skip("the schemas of Kubernetes", Schemas::locate()) else { return };
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
     runtime.block_on(async {
-        let plane = match ControlPlane::start(Pieces::default()).await {
-            Ok(plane) => plane,
-            Err(StartError::Missing(missing)) => {
-                require_or_skip::<(), _>("a control plane", Err(missing));
-                return;
-            }
-            Err(error) => panic!("{error}"),
-        };
+        let Some(plane) = ControlPlane::start_or_skip(Pieces::default()).await else { return };
         let client = plane.client().await;
         let file = read(&example(name));
         let _kubelet = FakeKubelet::start(client.clone(), nodes(&file)).await.expect("the nodes register");

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt as _};
-use landfall_testing::{ControlPlane, Pieces, StartError, require_or_skip};
+use landfall_testing::{ControlPlane, Pieces};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use tokio::task::JoinSet;
@@ -46,10 +46,7 @@ async fn client() -> Option<Client> {
     let start = async || {
         let pieces =
             if controllers_are_real() { Pieces::default().without_scheduler() } else { Pieces::api_server_only() };
-        match ControlPlane::start(pieces).await {
-            Err(StartError::Missing(missing)) => require_or_skip("a control plane", Err(missing)),
-            started => Some(started.expect("the control plane starts")),
-        }
+        ControlPlane::start_or_skip(pieces).await
     };
     let server = API_SERVER.get_or_init(start).await.as_ref()?;
     Some(server.client().await)

@@ -10,7 +10,7 @@ use std::time::Instant;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
-use landfall_testing::{Applier, Apply, ControlPlane, Pieces, Schemas, StartError, require_or_skip};
+use landfall_testing::{Applier, Apply, ControlPlane, Pieces, Schemas, require_or_skip};
 use serde_json::{Value, json};
 
 use super::clients::Clients;
@@ -104,11 +104,7 @@ impl World {
             let installed = Path::new(program).exists();
             require_or_skip(program, if installed { Ok(()) } else { Err("it is not there") })?;
         }
-        let plane = match ControlPlane::start(Pieces::default()).await {
-            Ok(plane) => plane,
-            Err(StartError::Missing(missing)) => return require_or_skip("a control plane", Err(missing)),
-            Err(error) => panic!("{error}"),
-        };
+        let plane = ControlPlane::start_or_skip(Pieces::default()).await?;
         let client = plane.client().await;
         let folder = Folder::with(ARCHITECTURE);
         // Pods have users of their own, who must be able to read the programs.
