@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use landfall_standin::{Server, find_server};
@@ -49,20 +49,27 @@ pub(crate) fn are_here(servers: &[Server]) -> Option<()> {
     Some(())
 }
 
-/// Platforms are many processes each; with more than two at a time each would be late with everything.
-static PLACES: [Mutex<()>; 2] = [const { Mutex::new(()) }; 2];
+/// How many platforms there is room for. They are many processes each; with more than two at a time each would be late with
+/// everything.
+static FREE: Mutex<usize> = Mutex::new(2);
 
-/// Waits until there is room for one more platform, and keeps the place.
-pub(crate) fn room() -> MutexGuard<'static, ()> {
-    loop {
-        for place in &PLACES {
-            match place.try_lock() {
-                Ok(place) => return place,
-                Err(TryLockError::Poisoned(place)) => return place.into_inner(),
-                Err(TryLockError::WouldBlock) => {}
-            }
-        }
-        std::thread::sleep(Duration::from_millis(100));
+static LEFT: Condvar = Condvar::new();
+
+/// Room for one platform, given back when dropped.
+pub(crate) struct Room;
+
+/// Waits until there is room for one more platform.
+pub(crate) fn room() -> Room {
+    let free = FREE.lock().expect("nobody panics while counting");
+    let mut free = LEFT.wait_while(free, |free| *free == 0).expect("nobody panics while counting");
+    *free -= 1;
+    Room
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        *FREE.lock().expect("nobody panics while counting") += 1;
+        LEFT.notify_one();
     }
 }
 
@@ -227,7 +234,7 @@ fn a_store_that_there_is_not_cannot_be_left_out() {
     ");
 }
 
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
+pub(crate) fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 

@@ -21,7 +21,7 @@ pub(crate) const NAMESPACE: &str = "balance-alerts-development";
 pub(crate) const SERVICES: [&str; 5] = ["balance", "notification", "qualification", "reporting", "tracking"];
 
 /// How long the flows run before something dies, and between two deaths.
-pub(crate) const PAUSE: Duration = Duration::from_secs(4);
+const PAUSE: Duration = Duration::from_secs(4);
 
 #[test]
 fn nothing_that_was_taken_is_lost_whatever_is_killed() {
@@ -38,15 +38,7 @@ async fn kill_one_after_the_other() {
     let client = platform.client().await;
     let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
 
-    let flows = Driven::start(&platform, "40s");
-    for service in SERVICES {
-        sleep(PAUSE).await;
-        let all = pods.list(&ListParams::default().labels(&format!("app.kubernetes.io/name={service}"))).await;
-        let victim = all.expect("pods can be listed").items.into_iter().find(is_ready).expect("a copy is ready");
-        platform.kill_container(&victim.uid().expect("a pod has a uid"));
-        until_started_again(&pods, &victim).await;
-    }
-    flows.lost_nothing("a copy of each service");
+    kill_a_copy_of_each(&platform, &pods).await;
 
     let flows = Driven::start(&platform, "20s");
     sleep(PAUSE).await;
@@ -84,16 +76,29 @@ async fn kill_one_after_the_other() {
     assert_eq!(self::containers(&pods).await, containers, "what it ran has run on");
 }
 
+/// One copy of each service dies under the flows, one after the other, and nothing is lost.
+pub(crate) async fn kill_a_copy_of_each(platform: &Platform, pods: &Api<Pod>) {
+    let flows = Driven::start(platform, "40s");
+    for service in SERVICES {
+        sleep(PAUSE).await;
+        let all = pods.list(&ListParams::default().labels(&format!("app.kubernetes.io/name={service}"))).await;
+        let victim = all.expect("pods can be listed").items.into_iter().find(is_ready).expect("a copy is ready");
+        platform.kill_container(&victim.uid().expect("a pod has a uid"));
+        until_started_again(pods, &victim).await;
+    }
+    flows.lost_nothing("a copy of each service");
+}
+
 /// The flows, driven by a process that is no part of the platform.
-pub(crate) struct Driven(Child);
+struct Driven(Child);
 
 impl Driven {
-    pub(crate) fn start(platform: &Platform, duration: &str) -> Self {
+    fn start(platform: &Platform, duration: &str) -> Self {
         let mut command = platform.command(&["flows", "--duration", duration, "--output", "json"]);
         Self(command.stdout(Stdio::piped()).spawn().expect("the program can be started"))
     }
 
-    pub(crate) fn lost_nothing(self, killed: &str) {
+    fn lost_nothing(self, killed: &str) {
         let output = self.0.wait_with_output().expect("a child can be waited for");
         let report: Value = serde_json::from_slice(&output.stdout).expect("flows are told as JSON");
         let flows = report["flows"].as_array().expect("flows are a list");
@@ -105,7 +110,7 @@ impl Driven {
     }
 }
 
-pub(crate) fn is_ready(pod: &Pod) -> bool {
+fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
@@ -124,7 +129,7 @@ async fn containers(pods: &Api<Pod>) -> Vec<String> {
     ids
 }
 
-pub(crate) async fn until_started_again(pods: &Api<Pod>, before: &Pod) {
+async fn until_started_again(pods: &Api<Pod>, before: &Pod) {
     let name = before.name_any();
     until(&name, || async {
         let pod = pods.get_opt(&name).await.expect("a pod can be read")?;

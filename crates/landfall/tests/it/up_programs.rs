@@ -6,17 +6,15 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
-use kube::{Api, ResourceExt as _};
+use kube::Api;
 use landfall_testing::require_or_skip;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use tokio::time::sleep;
 
 use crate::Folder;
 use crate::platform::{Platform, copy};
-use crate::up::{everything_is_here, room};
-use crate::up_kills::{Driven, NAMESPACE, PAUSE, SERVICES, is_ready, until_started_again};
+use crate::up::{everything_is_here, list, room};
+use crate::up_kills::{NAMESPACE, SERVICES, kill_a_copy_of_each};
 
 /// A program of the workspace that another crate of it makes.
 fn program(name: &str) -> Option<PathBuf> {
@@ -36,10 +34,6 @@ fn built(example: &str, programs: &[&str]) -> Option<tempfile::TempDir> {
     Some(folder)
 }
 
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
 #[test]
 fn balance_alerts_runs_by_its_own_programs_and_loses_nothing_when_they_are_killed() {
     let Some(()) = everything_is_here() else { return };
@@ -57,7 +51,10 @@ fn balance_alerts_runs_by_its_own_programs_and_loses_nothing_when_they_are_kille
         assert!(flow["sent"].as_u64() > Some(0), "{flow:#}");
         assert_eq!(flow["lost"], json!(0), "{flow:#}");
     }
-    Runtime::new().expect("threads can be started").block_on(kill_each(&platform));
+    Runtime::new().expect("threads can be started").block_on(async {
+        let pods = Api::<Pod>::namespaced(platform.client().await, NAMESPACE);
+        kill_a_copy_of_each(&platform, &pods).await;
+    });
 }
 
 #[test]
@@ -77,19 +74,6 @@ fn water_channels_runs_by_its_own_programs_and_its_mocks() {
         assert!(flow["sent"].as_u64() > Some(0), "{flow:#}");
         assert_eq!(flow["lost"], json!(0), "{flow:#}");
     }
-}
-
-async fn kill_each(platform: &Platform) {
-    let pods = Api::<Pod>::namespaced(platform.client().await, NAMESPACE);
-    let flows = Driven::start(platform, "40s");
-    for service in SERVICES {
-        sleep(PAUSE).await;
-        let all = pods.list(&ListParams::default().labels(&format!("app.kubernetes.io/name={service}"))).await;
-        let victim = all.expect("pods can be listed").items.into_iter().find(is_ready).expect("a copy is ready");
-        platform.kill_container(&victim.uid().expect("a pod has a uid"));
-        until_started_again(&pods, &victim).await;
-    }
-    flows.lost_nothing("a copy of each program");
 }
 
 /// The program of `web` is a few lines of JavaScript, that of `stock` is missing.
