@@ -3,6 +3,7 @@
 //! [`Ledger`] says what was dealt with, and [`Metrics`] name the edges as the architecture does.
 
 mod database;
+mod events;
 mod message;
 mod metrics;
 mod peer;
@@ -17,6 +18,7 @@ use rustls_pki_types::pem::PemObject as _;
 use tracing::error;
 
 pub use database::Database;
+pub use events::{RETRY, consume_until};
 pub use message::{Ledger, Message, now_us};
 pub use metrics::Metrics;
 pub use peer::{Attempts, Peer};

@@ -2,9 +2,8 @@
 //! architecture; the exchange that fills them is declared by whoever comes first, and each binds its own queue.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
-use example_kit::{Failure, Platform, variable};
+use example_kit::{Failure, Platform, RETRY, consume_until, variable};
 use futures::StreamExt as _;
 use lapin::message::Delivery;
 use lapin::options::{
@@ -16,15 +15,12 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::event::BalanceChanged;
 
 /// Where changes are published; each who consumes has the queue `balance.changed.SERVICE`.
 const EXCHANGE: &str = "balance.changed";
-
-/// After a broken connection, and before a message is given back that failed.
-const RETRY: Duration = Duration::from_millis(500);
 
 /// Delivery mode of messages that survive a restart of the broker (AMQP 0.9.1, basic properties).
 const PERSISTENT: u8 = 2;
@@ -100,16 +96,8 @@ impl Events {
     ) where
         W: Future<Output = Result<(), Failure>>,
     {
-        while !stop.is_cancelled() {
-            if let Err(error) = self.consume_once(platform, &consumer, stop, &work).await {
-                warn!(queue = consumer.queue, %error, "consuming again");
-            }
-            self.attached.store(false, Ordering::Relaxed);
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(RETRY) => {}
-            }
-        }
+        let once = || self.consume_once(platform, &consumer, stop, &work);
+        consume_until(stop, consumer.queue, &self.attached, once).await;
     }
 
     async fn consume_once<W>(
@@ -178,18 +166,11 @@ where
             return Ok(delivery.ack(BasicAckOptions::default()).await.map(drop)?);
         }
     };
-    let (message, begin) = (event.message.clone(), Instant::now());
-    let done = work(event).await;
-    let (flow, id, hop, trace_id) = (message.flow.as_deref(), message.id, message.hop, message.trace_id());
-    let duration_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-    platform.metrics.count(consumer.edge, done.is_ok());
-    if let Err(error) = done {
-        warn!(flow, id, hop, trace_id, duration_ms, %error, "failed to deal with an event");
-        // What has just failed would fail at once again.
+    let message = event.message.clone();
+    if !platform.deal(consumer.edge, &message, work(event)).await {
         tokio::time::sleep(RETRY).await;
         let back = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
         return Ok(delivery.nack(back).await.map(drop)?);
     }
-    info!(flow, id, hop, trace_id, duration_ms, "dealt with an event");
     Ok(delivery.ack(BasicAckOptions::default()).await.map(drop)?)
 }

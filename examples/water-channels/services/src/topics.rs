@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use example_kit::{Failure, Platform, variable};
+use example_kit::{Failure, Platform, RETRY, consume_until, variable};
 use krafka::auth::AuthConfig;
 use krafka::consumer::{AutoOffsetReset, Consumer, ConsumerRecord, GroupProtocol, OffsetAndMetadata, TopicPartition};
 use krafka::producer::Producer;
 use krafka::{CloseOptions, Kafka, Record};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::submission::Event;
 
@@ -20,9 +20,6 @@ const BATCH: i32 = 32;
 
 /// How long one look for events waits.
 const POLL: Duration = Duration::from_secs(1);
-
-/// After a broken connection, and before an event whose work has failed comes again.
-const RETRY: Duration = Duration::from_millis(500);
 
 /// How long the brokers may take to acknowledge, and to answer.
 const DELIVERY: Duration = Duration::from_secs(9);
@@ -82,16 +79,8 @@ impl Topics {
     ) where
         W: Future<Output = Result<(), Failure>>,
     {
-        while !stop.is_cancelled() {
-            if let Err(error) = self.consume_once(platform, subscription, stop, &work).await {
-                warn!(topic = subscription.topic, %error, "consuming again");
-            }
-            subscription.attached.store(false, Ordering::Relaxed);
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(RETRY) => {}
-            }
-        }
+        let once = || self.consume_once(platform, subscription, stop, &work);
+        consume_until(stop, subscription.topic, &subscription.attached, once).await;
     }
 
     async fn consume_once<W>(
@@ -157,7 +146,6 @@ async fn take_all<W>(
     }
     let failed: Vec<_> = done.into_iter().filter(|(_, _, failed)| *failed).collect();
     if !failed.is_empty() {
-        // What has just failed would fail at once again.
         tokio::time::sleep(RETRY).await;
     }
     for (place, next, _) in failed {
@@ -182,16 +170,10 @@ where
     for record in records {
         match serde_json::from_slice::<Event>(record.value.as_deref().unwrap_or_default()) {
             Ok(event) => {
-                let (message, begin) = (event.message.clone(), Instant::now());
-                let done = work(event).await;
-                platform.metrics.count(subscription.edge, done.is_ok());
-                let (flow, id, hop, trace_id) = (message.flow.as_deref(), message.id, message.hop, message.trace_id());
-                let duration_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-                if let Err(error) = done {
-                    warn!(flow, id, hop, trace_id, duration_ms, %error, "failed to deal with an event");
+                let message = event.message.clone();
+                if !platform.deal(subscription.edge, &message, work(event)).await {
                     return (record.offset, true);
                 }
-                info!(flow, id, hop, trace_id, duration_ms, "dealt with an event");
             }
             // It would come back for ever.
             Err(error) => warn!(offset = record.offset, %error, "this is no event, and is passed over"),
