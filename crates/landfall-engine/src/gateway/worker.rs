@@ -26,7 +26,7 @@ use super::upstream::{Tracked, Upstreams};
 use crate::network::Dialer;
 use crate::tasks;
 
-/// How long a client may take for its TLS handshake, and for the head of a request once it has begun one.
+/// How long a client may take for its TLS handshake, and for the head of the next request: an idle connection is closed after it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How many requests one connection of HTTP/2 may have under way; RFC 9113 advises at least 100.

@@ -18,6 +18,10 @@ use crate::running_engine::POLL;
 /// After which time nobody waits for an answer any more.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a connection may be kept without a request. The gateway closes one that has been idle for 20 s; a client that keeps
+/// it longer asks on it at the moment of its end when the machine is busy, and gets no answer (RFC 9112, section 9.5).
+const IDLE: Duration = Duration::from_secs(10);
+
 /// How often each answer came: the version that gave it and its status, or why there was none; and when it was asked for
 /// first and last, in seconds since the clients began.
 #[derive(Debug, Default, Clone)]
@@ -85,7 +89,7 @@ impl Clients {
 }
 
 async fn ask(gateway: &str, host: &'static str, rate: u32, into: &Arc<Mutex<Answers>>, until: &CancellationToken) {
-    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).build_http();
     let request = || {
         let request = Request::get(format!("http://{gateway}/")).header("host", host).body(Empty::new());
         request.expect("an address makes a request")
