@@ -234,7 +234,9 @@ impl<K: Kind> Cache<K> {
         }
     }
 
-    fn apply(&self, object: K) {
+    fn apply(&self, mut object: K) {
+        // Nobody here asks who owns which field, and to say it takes more memory than all the rest of an object.
+        object.meta_mut().managed_fields = None;
         let key = ObjectKey::of(&object);
         let revision = revision_of(object.meta().resource_version.as_deref());
         let new = Arc::new(object);

@@ -149,6 +149,8 @@ impl Engine {
     /// Starts an engine on a data folder, which no other engine may have. It serves when this returns.
     pub async fn start(config: Config) -> Result<Handle, StartError> {
         let begin = Instant::now();
+        // What the table of kinds takes to be read is had while processes are started.
+        let kinds = tokio::task::spawn_blocking(Scheme::builtin);
         let opened = Opened::open(&config.data)?;
         let ground = Ground::open(opened.data(), config.runtime, config.network.as_ref()).await?;
         let services = ground.services();
@@ -157,7 +159,8 @@ impl Engine {
         let mut parts = JoinSet::new();
         let place = Place { listen: config.listen, kubeconfig: config.kubeconfig };
         let ranges = Ranges { network: (services.network, services.prefix), node_ports: NODE_PORTS };
-        let service = Service { kinds: Scheme::builtin(), ranges, clock: clock.clone() };
+        let kinds = kinds.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let service = Service { kinds, ranges, clock: clock.clone() };
         let front = opened.serve(place, service, &stop, &mut parts).await?;
         let server = front.server;
         let serving = begin.elapsed();

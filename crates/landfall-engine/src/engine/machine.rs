@@ -47,14 +47,21 @@ pub(super) struct Plan {
 impl Ground {
     /// `network` is how the binary becomes the holder of the network; pods stay on loopback addresses without it.
     pub(super) async fn open(data: &Path, pods: PodRuntime, network: Option<&Shim>) -> Result<Self, StartError> {
-        let (network, refused) = match network {
-            Some(holder) => ClusterNetwork::start(&data.join(NETWORK), &holder.program, &holder.arguments).await,
-            None => (ClusterNetwork::loopback(), None),
+        let network = async {
+            match network {
+                Some(holder) => ClusterNetwork::start(&data.join(NETWORK), &holder.program, &holder.arguments).await,
+                None => (ClusterNetwork::loopback(), None),
+            }
         };
-        let runtime: Arc<dyn Runtime> = match pods {
-            PodRuntime::Processes(shim) => Arc::new(ProcessRuntime::start(&data.join(PODS), shim).await?),
-            PodRuntime::Mock => Arc::new(MockRuntime::start(&data.join(MOCK_PODS))?),
+        let runtime = async {
+            Ok::<Arc<dyn Runtime>, StartError>(match pods {
+                PodRuntime::Processes(shim) => Arc::new(ProcessRuntime::start(&data.join(PODS), shim).await?),
+                PodRuntime::Mock => Arc::new(MockRuntime::start(&data.join(MOCK_PODS))?),
+            })
         };
+        // Both start processes and wait for them.
+        let ((network, refused), runtime) = tokio::join!(network, runtime);
+        let runtime = runtime?;
         Ok(Self { data: data.to_owned(), runtime, network, refused })
     }
 
