@@ -36,6 +36,9 @@ pub(crate) trait Runtime: Send + Sync + 'static {
     /// The sandboxes that an earlier engine has left in the data folder.
     fn left_behind(&self) -> Result<Vec<PodSandbox>, RuntimeError>;
 
+    /// Whether the sandbox with this uid runs, whoever has started it. One that was closed does not, and is left behind all the same.
+    fn runs(&self, uid: &str) -> bool;
+
     /// Starts the sandbox, or finds the one with this uid that is there already, with its containers.
     fn open(&self, sandbox: PodSandbox) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, RuntimeError>>;
 

@@ -84,6 +84,7 @@ impl Ground {
         if let Err(error) = pod_network.retain(&left).await {
             warn!(error = &error as &dyn std::error::Error, "networks of pods were left behind");
         }
+        let left_running = left.into_iter().filter(|uid| runtime.runs(uid)).collect();
         let refused = refused.as_ref().map(told);
         if let Some(error) = &refused {
             warn!(%error, "pods stay on loopback addresses");
@@ -118,7 +119,7 @@ impl Ground {
             isolation: runtime.isolation(),
             network: network.level(),
             gateway: entrances,
-            left_running: left,
+            left_running,
             refused,
         };
         Ok(Machine { agent, network, figures, recorder, report, runtime, silence, event_writer })
@@ -181,7 +182,7 @@ pub struct Entrances {
 /// Ends the pods and the network that a machine has left running because it was killed. Says how many pods there were.
 pub(super) async fn end_left_running(data: &Path, pods: Shim, network: &Shim) -> Result<usize, StartError> {
     let runtime = ProcessRuntime::start(&data.join(PODS), pods).await?;
-    let left = runtime.left_behind()?.len();
+    let left = runtime.left_behind()?.iter().filter(|sandbox| runtime.runs(&sandbox.uid)).count();
     stop_pods(&runtime).await;
     let (network, _) = ClusterNetwork::start(&data.join(NETWORK), &network.program, &network.arguments).await;
     network.close().await;

@@ -68,6 +68,10 @@ impl Runtime for MockRuntime {
         Ok(Vec::new())
     }
 
+    fn runs(&self, uid: &str) -> bool {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).contains_key(uid)
+    }
+
     fn open(&self, sandbox: PodSandbox) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, RuntimeError>> {
         let opened: Arc<dyn Sandbox> = self.sandbox(sandbox);
         std::future::ready(Ok(opened)).boxed()

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use super::child::{self, ChildError};
 use super::limits::Cgroups;
 use super::mounts::Namespaces;
+use super::shim;
 use super::shim::protocol::{self, Answer, ExecCommand, Frame, Request, SETUP, Setup};
 use super::{
     Consumption, ContainerRecord, ContainerSpec, ContainerState, Isolation, MountIsolation, PodSandbox, Records,
@@ -130,6 +131,10 @@ impl Runtime for ProcessRuntime {
             }
         }
         Ok(found)
+    }
+
+    fn runs(&self, uid: &str) -> bool {
+        shim::holds(&self.directory(uid))
     }
 
     fn open(&self, sandbox: PodSandbox) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, RuntimeError>> {

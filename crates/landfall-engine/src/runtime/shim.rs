@@ -61,6 +61,12 @@ pub fn shim_main(arguments: &[OsString]) -> ExitCode {
     }
 }
 
+/// Whether a shim serves the pod of this folder.
+pub(super) fn holds(folder: &Path) -> bool {
+    // The lock ends with the process, however that ends.
+    File::open(folder.join(LOCK)).is_ok_and(|lock| Flock::lock(lock, FlockArg::LockSharedNonblock).is_err())
+}
+
 /// What the tasks of a shim share. Nobody holds a borrow across an await.
 struct Shim {
     folder: PathBuf,

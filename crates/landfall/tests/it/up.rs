@@ -199,11 +199,13 @@ fn a_platform_that_is_up_is_asked_and_comes_back_as_its_file_says() {
     let report = again.report.unwrap_or_else(|| panic!("no report:\n{}", again.said));
     assert_eq!((&report["edges"]["carrying"], &report["broken"]), (&json!(2), &json!([])), "{report:#}");
 
-    let down = Command::new(env!("CARGO_BIN_EXE_landfall"))
-        .args(["down", "--delete-data"])
-        .current_dir(folder.path())
-        .status();
-    assert!(down.expect("the program can be started").success());
+    // What has been stopped does not run on.
+    insta::assert_snapshot!(folder.run(&["down", "--delete-data"]), @"
+    exit: 0
+    --- stderr
+    it: not up
+    it: data deleted
+    ");
     assert!(!folder.path().join(".landfall/shop").exists());
 }
 

@@ -61,6 +61,10 @@ impl Runtime for FaultyRuntime {
         self.mock.left_behind()
     }
 
+    fn runs(&self, uid: &str) -> bool {
+        self.mock.runs(uid)
+    }
+
     fn open(&self, sandbox: PodSandbox) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, RuntimeError>> {
         let pod = format!("{}/{}", sandbox.namespace, sandbox.name);
         let opened: Arc<dyn Sandbox> = Arc::new(FaultySandbox {
