@@ -39,6 +39,7 @@ tools: ## install what the tests look for: a real control plane, kubectl, Helm, 
 tools-all: tools ## install also the readers of what is rendered for other tools
 	tools/install-readers
 	tools/install-checkov
+	tools/install-collector
 
 bench: ## measure, against the budget and beside a real control plane
 	cargo bench --workspace

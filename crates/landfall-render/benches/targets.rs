@@ -2,10 +2,12 @@
 //! from the rendered chart, and by `kubectl kustomize` from the rendered overlay. Time and peak memory of each process, in one
 //! run, and how many objects each stream has.
 //!
-//! Run it with `make bench`, after `make tools`. The programs are pinned by `tools/install-clients`.
+//! Run it with `make bench`, after `make tools`, or alone: `cargo bench -p landfall-render --bench targets`. Each measurement is told when it is
+//! there; with `-- --old` also those of the older versions of the same programs. They are pinned by `tools/install-clients`.
 
 #![expect(clippy::disallowed_macros, reason = "it is a program: it prints a table, and reads the clock")]
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
+#![expect(clippy::print_stderr, reason = "a measurement takes seconds, and there are some")]
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -47,6 +49,7 @@ fn main() {
     let text = generated(SERVICES);
     let (file, variant) = read(&text);
     for target in [Target::Helm, Target::Kustomize] {
+        eprintln!("rendering {SERVICES} services for {}", target.as_str());
         for (path, text) in render(target, std::slice::from_ref(&variant), file.sources()).files {
             let path = folder.path().join(target.as_str()).join(path);
             fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("a folder can be made");
@@ -57,47 +60,60 @@ fn main() {
     drop((file, variant));
     let ours = std::env::current_exe().expect("a process knows its program");
 
-    let contenders = [
+    let mut contenders = vec![
         Contender::new("landfall render", Ok(ours), &["--stream"]),
         Contender::new(
             "helm 4 template",
             Tool::Helm.locate(),
             &["template", "generated", "helm", "-f", "helm/values-default.yaml"],
         ),
-        Contender::new(
+        Contender::new("kubectl kustomize", Tool::Kubectl.locate(), &["kustomize", "kustomize/overlays/default"]),
+    ];
+    if arguments.iter().any(|argument| argument == "--old") {
+        contenders.push(Contender::new(
             "helm 3 template",
             Tool::OldHelm.locate(),
             &["template", "generated", "helm", "-f", "helm/values-default.yaml"],
-        ),
-        Contender::new("kubectl kustomize", Tool::Kubectl.locate(), &["kustomize", "kustomize/overlays/default"]),
-        Contender::new(
+        ));
+        contenders.push(Contender::new(
             "kubectl 1.31 kustomize",
             Tool::OldKubectl.locate(),
             &["kustomize", "kustomize/overlays/default"],
-        ),
-    ];
+        ));
+    }
     let mut figures: BTreeMap<usize, Vec<Figure>> = BTreeMap::new();
-    for _ in 0..RUNS {
+    for run in 1..=RUNS {
         for (place, contender) in contenders.iter().enumerate() {
             if let Ok(program) = &contender.program {
-                figures.entry(place).or_default().push(contender.run(program, folder.path()));
+                let figure = contender.run(program, folder.path());
+                eprintln!("run {run} of {RUNS}: {}: {:.2} s", contender.name, figure.time.as_secs_f64());
+                figures.entry(place).or_default().push(figure);
             }
         }
     }
-    println!("{:24} {:>9} {:>10} {:>9} {:>9}", "program", "time", "p. memory", "objects", "stream");
+    println!(
+        "{:24} {:>9} {:>7} {:>10} {:>7} {:>9} {:>9}",
+        "program", "time", "times", "p. memory", "times", "objects", "stream"
+    );
+    let mut first: Option<Figure> = None;
     for (place, contender) in contenders.iter().enumerate() {
         match (&contender.program, figures.get_mut(&place)) {
             (Ok(_), Some(figures)) => {
                 figures.sort_by_key(|figure| figure.time);
-                let middle = &figures[figures.len() / 2];
+                let middle = figures.swap_remove(figures.len() / 2);
+                let of = first.as_ref().unwrap_or(&middle);
+                let whole = |bytes: u64| f64::from(u32::try_from(bytes >> 10).unwrap_or(u32::MAX));
                 println!(
-                    "{:24} {:>9} {:>10} {:>9} {:>9}",
+                    "{:24} {:>9} {:>7} {:>10} {:>7} {:>9} {:>9}",
                     contender.name,
                     format!("{:.2} s", middle.time.as_secs_f64()),
+                    format!("{:.1}", middle.time.as_secs_f64() / of.time.as_secs_f64()),
                     format!("{} MB", middle.peak >> 20),
+                    format!("{:.1}", whole(middle.peak) / whole(of.peak)),
                     middle.objects,
                     format!("{:.1} MB", f64::from(u32::try_from(middle.bytes).unwrap_or(u32::MAX)) / 1e6),
                 );
+                first.get_or_insert(middle);
             }
             (Err(missing), _) => println!("{:24} {missing}", contender.name),
             (Ok(_), None) => {}
@@ -105,7 +121,7 @@ fn main() {
     }
     println!(
         "\n{SERVICES} services of one environment as one stream on stdout; median of {RUNS} runs by turns, a process each, files in \
-         the cache.\nlandfall reads `landfall.yaml`, the others read what it has rendered for them."
+         the cache.\nlandfall reads `landfall.yaml`, the others read what it has rendered for them; `times` is beside the first line."
     );
 }
 

@@ -1,8 +1,8 @@
 //! `delivery.pipeline` as what a runner of pipelines reads.
 //!
 //! Both runners perform the same shell commands, which are here, and so does `landfall pipeline run` ([`local`]). What only the owner of the code can know (how to lint,
-//! how to test) is a program of theirs, `ci/<step>`. A deployment is the rendered chart in `deploy/helm`, with the digests
-//! that this pipeline has built.
+//! how to test) is a program of theirs, `ci/<step>`. A deployment is the rendered chart in `deploy/helm`, or `landfall ship`, with the
+//! digests that this pipeline has pushed.
 
 pub(crate) mod github;
 pub(crate) mod gitlab;
@@ -11,7 +11,7 @@ pub(crate) mod local;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use landfall_model::{FailureAction, Finding, Pipeline, Service, Stage, Step};
+use landfall_model::{DeployBy, FailureAction, Finding, Pipeline, Rollout, Service, Stage, Step};
 use serde_json::Value;
 
 use crate::helm::image_value;
@@ -98,6 +98,9 @@ impl Job<'_> {
     }
 }
 
+/// The cluster that kubectl and Helm take, for `landfall`, which takes none that nobody names.
+const CLUSTER: &str = "--kubeconfig \"${KUBECONFIG:-$HOME/.kube/config}\"";
+
 /// Tells kubectl and Helm of the cluster; `$token` is the job's own identity.
 const SIGN_IN: &str = "echo \"$CLUSTER_CA\" > ca.crt
 kubectl config set-cluster target --server \"$CLUSTER_SERVER\" --certificate-authority ca.crt --embed-certs
@@ -173,7 +176,7 @@ impl<'a> Plan<'a> {
                     "docker run --rm -v /var/run/docker.sock:/var/run/docker.sock {TRIVY} image --exit-code 1 --severity HIGH,CRITICAL {image}:{revision}\n"
                 )
             })),
-            Step::Deploy => variant.map(|variant| self.deploy(variant)),
+            Step::Deploy => variant.map(|variant| self.deploy(job, variant)),
             Step::Smoke => variant.map(smoke),
             Step::Dast => variant.map(dast),
             Step::Verify => variant.map(|variant| self.verify(variant)),
@@ -213,12 +216,24 @@ impl<'a> Plan<'a> {
     }
 
     /// What takes a release back, if this job made one: a deployment that fails has taken itself back.
-    pub(crate) fn rollback(&self) -> String {
-        format!(
-            "[ ! -f deployed ] || helm rollback {} --namespace default --wait --timeout {}\n",
-            self.name,
-            self.within()
-        )
+    pub(crate) fn rollback(&self, job: &Job<'_>) -> String {
+        let back = match (job.stage.deploy_by.value, job.variant) {
+            (DeployBy::Ship, Some(variant)) => format!("landfall rollback --env {} {CLUSTER}", variant.name),
+            _ => format!("helm rollback {} --namespace default --wait --timeout {}", self.name, self.within()),
+        };
+        format!("[ ! -f deployed ] || {back}\n")
+    }
+
+    /// Whether an earlier job performs a step.
+    pub(crate) fn before(&self, job: &Job<'_>, step: Step) -> bool {
+        self.jobs().iter().take_while(|earlier| earlier.name != job.name).any(|earlier| earlier.has(&[step]))
+    }
+
+    /// Whether what is built here has been pushed when a job deploys.
+    fn has_pushed(&self, job: &Job<'_>) -> bool {
+        let place = |wanted| job.steps.iter().position(|step| *step == wanted);
+        let here = place(Step::Push).is_some_and(|push| place(Step::Deploy).is_some_and(|deploy| push < deploy));
+        !self.built().is_empty() && (here || self.before(job, Step::Push))
     }
 
     /// Saves what was built for the jobs that come later.
@@ -269,12 +284,64 @@ impl<'a> Plan<'a> {
                 )),
             );
         }
+        findings.extend(self.jobs().iter().filter(|job| job.has(&[Step::Deploy])).flat_map(|job| self.deploys(job)));
         let builds = self.jobs().iter().any(|job| job.steps.contains(&Step::Build));
         if builds && self.built().is_empty() {
             findings.push(
                 Finding::note("not-rendered", span, "the pipeline builds no image")
                     .because("no service says where its sources are")
                     .help("write `build: { context: … }` for each service that is built here"),
+            );
+        }
+        findings
+    }
+
+    /// What a person has to know of a stage that deploys.
+    fn deploys(&self, job: &Job<'_>) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let Some(variant) = job.variant else { return findings };
+        let (stage, span) = (&job.stage.name.value, job.stage.name.span);
+        if !self.built().is_empty() && !self.has_pushed(job) {
+            findings.push(
+                Finding::warning(
+                    "not-rendered",
+                    span,
+                    format!("`{stage}` deploys no image that this pipeline has built"),
+                )
+                .because("no step before it pushes one, so that the images of the file are deployed")
+                .help("put `push` into a stage before it, or before `deploy`"),
+            );
+        }
+        if job.stage.deploy_by.value == DeployBy::Ship {
+            findings.push(
+                Finding::note(
+                    "not-rendered",
+                    span,
+                    format!("`{stage}` needs `landfall` where it runs, which is not rendered"),
+                )
+                .because("no runner has it, and `deploy-by: ship` calls it")
+                .help("put it into the image of the jobs, or on the PATH of the machine that runs them"),
+            );
+            return findings;
+        }
+        let architecture = &variant.architecture;
+        let services = architecture.document.services.iter();
+        let canaries: Vec<String> = services
+            .filter(|(name, service)| {
+                matches!(architecture.rollout(service).value, Rollout::Canary(_))
+                    && is_deployment(variant, name.as_str())
+            })
+            .map(|(name, _)| format!("`{name}`"))
+            .collect();
+        if architecture.is_production() && !canaries.is_empty() {
+            findings.push(
+                Finding::warning(
+                    "not-rendered",
+                    span,
+                    format!("`{stage}` deploys {} copy by copy and not by canary", canaries.join(", ")),
+                )
+                .because("Helm knows no canary")
+                .help("write `deploy-by: ship` in the stage"),
             );
         }
         findings
@@ -323,14 +390,38 @@ impl<'a> Plan<'a> {
         text
     }
 
-    /// The chart with the digests of this pipeline. It waits until everything is ready, and takes itself back otherwise.
-    fn deploy(&self, variant: &Variant) -> String {
-        let name = self.name;
+    /// What the file says with the digests of this pipeline. It waits until everything is ready, and takes itself back
+    /// otherwise. A digest that is missing ends it before anything changes.
+    fn deploy(&self, job: &Job<'_>, variant: &Variant) -> String {
+        let ships = job.stage.deploy_by.value == DeployBy::Ship;
+        let mut services: Vec<&str> = self.built().into_iter().map(|(name, _)| name).collect();
+        if ships {
+            services.retain(|name| is_deployment(variant, name));
+        }
+        let (mut text, mut images) = (String::new(), "");
+        if self.has_pushed(job) && !services.is_empty() {
+            let argument = if ships {
+                "--image \"$service=$(cut --delimiter = --fields 2- \"digests/$service\")\""
+            } else {
+                "--set-string \"$(cat \"digests/$service\")\""
+            };
+            text = format!(
+                "images=()\nfor service in {}; do\n  if [ ! -f \"digests/$service\" ]; then\n    echo \"no digest of $service: a stage with the step push has to run first\" >&2\n    exit 1\n  fi\n  images+=({argument})\ndone\n",
+                services.join(" ")
+            );
+            images = " \\\n  \"${images[@]}\"";
+        }
         let environment = &variant.name;
-        let within = self.within();
-        format!(
-            "digests=()\nfor file in digests/*; do digests+=(--set-string \"$(cat \"$file\")\"); done\nhelm upgrade --install {name} deploy/helm --namespace default --values deploy/helm/values-{environment}.yaml \\\n  \"${{digests[@]}}\" --atomic --wait --timeout {within}\ntouch deployed\n"
-        )
+        text += &if ships {
+            format!("landfall ship --env {environment} {CLUSTER}{images}\n")
+        } else {
+            format!(
+                "helm upgrade --install {} deploy/helm --namespace default --values deploy/helm/values-{environment}.yaml{images} \\\n  --atomic --wait --timeout {}\n",
+                self.name,
+                self.within()
+            )
+        };
+        text + "touch deployed\n"
     }
 
     /// Waits for every workload. `kubectl` says which does not get ready.
@@ -345,6 +436,11 @@ impl<'a> Plan<'a> {
         };
         objects.map(wait).collect()
     }
+}
+
+/// Whether a service is rendered as a Deployment, which is what `landfall ship` replaces.
+fn is_deployment(variant: &Variant, service: &str) -> bool {
+    variant.rendered.objects.iter().any(|object| object.kind() == "Deployment" && object.name() == service)
 }
 
 /// Whether only the owner of the code knows how the step is done.

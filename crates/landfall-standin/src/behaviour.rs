@@ -403,6 +403,9 @@ pub const SEEN_PATH: &str = "/.landfall/seen";
 /// Where a service stand-in takes a [`Probe`].
 pub const PROBE_PATH: &str = "/.landfall/probe";
 
+/// Where a stand-in writes a line into its log with the text that it is sent, so that the line can be looked for elsewhere.
+pub const SAY_PATH: &str = "/.landfall/say";
+
 /// Where a stand-in is told what to get wrong: a [`Fault`](crate::Fault).
 pub const FAULT_PATH: &str = "/.landfall/fault";
 

@@ -2,11 +2,12 @@
 //!
 //! * a *service* without code performs its declared edges with the real protocols ([`ServiceBehaviour`]);
 //! * an *external* answers as its profile says ([`ExternalBehaviour`]);
+//! * a *sink* takes logs and traces in the place of the store that keeps them ([`SinkSeen`]);
 //! * a *server* is the real program of this machine behind the entry point that its image would have ([`find_server`]);
 //! * small *operators* make from custom resources what the real ones make, through the Kubernetes API alone
 //!   ([`run_operators`]).
 //!
-//! The first three are processes of their own: the binary, started again, calls [`main`] and leaves the process to it.
+//! All but the operators are processes of their own: the binary, started again, calls [`main`] and leaves the process to it.
 
 mod authority;
 mod behaviour;
@@ -20,6 +21,7 @@ mod program;
 mod record;
 mod servers;
 mod service;
+mod sink;
 mod trace;
 
 use std::process::ExitCode;
@@ -28,8 +30,8 @@ pub use authority::{Authority, AuthorityError};
 pub use behaviour::{
     Action, Arrival, BEGIN_VARIABLE, BusinessCount, CONTROL_PORT, Callback, CountKind, EdgeBehaviour, EdgeSeen,
     ExternalBehaviour, FAULT_PATH, FAULT_VARIABLE, FlowPart, KafkaAccess, KafkaLogin, LEDGER_VARIABLE, MESSAGE_HEADER,
-    Message, OUTBOX_PATH, OUTCOME_PATH, Outcome, PROBE_PATH, Parcel, Probe, Probed, Program, SEEN_FIELD, SEEN_PATH,
-    Seen, ServiceBehaviour, Stage, StageStep, Told,
+    Message, OUTBOX_PATH, OUTCOME_PATH, Outcome, PROBE_PATH, Parcel, Probe, Probed, Program, SAY_PATH, SEEN_FIELD,
+    SEEN_PATH, Seen, ServiceBehaviour, Stage, StageStep, Told,
 };
 pub use connect::{HttpClient, Pipe, TlsConfig, tls as trust};
 pub use fault::Fault;
@@ -38,11 +40,15 @@ pub use operators::{OperatorError, URL_OF, kafka_image, run_operators};
 pub use program::Looked;
 pub use record::arrivals;
 pub use servers::{Found, Server, TOOLS, arguments as server_arguments, find as find_server, tools, unpacked};
+pub use sink::{
+    CallSeen, ELASTICSEARCH_PORT, JAEGER_PORT, LOKI_PORT, OTLP_GRPC_PORT, OTLP_HTTP_PORT, OperationSeen, SinkSeen,
+    TraceSeen,
+};
 
 /// A reason that is told and nothing else: where it comes from is in its text.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Becomes a stand-in: `service FILE`, `external FILE` or `server NAME …`. Returns when it has been asked to end, or failed.
+/// Becomes a stand-in: `service FILE`, `external FILE`, `sink` or `server NAME …`. Returns when it has been asked to end, or failed.
 /// Where several services have one image, `service-of POD FILE…` takes the file of the service that the pod is named after.
 /// A service that is a program of its own becomes that program. `look TARGET…` prints what [`Looked`] says.
 pub fn main(arguments: &[String]) -> ExitCode {
@@ -51,6 +57,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
         ["service", file] => on_threads(service::run(file)),
         ["service-of", pod, ref files @ ..] => on_threads(service::run_one_of(pod, files)),
         ["external", file] => on_threads(external::run(file)),
+        ["sink"] => on_threads(sink::run()),
         ["server", name, ref arguments @ ..] => servers::become_server(name, arguments),
         ["archive", ref arguments @ ..] => match on_threads(servers::archive::run(arguments)) {
             Ok(code) => return code,

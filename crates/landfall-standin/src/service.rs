@@ -21,7 +21,7 @@ use crate::fault::{Fault, Faults};
 use crate::metrics::{Durations, Passed};
 use crate::program;
 use crate::record::Record;
-use crate::trace::Span;
+use crate::trace::{Exporter, Finished, Kind, Span};
 
 /// How often each edge is used when nothing is declared and no flow uses it, so that one without traffic shows within
 /// seconds.
@@ -41,7 +41,12 @@ struct Service {
     /// For each edge: whether it consumes and has not reached its queue yet.
     detached: Vec<AtomicBool>,
     idle: AtomicU64,
+    /// Where its spans go.
+    spans: Exporter,
 }
+
+/// How long the last spans of a job may take.
+const LAST_SPANS: Duration = Duration::from_secs(10);
 
 /// Serves until it is asked to end; a job does its work and ends.
 pub(crate) async fn run(file: &str) -> Result<(), Failure> {
@@ -50,8 +55,23 @@ pub(crate) async fn run(file: &str) -> Result<(), Failure> {
         return Err(program::become_program(program, behaviour.ledger.as_deref()));
     }
     let once = behaviour.runs_once;
-    let service = Arc::new(Service::new(behaviour)?);
-    if once { job::run(&service).await } else { serve(service).await }
+    let (exporter, sending) = Exporter::of_environment(&behaviour.service)?;
+    let service = Arc::new(Service::new(behaviour, exporter)?);
+    let mut works = JoinSet::new();
+    if let Some(sending) = sending {
+        works.spawn(sending.run());
+    }
+    if !once {
+        return serve(service, works).await;
+    }
+    let result = job::run(&service).await;
+    // Nobody hands over more then, so that those who send come to their end.
+    drop(service);
+    let sent = async { while works.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_SPANS, sent).await.is_err() {
+        warn!("the last spans were not taken");
+    }
+    result
 }
 
 /// Runs the service that the pod is named after.
@@ -74,7 +94,7 @@ fn read(file: &str) -> Result<ServiceBehaviour, Failure> {
     Ok(serde_json::from_str(&text).map_err(|error| format!("failed to understand `{file}`: {error}"))?)
 }
 
-async fn serve(service: Arc<Service>) -> Result<(), Failure> {
+async fn serve(service: Arc<Service>, mut works: JoinSet<()>) -> Result<(), Failure> {
     let ending = CancellationToken::new();
     let mut servers: JoinSet<Result<(), Failure>> = JoinSet::new();
     for port in &service.behaviour.ports {
@@ -83,7 +103,6 @@ async fn serve(service: Arc<Service>) -> Result<(), Failure> {
         let ended = ending.clone().cancelled_owned();
         servers.spawn(async move { Ok(axum::serve(listener, router).with_graceful_shutdown(ended).await?) });
     }
-    let mut works = JoinSet::new();
     for place in 0..service.behaviour.edges.len() {
         works.spawn(work(Arc::clone(&service), place));
     }
@@ -166,7 +185,7 @@ async fn take(service: &Service, place: usize, message: Message) -> Result<(), F
 }
 
 impl Service {
-    fn new(behaviour: ServiceBehaviour) -> Result<Self, Failure> {
+    fn new(behaviour: ServiceBehaviour, spans: Exporter) -> Result<Self, Failure> {
         let behaviour = Arc::new(behaviour);
         let detached = behaviour.edges.iter().map(|edge| AtomicBool::new(edge.action.comes_by_itself()));
         let fault = match std::env::var(FAULT_VARIABLE) {
@@ -188,6 +207,7 @@ impl Service {
             answers: Durations::default(),
             detached: detached.collect(),
             idle: AtomicU64::new(0),
+            spans,
             behaviour,
         })
     }
@@ -217,9 +237,11 @@ impl Service {
         if self.record.knows(flow, message) {
             return Ok(());
         }
-        let (span, begin) = (Span::within(message.trace.as_deref()), Instant::now());
+        let (span, begin, begin_us) = (Span::within(message.trace.as_deref()), Instant::now(), now_us());
         self.passed.begin();
-        let result = self.take_steps(stage, message, &span).await;
+        let result = self.take_steps(stage, message, &span, flow).await;
+        let name = edge.map_or_else(|| format!("flow {flow}"), ToOwned::to_owned);
+        self.finish(&span, &name, Kind::Consumes, begin_us, flow, &result);
         self.passed.end(result.is_ok());
         let (trace_id, span_id, parent_id) = (span.trace_id(), span.span_id(), span.parent_id());
         let duration_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -237,15 +259,25 @@ impl Service {
         result
     }
 
-    async fn take_steps(&self, stage: &Stage, message: &Message, span: &Span) -> Result<(), Failure> {
+    async fn take_steps(&self, stage: &Stage, message: &Message, span: &Span, flow: &str) -> Result<(), Failure> {
         for step in &stage.steps {
-            let next = Message { hop: step.hop, trace: Some(span.header()), ..message.clone() };
+            let (asks, begin_us) = (Span::within(Some(&span.header())), now_us());
+            let next = Message { hop: step.hop, trace: Some(asks.header()), ..message.clone() };
             let done = self.edges.perform(step.edge, &next).await;
+            self.finish(&asks, &self.behaviour.edges[step.edge].name, Kind::Asks, begin_us, flow, &done);
             if !self.behaviour.edges[step.edge].optional {
                 done?;
             }
         }
         Ok(())
+    }
+}
+
+impl Service {
+    /// Sends a span that is over on its way.
+    fn finish(&self, span: &Span, name: &str, kind: Kind, begin_us: u64, flow: &str, result: &Result<(), Failure>) {
+        let error = result.as_ref().err().map(ToString::to_string);
+        self.spans.take(&Finished { span, name, kind, begin_us, end_us: now_us(), flow, error });
     }
 }
 

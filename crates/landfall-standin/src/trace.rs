@@ -1,7 +1,14 @@
 //! Where a message stands in its trace, as W3C's Trace Context writes it: `00-<trace>-<span>-01`.
 
+mod export;
+
+pub(crate) use self::export::{Exporter, Finished, Kind};
+
 /// The name of the header.
 pub(crate) const TRACE_HEADER: &str = "traceparent";
+
+/// The attribute of a span that names the flow whose message it dealt with.
+pub(crate) const FLOW: &str = "landfall.flow";
 
 /// One piece of work in a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

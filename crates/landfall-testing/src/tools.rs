@@ -18,6 +18,7 @@ const MERMAID: &str = "mermaid-12.3.0";
 const HADOLINT: &str = "hadolint-2.15.1";
 const GITLAB_CI_LOCAL: &str = "gitlab-ci-local-4.65.1";
 const CHECKOV: &str = "checkov-3.3.30";
+const COLLECTOR: &str = "collector-0.161.0";
 
 /// A real program that tests run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub enum Tool {
     GitlabCiLocal,
     /// The scanner of Terraform for settings that are not secure; `make tools-all` has it.
     Checkov,
+    /// The OpenTelemetry collector with the components that are rendered; `make tools-all` has it.
+    Collector,
 }
 
 /// A tool that is not on this machine.
@@ -83,6 +86,7 @@ impl Tool {
             Self::Hadolint => (HADOLINT, "hadolint"),
             Self::GitlabCiLocal => (GITLAB_CI_LOCAL, "node_modules/gitlab-ci-local/src/index.js"),
             Self::Checkov => (CHECKOV, "bin/checkov"),
+            Self::Collector => (COLLECTOR, "otelcol"),
         };
         let path = tools_folder().join(folder).join(program);
         let of_system = PathBuf::from("/usr/bin").join(program);

@@ -216,12 +216,26 @@ pub struct Stage {
     /// The environment that it deploys to or tests in.
     #[serde(default)]
     pub environment: Option<Spanned<Name>>,
+    /// What its step `deploy` calls.
+    #[serde(default)]
+    pub deploy_by: Spanned<DeployBy>,
     /// What happens when a step fails.
     #[serde(default)]
     pub on_failure: Vec<Spanned<FailureAction>>,
     /// Whether the document leaves this out and the file assumes it.
     #[serde(default)]
     pub assumed: bool,
+}
+
+/// What brings a release to an environment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeployBy {
+    /// Helm, with the rendered chart: every object, copy by copy. It knows no canary.
+    #[default]
+    Helm,
+    /// `landfall ship`: the images, as the declared rollout says, judged and taken back by itself. Other objects have to be there.
+    Ship,
 }
 
 /// A step of a pipeline.

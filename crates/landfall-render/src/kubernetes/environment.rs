@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::json::json;
-use landfall_model::{Architecture, Element, Finding, Name, Reference, Service, Spanned};
+use landfall_model::{Architecture, Element, Finding, Name, Reference, Service, Spanned, TraceSoftware};
 use serde_json::Value;
 
 use super::edges::Edges;
@@ -57,6 +57,11 @@ pub(super) fn variables(
             }
         }
     }
+    for (variable, value) in of_traces(architecture, name) {
+        if !service.env.keys().any(|own| own.value == variable) {
+            values.push((variable.to_owned(), json!({ "value": value })));
+        }
+    }
     // A variable stands once: what the file says replaces what a URL asked for.
     values.retain(|(variable, value)| match sources.get_mut(variable) {
         Some(asked) => {
@@ -72,6 +77,21 @@ pub(super) fn variables(
     };
     sources.into_iter().chain(composed).chain(values).map(named).collect()
 }
+
+/// Where a service sends its spans, in the variables that the SDKs of OpenTelemetry read. Zipkin's own protocol has none.
+fn of_traces(architecture: &Architecture, name: &Spanned<Name>) -> Vec<(&'static str, String)> {
+    let observability = &architecture.document.observability;
+    match observability.traces.as_ref().map(|traces| traces.stack.value) {
+        Some(TraceSoftware::Jaeger | TraceSoftware::Tempo) => vec![
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{COLLECTOR}.{}.svc:4318", observability.namespace)),
+            ("OTEL_SERVICE_NAME", name.to_string()),
+        ],
+        Some(TraceSoftware::Zipkin) | None => Vec::new(),
+    }
+}
+
+/// The Service of the collector, as its chart names it.
+const COLLECTOR: &str = "opentelemetry-collector";
 
 /// What a reference to a store comes to.
 enum Answer {

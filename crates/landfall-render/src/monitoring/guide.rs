@@ -61,7 +61,10 @@ const FOLDERS: [(&str, &str); 10] = [
         "elasticsearch",
         "how long logs are kept: `PUT _ilm/policy/NAME` and `PUT _index_template/NAME`, NAME being the pattern in the template",
     ),
-    ("opentelemetry", "the collector: services send traces to its port 4317 (OTLP)"),
+    (
+        "opentelemetry",
+        "the collector, behind a Service `opentelemetry-collector`: services send traces to its port 4317 or 4318 (OTLP)",
+    ),
 ];
 
 const CHECKS: &str = "## Checks

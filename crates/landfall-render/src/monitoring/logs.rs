@@ -233,6 +233,9 @@ fn elasticsearch(stack: &mut Stack<'_>, logs: &Logs) {
                             "namespace_name": { "type": "keyword" },
                             "pod_name": { "type": "keyword" },
                             "container_name": { "type": "keyword" },
+                            // `app` is a text and `app.kubernetes.io/name` would make it an object: a pod with both would be
+                            // refused.
+                            "labels": { "type": "flattened" },
                         },
                     },
                 },

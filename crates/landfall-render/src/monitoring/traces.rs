@@ -22,7 +22,7 @@ pub(super) fn write(stack: &mut Stack<'_>) {
         },
         "connectors": {
             // How long each operation takes, and who calls whom: of every trace, before any is left out.
-            "spanmetrics": { "histogram": { "explicit": {} } },
+            "span_metrics": { "histogram": { "explicit": {} } },
             "servicegraph": { "store": { "ttl": "5s", "max_items": 10_000 } },
             "forward": {},
         },
@@ -37,7 +37,7 @@ pub(super) fn write(stack: &mut Stack<'_>) {
                 "traces/all": {
                     "receivers": ["otlp"],
                     "processors": ["memory_limiter"],
-                    "exporters": ["spanmetrics", "servicegraph", "forward"],
+                    "exporters": ["span_metrics", "servicegraph", "forward"],
                 },
                 "traces/sampled": {
                     "receivers": ["forward"],
@@ -45,14 +45,14 @@ pub(super) fn write(stack: &mut Stack<'_>) {
                     "exporters": [exporter],
                 },
                 "metrics": {
-                    "receivers": ["spanmetrics", "servicegraph"],
+                    "receivers": ["span_metrics", "servicegraph"],
                     "processors": ["batch"],
                     "exporters": ["prometheus"],
                 },
             },
         },
     });
-    let about = "From observability.traces, for the distribution `otelcol-contrib`, which has the connectors.";
+    let about = "From observability.traces, for the distribution `otelcol-contrib` from 0.161 on, which has the connectors and knows these names.";
     stack.yaml("opentelemetry/collector.yaml", about, &configuration);
 }
 
@@ -61,8 +61,8 @@ fn exporter(software: TraceSoftware, namespace: &str) -> (&'static str, Value) {
     let otlp =
         |service: &str| json!({ "endpoint": format!("{service}.{namespace}.svc:4317"), "tls": { "insecure": true } });
     match software {
-        TraceSoftware::Jaeger => ("otlp/jaeger", otlp("jaeger")),
-        TraceSoftware::Tempo => ("otlp/tempo", otlp("tempo")),
+        TraceSoftware::Jaeger => ("otlp_grpc/jaeger", otlp("jaeger")),
+        TraceSoftware::Tempo => ("otlp_grpc/tempo", otlp("tempo")),
         TraceSoftware::Zipkin => {
             ("zipkin", json!({ "endpoint": format!("http://zipkin.{namespace}.svc:9411/api/v2/spans") }))
         }

@@ -127,11 +127,11 @@ fn steps(plan: &Plan<'_>, job: &Job<'_>) -> Vec<Value> {
             },
         }));
     }
-    if has_images && job.has_images() && !job.has(&[Step::Build]) {
+    if has_images && job.has_images() && !job.has(&[Step::Build]) && plan.before(job, Step::Build) {
         steps.push(artifact(DOWNLOAD, "images", "."));
         steps.push(json!({ "name": "load", "run": "docker load --input images.tar\n" }));
     }
-    if job.has(&[Step::Deploy]) && has_images {
+    if job.has(&[Step::Deploy]) && has_images && plan.before(job, Step::Push) {
         steps.push(artifact(DOWNLOAD, "digests", "digests"));
     }
     if job.reaches_cluster() {
@@ -147,7 +147,7 @@ fn steps(plan: &Plan<'_>, job: &Job<'_>) -> Vec<Value> {
         steps.push(artifact(UPLOAD, "digests", "digests"));
     }
     if job.takes_back() {
-        steps.push(json!({ "name": "rollback", "if": "failure()", "run": plan.rollback() }));
+        steps.push(json!({ "name": "rollback", "if": "failure()", "run": plan.rollback(job) }));
     }
     steps
 }

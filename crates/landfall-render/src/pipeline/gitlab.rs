@@ -90,7 +90,7 @@ fn job(plan: &Plan<'_>, job: &Job<'_>) -> Value {
     if job.has(&[Step::Push]) {
         script.push("echo \"$CI_REGISTRY_PASSWORD\" | docker login --username \"$CI_REGISTRY_USER\" --password-stdin \"$CI_REGISTRY\"\n".to_owned());
     }
-    if has_images && job.has_images() && !job.has(&[Step::Build]) {
+    if has_images && job.has_images() && !job.has(&[Step::Build]) && plan.before(job, Step::Build) {
         script.push("docker load --input images.tar\n".to_owned());
     }
     if job.reaches_cluster() {
@@ -105,7 +105,7 @@ fn job(plan: &Plan<'_>, job: &Job<'_>) -> Value {
     }
     let rollback = job
         .takes_back()
-        .then(|| json!([format!("if [ \"$CI_JOB_STATUS\" = failed ]; then {}; fi", plan.rollback().trim_end())]));
+        .then(|| json!([format!("if [ \"$CI_JOB_STATUS\" = failed ]; then {}; fi", plan.rollback(job).trim_end())]));
     let kept: Vec<&str> = [("images.tar", Step::Build), ("digests", Step::Push)]
         .into_iter()
         .filter(|(_, step)| has_images && job.has(&[*step]))

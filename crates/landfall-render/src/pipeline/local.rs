@@ -51,7 +51,7 @@ pub fn pipeline(variants: &[Variant]) -> Option<Vec<PipelineStage>> {
         environment: job.stage.environment.as_ref().map(|name| name.value.to_string()),
         gated: job.gated,
         steps: plan.performed(&job, REVISION).map(|(step, run)| PipelineStep { name: name_of(step), run }).collect(),
-        rollback: job.takes_back().then(|| plan.rollback()),
+        rollback: job.takes_back().then(|| plan.rollback(&job)),
         tells_author: job.tells_author(),
         reaches_cluster: job.reaches_cluster(),
         limit: Duration::from_secs(60 * u64::from(job.minutes())),

@@ -137,3 +137,15 @@ fn credentials_that_an_operator_makes_are_read_in_their_own_namespace() {
     assert_eq!(with("{ engine: postgres }"), "`web` cannot read the credentials of `db`");
     assert_eq!(with("{ engine: postgres, provider: statefulset }"), "");
 }
+
+#[test]
+fn services_are_told_where_spans_go_and_may_say_otherwise() {
+    let text = |traces: &str, env: &str| {
+        format!("observability: {{ traces: {traces} }}\nservices: {{ web: {{ port: 80{env} }} }}\n")
+    };
+    let endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT=http://opentelemetry-collector.monitoring.svc:4318";
+    assert_eq!(variables(&text("jaeger", "")), [endpoint, "OTEL_SERVICE_NAME=web"]);
+    let own = ", env: { OTEL_SERVICE_NAME: shop-web }";
+    assert_eq!(variables(&text("tempo", own)), ["OTEL_SERVICE_NAME=shop-web", endpoint]);
+    assert_eq!(variables(&text("zipkin", "")), [""; 0]);
+}

@@ -10,6 +10,7 @@ mod monitoring;
 mod namespaces;
 mod network;
 mod patches;
+mod pipeline;
 mod scaling;
 mod secrets;
 mod stores;

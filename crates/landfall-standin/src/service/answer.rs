@@ -12,7 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 
 use super::Service;
-use crate::behaviour::{FAULT_PATH, MESSAGE_HEADER, Message, PROBE_PATH, Probe, Probed, SEEN_PATH, Seen};
+use crate::behaviour::{FAULT_PATH, MESSAGE_HEADER, Message, PROBE_PATH, Probe, Probed, SAY_PATH, SEEN_PATH, Seen};
 use crate::fault::Fault;
 use crate::metrics::{self, label};
 use crate::program::reached;
@@ -26,6 +26,7 @@ pub(super) fn router(service: Arc<Service>) -> Router {
         .route("/metrics", get(metrics))
         .route(SEEN_PATH, get(seen))
         .route(PROBE_PATH, post(probe))
+        .route(SAY_PATH, post(say))
         .route(FAULT_PATH, get(fault).post(set_fault).delete(end_fault))
         .fallback(anything)
         .layer(DefaultBodyLimit::max(LARGEST))
@@ -38,6 +39,11 @@ async fn seen(State(service): State<Arc<Service>>) -> Json<Seen> {
 
 async fn probe(Json(probe): Json<Probe>) -> Json<Probed> {
     Json(Probed { open: reached(probe.targets.iter()).await })
+}
+
+async fn say(text: String) -> Json<()> {
+    tracing::info!(text, "was asked to say");
+    Json(())
 }
 
 async fn fault(State(service): State<Arc<Service>>) -> Json<Fault> {

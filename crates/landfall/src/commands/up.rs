@@ -3,12 +3,14 @@
 mod apply;
 mod cluster;
 mod isolation;
+mod observe;
 mod place;
 mod plan;
 mod programs;
 mod relay;
 mod report;
 mod running;
+mod shipping;
 mod traffic;
 
 use std::collections::BTreeSet;
@@ -238,13 +240,15 @@ impl Run<'_> {
         let outsider = Outsider::new(entrances, self.authority.certificate())?;
         // Externals call for as long as the platform is up.
         let mut relay = std::pin::pin!(relay::carry(outsider.clone(), client.clone(), self.plan));
+        let mut shipping = std::pin::pin!(self.ship(&client));
         let stop = CancellationToken::new();
         let mut operators = JoinSet::new();
         let worked = tokio::select! {
             () = signals.next() => Ok(None),
             () = engine.failed() => Ok(None),
             never = &mut relay => match never {},
-            worked = self.work(client, &served, &outsider, &stop, &mut operators, terminal) => worked.map(Some),
+            never = &mut shipping => match never {},
+            worked = self.work(client.clone(), &served, &outsider, &stop, &mut operators, terminal) => worked.map(Some),
         };
         let outcome = match worked {
             Ok(Some(outcome)) => {
@@ -254,6 +258,7 @@ impl Run<'_> {
                         () = signals.next() => {}
                         () = engine.failed() => {}
                         never = &mut relay => match never {},
+                        never = &mut shipping => match never {},
                     }
                 }
                 Ok(outcome)
@@ -267,6 +272,17 @@ impl Run<'_> {
         operators.shutdown().await;
         engine.stop(Pods::Stop).await;
         outcome
+    }
+
+    /// Ships logs for as long as the platform is up, where a store for them is declared.
+    async fn ship(&self, client: &Client) -> std::convert::Infallible {
+        match self.plan.sink.as_ref().filter(|sink| sink.logs.is_some()) {
+            Some(sink) => {
+                let all = self.plan.namespaces().into_iter().filter(|namespace| *namespace != self.plan.outside);
+                shipping::ship(client, sink, all.map(ToOwned::to_owned).collect()).await
+            }
+            None => std::future::pending().await,
+        }
     }
 
     /// Everything from the first object to the report.
@@ -351,6 +367,8 @@ impl Run<'_> {
         let tried = isolation::try_all(&lines, self.architecture, self.plan, &pods).await?;
         report.edges.undeclared = Some(tried.undeclared);
         report.edges.reachable = tried.reachable;
+        let observed = observe::try_all(&client, &lines, self.architecture, self.plan).await?;
+        (report.logs, report.traces) = (observed.logs, observed.traces);
         report.judge();
 
         let text = serde_json::to_string_pretty(&report)?;

@@ -23,6 +23,7 @@ mod running_engine;
 mod ship;
 mod up;
 mod up_kills;
+mod up_observed;
 mod up_programs;
 mod up_restore;
 mod up_stores;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use landfall_model::Architecture;
 use landfall_render::{FileTree, Output, docs, monitoring};
-use landfall_testing::{Tool, check_text, check_tree, require_or_skip};
+use landfall_testing::{Tool, check_text, check_tree, require_or_skip, use_or_skip};
 use serde_json::Value;
 
 use crate::examples::read;
@@ -158,6 +158,50 @@ fn an_alert_that_nobody_silences_goes_to_the_next_in_line() {
     let path = folder.path().join("production/prometheus/escalation-test.yaml");
     std::fs::write(&path, text).expect("a file can be written");
     succeeds(&promtool, &["test", "rules"], [path]);
+}
+
+/// Kubernetes' own labels have dots, which are objects inside of objects to Elasticsearch unless the field is flattened.
+#[test]
+fn labels_with_and_without_dots_get_along_in_the_log_store() {
+    let files = rendered("balance-alerts").files;
+    let path = ending(&files, "elasticsearch/", "index-template.json").next().expect("logs go to Elasticsearch");
+    let template: Value = serde_json::from_str(&files[path]).expect("it is JSON");
+    let labels = "/template/mappings/properties/kubernetes/properties/labels/type";
+    assert_eq!(template.pointer(labels), Some(&Value::from("flattened")));
+}
+
+/// Whether the collector takes a configuration, and what it says otherwise.
+fn collector_takes(collector: &Path, path: &Path) -> Result<(), String> {
+    let configuration = format!("--config=file:{}", path.display());
+    let output = Command::new(collector).args(["validate", &configuration]).output().expect("it can be started");
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+#[test]
+fn the_collector_takes_its_configuration_for_every_store_of_traces() {
+    let Some(collector) = use_or_skip("otelcol", Tool::Collector.locate()) else { return };
+    let examples = ["composerp", "mindcompute"].map(|name| (name.to_owned(), rendered(name).files));
+    let of_store = |store: &str| {
+        let text = format!("landfall: v1\nname: shop\nobservability: {{ traces: {store} }}\n");
+        let file = landfall_model::File::read("landfall.yaml", text.as_bytes(), &mut |path| Err(path.to_owned()));
+        (store.to_owned(), monitoring(&[file.architecture(None).expect("it is an architecture")]).files)
+    };
+    let of_stores = ["jaeger", "tempo", "zipkin"].map(of_store);
+    for (name, files) in examples.into_iter().chain(of_stores) {
+        let folder = written(&files);
+        let paths: Vec<&str> = ending(&files, "opentelemetry/", "collector.yaml").collect();
+        assert!(!paths.is_empty(), "{name} has a collector");
+        for path in paths {
+            let path = folder.path().join(path);
+            assert_eq!(collector_takes(&collector, &path), Ok(()), "{name}");
+            // It reads what it is given: another name of a setting, or of a part, is refused.
+            let text = std::fs::read_to_string(&path).expect("the file is there");
+            for (right, wrong) in [("sampling_percentage", "sampled_percentage"), ("- forward\n", "- backward\n")] {
+                std::fs::write(&path, text.replace(right, wrong)).expect("a file can be written");
+                assert!(collector_takes(&collector, &path).is_err(), "{name}: {wrong} is taken");
+            }
+        }
+    }
 }
 
 #[test]

@@ -15,13 +15,13 @@ use crate::platform::{Platform, copy};
 use crate::{Folder, example};
 
 /// What `up` has printed, and how it ended.
-struct Ended {
-    code: Option<i32>,
-    report: Option<Value>,
-    said: String,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) report: Option<Value>,
+    pub(crate) said: String,
 }
 
-fn up(folder: &Path, arguments: &[&str]) -> Ended {
+pub(crate) fn up(folder: &Path, arguments: &[&str]) -> Ended {
     let output = Command::new(env!("CARGO_BIN_EXE_landfall"))
         .arg("up")
         .args(arguments)
@@ -138,7 +138,7 @@ flows:
 ";
 
 /// What a command prints as JSON, and its exit code.
-fn ask(platform: &Platform, arguments: &[&str]) -> (Option<i32>, Value) {
+pub(crate) fn ask(platform: &Platform, arguments: &[&str]) -> (Option<i32>, Value) {
     let output = platform.command(arguments).args(["--output", "json"]).output().expect("the program can be started");
     let told = String::from_utf8_lossy(&output.stderr);
     let answer = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {told}"));

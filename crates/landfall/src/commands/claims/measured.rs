@@ -1,7 +1,7 @@
 //! What runs on this machine have shown of the claims, as the last report of each environment says it.
 //!
 //! It stands beside the state of a claim and does not change it: what holds here, with stand-ins and small operators, is no
-//! evidence about a cluster. Not handled: what no report of `up` speaks of, such as `metrics`, `logs` and `routes`.
+//! evidence about a cluster. Not handled: what no report of `up` speaks of, such as `metrics` and `routes`.
 
 use std::fs;
 use std::path::Path;
@@ -88,6 +88,28 @@ impl<'a> Runs<'a> {
             ["isolation"] => {
                 let tried = report.pointer("/edges/undeclared").and_then(Value::as_u64) > Some(0);
                 tried.then(|| list("/edges/reachable").is_some_and(Vec::is_empty))
+            }
+            ["logs"] => {
+                let services = list("/logs/services")?;
+                let lost = services.iter().any(|service| service["found"] == false);
+                Some(!lost && services.iter().any(|service| service["lines"].as_u64() > Some(0)))
+            }
+            ["logs", "json"] => {
+                let plain: Vec<u64> =
+                    list("/logs/services")?.iter().filter_map(|one| one["not_json"].as_u64()).collect();
+                (!plain.is_empty()).then(|| plain.iter().all(|lines| *lines == 0))
+            }
+            ["traces", "latency"] => list("/traces/edges").map(|edges| !edges.is_empty()),
+            ["traces", flow] => {
+                let flow = named("/traces/flows", flow)?;
+                Some(flow["trace"].is_string() && flow["missing"].as_array().is_some_and(Vec::is_empty))
+            }
+            ["graph"] => {
+                let calls = list("/traces/calls")?;
+                (!calls.is_empty()).then(|| calls.iter().all(|call| call["declared"] == true))
+            }
+            ["environment", name] | [name @ ("production" | "development")] => {
+                (report["environment"] == name).then(|| report["pods"]["ready"] == report["pods"]["total"])
             }
             ["all"] => Some(list("/broken")?.is_empty() && report["pods"]["ready"] == report["pods"]["total"]),
             _ => None,

@@ -2,6 +2,7 @@
 
 mod externals;
 mod flows;
+mod observability;
 mod programs;
 mod services;
 mod stores;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 
 pub(super) use self::externals::{EXTERNAL_LABEL, EXTERNAL_PORT};
 pub(super) use self::flows::{Entrance, FlowPlan};
+pub(super) use self::observability::{SINK_LABEL, SinkPlan, name_of};
 pub(super) use self::programs::{ProgramPlan, missing as missing_programs};
 pub(super) use self::stores::PROGRAM;
 pub(crate) use self::stores::server_of;
@@ -56,6 +58,8 @@ pub(super) struct Plan {
     pub(super) left_out: Vec<String>,
     /// The services that the file has run by programs of their own, and those programs.
     pub(super) own_programs: Vec<ProgramPlan>,
+    /// Where logs and traces go, if any are declared.
+    pub(super) sink: Option<SinkPlan>,
     /// This program, as pods find it.
     pub(super) landfall: PathBuf,
 }
@@ -114,11 +118,13 @@ pub(super) fn plan(
         absent: BTreeMap::new(),
         left_out: Vec::new(),
         own_programs: Vec::new(),
+        sink: None,
         landfall: program.to_owned(),
     };
     plan.add_stores(architecture, program, place, without);
     plan.add_externals(architecture, program, place);
     plan.add_services(architecture, program, place, authority);
+    plan.add_sink(architecture, program);
     plan.add_storage_classes();
     plan.flows = flows::plan(architecture, &mut plan.services, &mut plan.externals, &plan.edges);
     plan

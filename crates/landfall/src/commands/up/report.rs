@@ -1,5 +1,6 @@
 //! What `up` found out: as JSON for programs, as tables for people.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use comfy_table::{Table, presets};
@@ -22,6 +23,10 @@ pub(crate) struct Report {
     pub(crate) programs: Vec<ProgramPlan>,
     pub(crate) edges: EdgesReport,
     pub(crate) flows: Vec<FlowReport>,
+    /// What has reached the log store, where one is declared.
+    pub(crate) logs: Option<LogsReport>,
+    /// What the spans of the flows show, where a store of traces is declared.
+    pub(crate) traces: Option<TracesReport>,
     /// What of the architecture does not run here.
     pub(crate) left_out: Vec<String>,
     /// The promises that did not hold; none: all that can be shown here did.
@@ -98,6 +103,75 @@ pub(crate) struct FlowReport {
     pub(crate) problem: Option<String>,
 }
 
+#[derive(Debug, Serialize)]
+pub(crate) struct LogsReport {
+    /// What the file declares.
+    pub(crate) store: &'static str,
+    /// What it is here.
+    pub(crate) by: &'static str,
+    /// Who has shipped the lines.
+    pub(crate) shipper: &'static str,
+    /// All that were shipped, those of stores included.
+    pub(crate) lines: u64,
+    pub(crate) services: Vec<ServiceLogsReport>,
+    /// Why lines were still on their way.
+    pub(crate) trouble: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ServiceLogsReport {
+    pub(crate) service: String,
+    pub(crate) lines: u64,
+    /// Those that are no JSON, where the file promises JSON and the store tells.
+    pub(crate) not_json: Option<u64>,
+    /// Whether a word that each of its copies was asked to write is in the store; nobody can ask a program of one's own.
+    pub(crate) found: Option<bool>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct TracesReport {
+    /// What the file declares.
+    pub(crate) store: &'static str,
+    /// What it is here.
+    pub(crate) by: &'static str,
+    pub(crate) spans: u64,
+    pub(crate) traces: usize,
+    /// How long edges take that flows use.
+    pub(crate) edges: Vec<EdgeTraceReport>,
+    /// Who has caused work in whom, as spans show it.
+    pub(crate) calls: Vec<CallReport>,
+    pub(crate) flows: Vec<FlowTraceReport>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct EdgeTraceReport {
+    pub(crate) edge: String,
+    pub(crate) count: usize,
+    pub(crate) failed: usize,
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct CallReport {
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) count: usize,
+    /// Whether declared edges lead from one to the other.
+    pub(crate) declared: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct FlowTraceReport {
+    pub(crate) name: String,
+    /// The stand-ins that it passes; none where it begins in several places, as each has traces of its own.
+    pub(crate) services: BTreeSet<String>,
+    /// A trace that most of them took part in.
+    pub(crate) trace: Option<String>,
+    /// Those that took no part in it.
+    pub(crate) missing: BTreeSet<String>,
+}
+
 /// In milliseconds.
 #[expect(clippy::struct_field_names, reason = "the fields are the names in the JSON, which say their unit")]
 #[derive(Debug, Default, Serialize)]
@@ -135,6 +209,8 @@ impl Report {
                 reachable: Vec::new(),
             },
             flows: Vec::new(),
+            logs: None,
+            traces: None,
             left_out: Vec::new(),
             broken: Vec::new(),
             times: Times::default(),
@@ -155,7 +231,20 @@ impl Report {
             (None, Some(problem)) => Some(format!("flow `{}`: {problem}", flow.name)),
             (None, None) => None,
         });
-        self.broken = missing.chain(silent).chain(reachable).chain(flows).collect();
+        let trouble = self.logs.as_ref().and_then(|logs| logs.trouble.as_ref());
+        let trouble = trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default();
+        let lines = self.logs.iter().flat_map(|logs| &logs.services).filter(|service| service.found == Some(false));
+        let lines =
+            lines.map(|service| format!("what `{}` logs does not reach the log store{trouble}", service.service));
+        let traced = self.traces.iter().flat_map(|traces| &traces.flows).filter(|flow| !flow.missing.is_empty());
+        let traced = traced.map(|flow| {
+            let missing: Vec<_> = flow.missing.iter().map(String::as_str).collect();
+            format!("no trace of flow `{}` has {}", flow.name, missing.join(", "))
+        });
+        let calls = self.traces.iter().flat_map(|traces| &traces.calls).filter(|call| !call.declared);
+        let calls = calls.map(|call| format!("`{}` causes work in `{}`, and no edges lead there", call.from, call.to));
+        let observed = lines.chain(traced).chain(calls);
+        self.broken = missing.chain(silent).chain(reachable).chain(flows).chain(observed).collect();
     }
 
     /// For people.
@@ -184,6 +273,28 @@ impl Report {
                 writeln!(out, "       {closed} of {undeclared} undeclared ones are closed")?;
             }
             None => writeln!(out, "       undeclared ones are not tried: policies are not enforced here")?,
+        }
+        if let Some(logs) = &self.logs {
+            let asked: Vec<_> = logs.services.iter().filter_map(|service| service.found).collect();
+            let (found, asked) = (asked.iter().filter(|found| **found).count(), asked.len());
+            writeln!(
+                out,
+                "logs   {} lines in a stand-in of {}; a word of {found} of {asked} services is there",
+                logs.lines, logs.store
+            )?;
+            let plain: u64 = logs.services.iter().filter_map(|service| service.not_json).sum();
+            if plain > 0 {
+                writeln!(out, "       {plain} lines of services are no JSON")?;
+            }
+        }
+        if let Some(traces) = &self.traces {
+            let whole = traces.flows.iter().filter(|flow| flow.missing.is_empty()).count();
+            let all = traces.flows.len();
+            writeln!(
+                out,
+                "traces {} spans in a stand-in of {}; {whole} of {all} flows are traced whole",
+                traces.spans, traces.store
+            )?;
         }
         let programs: Vec<_> = self.programs.iter().filter(|program| program.runs).collect();
         if !programs.is_empty() {

@@ -50,7 +50,7 @@ fn repository() -> Repository {
     {
         repository.write_file(&format!("services/{service}/Dockerfile"), "FROM scratch\n");
     }
-    for (program, script) in [("kubectl", ""), ("helm", ""), ("curl", CURL)] {
+    for (program, script) in [("kubectl", ""), ("helm", ""), ("landfall", ""), ("curl", CURL)] {
         repository.record(program, script);
     }
     repository.git(&["remote", "add", "origin", "git@gitlab.com:mindcompute/mindcompute.git"]);
@@ -115,11 +115,16 @@ fn gitlabs_pipeline_runs_in_its_order_and_deploys_by_digest() {
         .filter(|call| call.starts_with("helm upgrade "))
         .filter_map(|call| call.split("values-").nth(1)?.split(".yaml").next())
         .collect();
-    assert_eq!(deploys, ["development", "qa", "staging", "production"]);
+    assert_eq!(deploys, ["development", "qa", "staging"]);
     let digest = super::digest_of("registry.gitlab.com/mindcompute/interview", &repository.git(&["rev-parse", "HEAD"]));
     let deployed = format!("--set-string interview.image={digest} ");
     let by_digest = calls.iter().filter(|call| call.starts_with("helm upgrade ") && call.contains(&deployed)).count();
-    assert_eq!(by_digest, 4, "every environment gets what was pushed, by {digest}: {calls:#?}");
+    assert_eq!(by_digest, 3, "every environment gets what was pushed, by {digest}: {calls:#?}");
+    let shipped: Vec<&String> = calls.iter().filter(|call| call.starts_with("landfall ")).collect();
+    let [shipped] = shipped[..] else { panic!("production is shipped once: {calls:#?}") };
+    assert!(shipped.starts_with("landfall ship --env production --kubeconfig "), "{shipped}");
+    assert!(shipped.contains(&format!("--image interview={digest} ")), "{shipped}");
+    assert!(!shipped.contains("nightly-report"), "a scheduled job is no Deployment: {shipped}");
 }
 
 #[test]

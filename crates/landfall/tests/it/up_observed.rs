@@ -1,0 +1,141 @@
+//! What runs is seen where the file says: lines of logs in the store of logs, spans in that of traces.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use landfall_testing::{Tool, require_or_skip, use_or_skip};
+use serde_json::{Value, json};
+
+use crate::platform::Platform;
+use crate::up::{ask, list, room, up};
+use crate::{Folder, example};
+
+/// Two services, one of which calls the other.
+fn shop(observability: &str) -> String {
+    format!(
+        "landfall: v1
+name: shop
+observability: {{ {observability} }}
+services:
+  web:
+    port: 8080
+    replicas: 2
+    expose: {{ host: shop.example, tls: letsencrypt }}
+    probes: {{ ready: {{ http: /ready, period: 1s }} }}
+    uses: [{{ call: stock }}, {{ send: carrier }}]
+  stock:
+    port: 8080
+    probes: {{ ready: {{ http: /ready, period: 1s }} }}
+externals:
+  carrier: {{ profile: {{ latency: 5ms }} }}
+flows:
+  order: {{ rate: 20/s, within: 10s, steps: [client -> web, web -> stock, web -> carrier] }}
+claims:
+  - {{ id: A1, says: All logs are in one place, shown-by: [up: logs] }}
+  - {{ id: A2, says: A line is JSON, shown-by: [up: logs json] }}
+  - {{ id: A3, says: A request can be followed, shown-by: [up: traces order] }}
+  - {{ id: A4, says: What depends on what can be seen, shown-by: [up: graph] }}
+"
+    )
+}
+
+/// Of each service, whether its word was found, and how many of its lines are no JSON.
+fn found(report: &Value) -> Vec<(Option<&str>, &Value, &Value)> {
+    list(&report["logs"]["services"]).map(|one| (one["service"].as_str(), &one["found"], &one["not_json"])).collect()
+}
+
+#[test]
+fn a_line_of_each_service_and_a_whole_trace_of_each_flow_are_in_their_stores() {
+    let _room = room();
+    let folder = Folder::with(&shop("logs: elasticsearch, traces: jaeger"));
+    let mut platform = Platform::start(folder.path(), "shop", None, &["--duration", "2s"]);
+    let report = platform.reported();
+    assert_eq!(report["broken"], json!([]), "{report:#}");
+    let (yes, none) = (json!(true), json!(0));
+    assert_eq!(found(&report), [(Some("stock"), &yes, &none), (Some("web"), &yes, &none)], "{report:#}");
+    assert_eq!((&report["logs"]["store"], &report["logs"]["by"]), (&json!("elasticsearch"), &json!("stand-in")));
+
+    let traces = &report["traces"];
+    let flow = json!(["stock", "web"]);
+    assert_eq!((&traces["flows"][0]["services"], &traces["flows"][0]["missing"]), (&flow, &json!([])), "{traces:#}");
+    let call = |call: &Value| (call["from"].as_str() == Some("web"), call["to"].clone(), call["declared"].clone());
+    let calls: Vec<_> = list(&traces["calls"]).map(call).collect();
+    assert_eq!(calls, [(true, json!("stock"), json!(true))], "{traces:#}");
+    let edges: BTreeSet<_> = list(&traces["edges"]).filter_map(|edge| edge["edge"].as_str()).collect();
+    assert_eq!(edges, BTreeSet::from(["web call stock", "web send carrier"]), "{traces:#}");
+    // The external takes 5 ms for every answer.
+    let sends = list(&traces["edges"]).find(|edge| edge["edge"] == "web send carrier").expect("it was just there");
+    assert!(sends["p50_ms"].as_f64() >= Some(5.0), "{sends:#}");
+
+    // What the file claims is held against this report.
+    let (code, claims) = ask(&platform, &["claims"]);
+    let held: Vec<_> = list(&claims["claims"]).map(|claim| claim["measured_here"][0]["held"].clone()).collect();
+    assert_eq!((code, held), (Some(0), vec![json!(true); 4]), "{claims:#}");
+}
+
+#[test]
+fn loki_and_tempo_are_played_too() {
+    let _room = room();
+    let folder = Folder::with(&shop("logs: { stack: loki, format: text }, traces: tempo"));
+    let ended = up(folder.path(), &["--once", "--duration", "1s", "--timeout", "10m", "--output", "json"]);
+    let report = ended.report.unwrap_or_else(|| panic!("no report:\n{}", ended.said));
+    assert_eq!(report["broken"], json!([]), "{report:#}");
+    let (yes, untold) = (json!(true), Value::Null);
+    assert_eq!(found(&report), [(Some("stock"), &yes, &untold), (Some("web"), &yes, &untold)], "{report:#}");
+    assert_eq!((&report["logs"]["store"], &report["traces"]["store"]), (&json!("loki"), &json!("tempo")));
+    assert_eq!(report["traces"]["flows"][0]["missing"], json!([]), "{report:#}");
+}
+
+/// The sink and the real collector in a network of their own, as their ports are fixed. The collector gets a span by HTTP and
+/// hands it on by gRPC; then what Jaeger would answer is printed.
+const COLLECT: &str = r#"
+ip link set lo up
+"$SINK" __standin sink >&2 &
+"$COLLECTOR" --config="file:$CONFIGURATION" >&2 &
+trap 'kill $(jobs -p); wait' EXIT
+trace=0af7651916cd43dd8448eb211c80319c
+span="{\"traceId\":\"$trace\",\"spanId\":\"b7ad6b7169203331\",\"name\":\"GET /\",\"kind\":2,\"startTimeUnixNano\":\"1700000000000000000\",\"endTimeUnixNano\":\"1700000000005000000\"}"
+for _ in $(seq 600); do
+    curl --silent --header 'content-type: application/json' 127.0.0.1:14318/v1/traces \
+        --data "{\"resourceSpans\":[{\"scopeSpans\":[{\"spans\":[$span]}]}]}" >&2 && break
+    sleep 0.1
+done
+for _ in $(seq 600); do
+    curl --silent --fail 127.0.0.1:16686/api/traces/$trace && break
+    sleep 0.1
+done
+"#;
+
+#[test]
+fn the_real_collector_hands_spans_on_as_it_is_configured() {
+    let Some(collector) = use_or_skip("otelcol", Tool::Collector.locate()) else { return };
+    let unshare = Command::new("unshare").args(["-rn", "true"]).output().map_err(|error| error.to_string());
+    let unshare = unshare.and_then(|output| output.status.success().then_some(()).ok_or("it may not".to_owned()));
+    let Some(()) = require_or_skip("unshare", unshare) else { return };
+    let rendered = std::fs::read_to_string(example("mindcompute").join("monitoring/opentelemetry/collector.yaml"));
+    // What is rendered, with the addresses of this test, and without leaving traces out.
+    let configuration = [
+        ("0.0.0.0:4317", "127.0.0.1:14317"),
+        ("0.0.0.0:4318", "127.0.0.1:14318"),
+        ("jaeger.monitoring.svc:4317", "127.0.0.1:4317"),
+        ("sampling_percentage: 10.0", "sampling_percentage: 100"),
+    ]
+    .iter()
+    .fold(rendered.expect("the example is there"), |text, (rendered, here)| {
+        assert!(text.contains(rendered), "{rendered} is in {text}");
+        text.replace(rendered, here)
+    });
+    let file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
+    std::fs::write(file.path(), configuration).expect("it can be written");
+    let output = Command::new("unshare")
+        .args(["-rn", "bash", "-c", COLLECT])
+        .env("SINK", env!("CARGO_BIN_EXE_landfall"))
+        .env("COLLECTOR", collector)
+        .env("CONFIGURATION", file.path())
+        .output()
+        .expect("bash can be started");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no trace:\n{said}"));
+    let span = &answer["data"][0]["spans"][0];
+    assert_eq!((&span["operationName"], &span["duration"]), (&json!("GET /"), &json!(5000)), "{answer:#}");
+}
