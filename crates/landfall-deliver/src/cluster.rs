@@ -1,5 +1,6 @@
 //! The cluster, through the Kubernetes API alone: what is there, what is done to it, and who may do it.
 
+pub(crate) mod courier;
 pub(crate) mod definition;
 pub(crate) mod figures;
 pub(crate) mod lock;

@@ -36,13 +36,13 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::place::Place;
 pub(crate) use self::plan::{STANDIN, server_of};
 pub(crate) use self::report::{FlowReport, flow_table, table};
-pub(crate) use self::running::{EdgeState, Found};
+pub(crate) use self::running::{EdgeState, Entrances, Found};
 
 use self::apply::Applied;
 use self::cluster::{Lines, Snapshot};
 use self::plan::{PROGRAM, Plan};
 use self::report::{PodsReport, Report, StoreReport};
-use self::running::{Entrances, Running};
+use self::running::Running;
 use self::traffic::Outsider;
 use crate::Outcome;
 use crate::cli::{Output, UpArguments};

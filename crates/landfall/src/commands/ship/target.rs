@@ -1,14 +1,17 @@
 //! Which architecture is meant, and which cluster.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use landfall_deliver::Telling;
 use landfall_model::Architecture;
 
 use crate::Outcome;
 use crate::cli::ClusterArguments;
+use crate::commands::pipeline::folder_of;
 use crate::commands::up::Place;
 use crate::project::Project;
 use crate::terminal::Terminal;
@@ -19,7 +22,12 @@ pub(crate) struct Target {
     pub(crate) environment: Option<String>,
     pub(crate) architecture: Architecture,
     pub(crate) place: Place,
+    /// The folder of the file.
+    folder: PathBuf,
 }
+
+/// How long a command tries to send what is left of its messages when the release has ended.
+const LINGER: Duration = Duration::from_secs(10);
 
 impl Target {
     /// Reads the file; `Err` when that has been answered already.
@@ -44,7 +52,13 @@ impl Target {
             }
         };
         let place = Place::of(file, architecture.document.name.as_str(), environment.as_deref());
-        Ok(Ok(Self { project, environment, architecture, place }))
+        let folder = folder_of(file)?;
+        Ok(Ok(Self { project, environment, architecture, place, folder }))
+    }
+
+    /// How people are told of its releases.
+    pub(crate) fn telling(&self) -> Telling {
+        Telling { folder: self.folder.clone(), linger: LINGER }
     }
 
     /// The name of the architecture.
