@@ -23,6 +23,7 @@ mod rollout;
 mod schema;
 #[cfg(test)]
 mod simulation;
+mod windows;
 
 pub use admission::{People, protect, protection};
 pub use analysis::{Analysis, Verdict};
@@ -50,3 +51,4 @@ pub use propose::{Proposal, Wanted, create, list, phase_of, propose, propose_ret
 pub use release::{Entry, Release, ReleaseSpec, ReleaseStatus, ServiceRelease, Verification, tells};
 pub use rollout::{Cause, Phase, Reason, Return, Stage};
 pub use schema::SchemaUse;
+pub use windows::{Clock, Kept, Limits, keep, keep_once};

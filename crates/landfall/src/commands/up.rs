@@ -24,10 +24,11 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
+use landfall_deliver::keep;
 use landfall_engine::{
     Config, Engine, GatewayConfig, Handle, Level, NODE_MONITOR_GRACE_PERIOD, PodRuntime, Pods, Report as Served, Shim,
 };
-use landfall_model::{Architecture, Severity};
+use landfall_model::{Architecture, Severity, WindowKeeper};
 use landfall_standin::{Authority, run_operators};
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -307,6 +308,10 @@ impl Run<'_> {
         // One of Kubernetes' own, of which cert-manager takes notice.
         kinds.push(GroupVersionKind::gvk("networking.k8s.io", "v1", "Ingress"));
         operators.spawn(run_operators(client.clone(), self.authority.clone(), kinds, stop.clone()));
+        if self.architecture.document.platform.windows.value == WindowKeeper::Landfall {
+            let client = client.clone();
+            operators.spawn(async move { keep(&client, None, |_| ()).await });
+        }
         self.apply(&client, &namespaces, &others, terminal).await?;
         if !self.plan.left_running.is_empty() {
             terminal.say(&format!("{} pods run on from before", self.plan.left_running.len()))?;

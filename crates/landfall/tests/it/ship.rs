@@ -7,6 +7,7 @@ mod control_plane;
 mod kills;
 pub(crate) mod notices;
 mod soak;
+mod windows;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
