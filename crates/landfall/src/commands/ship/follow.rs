@@ -105,7 +105,10 @@ pub(crate) async fn carry_out(
     terminal.show(Vec::new())?;
     lock.release().await;
     match carried {
-        Some(Ok(release)) => Ok(Ended { release, interrupted: false }),
+        Some(Ok(release)) => {
+            target.keep(&release)?;
+            Ok(Ended { release, interrupted: false })
+        }
         Some(Err(error)) => {
             terminal
                 .say(&format!("hint: release `{name}` is not finished; `landfall ship --watch` goes on with it"))?;
