@@ -62,6 +62,7 @@ pub static RULES: &[Rule] = &[
     language::NO_MEMBERS,
     language::NO_PORT,
     language::NOT_UTF_8,
+    language::NOTIFY,
     language::OBJECT,
     language::PATCH,
     language::PROBE,

@@ -106,6 +106,8 @@ pub enum Action {
     Admit,
     /// The environment admits only what was approved from now on.
     Protect,
+    /// Somebody was told, or could not be.
+    Tell,
 }
 
 impl Action {
@@ -128,6 +130,7 @@ impl Action {
             Self::Thaw => "thaw",
             Self::Admit => "admit",
             Self::Protect => "protect",
+            Self::Tell => "tell",
         }
     }
 }

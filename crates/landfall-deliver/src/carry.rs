@@ -3,6 +3,7 @@
 //! The phase and its effects are written before the first of them is done, by compare-and-swap: whoever is stopped anywhere can be
 //! followed by somebody else on another machine, who does the effects again and goes on.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,11 +17,13 @@ use tracing::{debug, warn};
 use crate::admission;
 use crate::analysis::Analysis;
 use crate::audit::{Action, Author, Fact};
+use crate::cluster::courier::Courier;
 use crate::cluster::figures::Counters;
 use crate::cluster::lock::{Lock, LockError};
 use crate::cluster::perform::{PerformError, canary_name, keep_room, perform};
 use crate::cluster::{ClusterError, During as _, MANAGER, if_there, route_resource, workload};
 use crate::gate::{self, Standing};
+use crate::notify::{self, Notice};
 use crate::observe::{Seen, allowed_seconds, observe};
 use crate::plan::Strategy;
 use crate::release::{REQUEST, Release, ReleaseSpec, ReleaseStatus, ServiceRelease, Window};
@@ -110,7 +113,16 @@ pub fn time_left(release: &Release, now: Timestamp) -> Option<Duration> {
     Some(Duration::from_secs(allowed.saturating_sub(status.age_seconds(now))))
 }
 
-/// Carries a release until it has ended or is held. `tell` sees it after each change.
+/// How people are told of a release.
+#[derive(Debug, Clone)]
+pub struct Telling {
+    /// From where on files are meant: the folder of the architecture's file.
+    pub folder: PathBuf,
+    /// How long it is tried to send what is left when the release has ended. What is not sent then is sent by whoever comes next.
+    pub linger: Duration,
+}
+
+/// Carries a release until it has ended or is held, and tells those who are to be told. `tell` sees it after each change.
 ///
 /// May be dropped anywhere: what was written down is done by whoever comes next.
 pub async fn carry(
@@ -118,6 +130,39 @@ pub async fn carry(
     namespace: &str,
     name: &str,
     lock: &mut Lock,
+    telling: Telling,
+    tell: impl FnMut(&Release),
+) -> Result<Release, CarryError> {
+    Box::pin(run(client, namespace, name, lock, (Task::Whole, telling), tell)).await
+}
+
+/// Tells those who are to be told that a release waits, if it does, and leaves it as it is. For one that is written down for
+/// somebody else: whoever is to approve it must know.
+pub async fn tell_waiting(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    lock: &mut Lock,
+    telling: Telling,
+) -> Result<Release, CarryError> {
+    Box::pin(run(client, namespace, name, lock, (Task::Tell, telling), |_| ())).await
+}
+
+/// How far a release is carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    /// To its end.
+    Whole,
+    /// Nowhere: only messages are sent.
+    Tell,
+}
+
+async fn run(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    lock: &mut Lock,
+    (task, telling): (Task, Telling),
     mut tell: impl FnMut(&Release),
 ) -> Result<Release, CarryError> {
     let api = Api::namespaced(client.clone(), namespace);
@@ -128,6 +173,10 @@ pub async fn carry(
         machine: lock.holder().to_owned(),
         author: OnceCell::new(),
         counters: Counters::new(client.clone()),
+        courier: Courier::new(client.clone(), namespace, telling.folder),
+        task,
+        linger: telling.linger,
+        ended: None,
         said: None,
     };
     let mut trouble: Option<Instant> = None;
@@ -165,6 +214,11 @@ struct Carrier<'a> {
     machine: String,
     author: OnceCell<Author>,
     counters: Counters,
+    courier: Courier,
+    task: Task,
+    linger: Duration,
+    /// When it was seen first that nothing but messages is left to do.
+    ended: Option<Instant>,
     /// When the release was written last.
     said: Option<Instant>,
 }
@@ -197,20 +251,31 @@ impl Carrier<'_> {
             None => None,
         };
         let before = status.clone();
+        self.receipts(&release, &mut status).await?;
+        self.courier.send(&status.notices);
         let follow = |status: &mut ReleaseStatus, event: Option<Event>| {
             event.is_some_and(|event| status.follow(&release.spec, &event, Timestamp::now()))
         };
         let mut moved = follow(&mut status, demanded);
         if !moved {
             if status.phase.is_terminal() || matches!(status.phase, Phase::Held { .. }) {
-                return Ok(Step::Ended(Box::new(release)));
+                return self.last_words(release, &before, status).await;
             }
             let seen = self.look(&release, &status).await?;
             let event = observe(&release.spec, &mut status, &seen, Timestamp::now());
-            moved = follow(&mut status, event);
+            moved = self.task == Task::Whole && follow(&mut status, event);
         }
         if moved {
             self.record(&release, &before.phase, &status).await?;
+        }
+        let (name, uid) = (release.name_any(), release.uid().unwrap_or_default());
+        let subject = notify::Subject { name: &name, namespace: self.namespace, uid: &uid, spec: &release.spec };
+        notify::announce(subject, &before, &mut status, Timestamp::now());
+        if self.task == Task::Tell {
+            return self.last_words(release, &before, status).await;
+        }
+        if moved {
+            self.ended = None;
         }
         let is_news = status != before && (moved || !status.differs_in_words_only(&before));
         if is_news || status != before && self.said.is_none_or(|said| said.elapsed() >= WORDS) {
@@ -252,12 +317,53 @@ impl Carrier<'_> {
         self.author.get_or_try_init(|| Author::of(self.client, self.namespace, &spec.architecture, &self.machine)).await
     }
 
+    /// Puts into `status` how attempts to tell somebody went, and into the audit log who was told, and who will not be.
+    async fn receipts(&mut self, release: &Release, status: &mut ReleaseStatus) -> Result<(), ClusterError> {
+        for (id, outcome) in self.courier.arrived().to_vec() {
+            let Some(notice) = status.notices.iter_mut().find(|notice| notice.message.id == id) else { continue };
+            if !notice.is_open() {
+                continue;
+            }
+            notice.settle(&outcome, Timestamp::now());
+            debug!(id, ?outcome, "an attempt to tell somebody");
+            if notice.is_open() {
+                continue;
+            }
+            let fact = Fact {
+                action: Action::Tell,
+                subject: release.name_any(),
+                digest: Some(release.spec.digest.clone()),
+                says: notice.summary(),
+                evidence: vec![format!("message {id}")],
+            };
+            self.author(&release.spec).await?.write(fact).await?;
+        }
+        Ok(())
+    }
+
+    /// Nothing but messages is left to do, for a while.
+    async fn last_words(
+        &mut self,
+        mut release: Release,
+        before: &ReleaseStatus,
+        status: ReleaseStatus,
+    ) -> Result<Step, CarryError> {
+        let since = *self.ended.get_or_insert_with(Instant::now);
+        let is_left = status.notices.iter().any(Notice::is_open);
+        if status != *before {
+            self.write(&mut release, status).await?;
+        }
+        Ok(if is_left && since.elapsed() < self.linger { Step::Waits } else { Step::Ended(Box::new(release)) })
+    }
+
     /// Writes the status, unless somebody has changed the release since it was read.
-    async fn write(&self, release: &mut Release, status: ReleaseStatus) -> Result<(), ClusterError> {
+    async fn write(&mut self, release: &mut Release, status: ReleaseStatus) -> Result<(), ClusterError> {
         release.status = Some(status);
         let name = release.name_any();
         let written = self.api.replace_status(&name, &PostParams::default(), release).await;
         *release = written.during(|| format!("write the status of the release `{name}`"))?;
+        let notices = release.status.as_ref().map(|status| status.notices.as_slice()).unwrap_or_default();
+        self.courier.forget(notices);
         Ok(())
     }
 

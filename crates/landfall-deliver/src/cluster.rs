@@ -1,5 +1,8 @@
 //! The cluster, through the Kubernetes API alone: what is there, what is done to it, and who may do it.
 
+pub(crate) mod autoscaler;
+pub(crate) mod clock;
+pub(crate) mod courier;
 pub(crate) mod definition;
 pub(crate) mod figures;
 pub(crate) mod lock;
@@ -30,6 +33,13 @@ impl ClusterError {
             kube::Error::Api(status) => status.code == 409 || status.code == 429 || status.code >= 500,
             _ => true,
         }
+    }
+}
+
+impl ClusterError {
+    /// Whether somebody else has changed it meanwhile.
+    pub(crate) fn is_conflict(&self) -> bool {
+        is_status(&self.source, 409)
     }
 }
 

@@ -13,6 +13,7 @@ mod cluster;
 mod drift;
 mod freeze;
 mod gate;
+mod notify;
 mod observe;
 mod plan;
 mod promote;
@@ -22,6 +23,7 @@ mod rollout;
 mod schema;
 #[cfg(test)]
 mod simulation;
+mod windows;
 
 pub use admission::{People, protect, protection};
 pub use analysis::{Analysis, Verdict};
@@ -30,7 +32,7 @@ pub use approval::{
     SignersState, Statement, Subject, Tally, approvals, digest_of, parse_signers, propose_signers, submit,
 };
 pub use audit::{Action, AuditEntrySpec, AuditLog, Author, Fact, Head};
-pub use carry::{CarryError, Demand, carry, demand, read, time_left};
+pub use carry::{CarryError, Demand, Telling, carry, demand, read, tell_waiting, time_left};
 pub use cluster::ClusterError;
 pub use cluster::lock::{Lock, LockError};
 pub use drift::drift;
@@ -39,9 +41,14 @@ pub use gate::{
     EvidenceKind, EvidenceSpec, Gate, GateState, Report, ReportError, Severity, Standing, Window, attest, evidence,
     read_report, required,
 };
+pub use notify::{
+    CommitAuthor, Impact, Means, Message, Notice, PipelineNews, Receipt, ReleaseNews, ServiceImpact, ShippedService,
+    Told, append, pause, post, told,
+};
 pub use plan::{CanaryPlan, CountedBy, PrometheusAt, Split, Strategy};
 pub use promote::{Running, what_runs};
 pub use propose::{Proposal, Wanted, create, list, phase_of, propose, propose_return, state_of};
-pub use release::{Entry, Release, ReleaseSpec, ReleaseStatus, ServiceRelease, Verification};
+pub use release::{Entry, Release, ReleaseSpec, ReleaseStatus, ServiceRelease, Verification, tells};
 pub use rollout::{Cause, Phase, Reason, Return, Stage};
 pub use schema::SchemaUse;
+pub use windows::{Clock, Kept, Limits, keep, keep_once};

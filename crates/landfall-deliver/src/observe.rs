@@ -186,6 +186,7 @@ fn judging(
         }
         return late.then(|| Event::DeadlinePassed(format!("nobody has counted requests to `{}`", workload.name)));
     };
+    status.note_answers(&service.name, Some(step), &evidence.canary);
     let analysis = analyse(&plan.judge, &evidence.canary, &evidence.stable);
     let text = analysis.summary();
     status.message = format!("`{}` step {} of {}: {text}", service.name, step + 1, plan.steps.len());
@@ -270,6 +271,7 @@ fn judge_all(spec: &ReleaseSpec, status: &mut ReleaseStatus, seen: &Seen) -> Opt
             status.windows.clone_from(counted);
             return None;
         };
+        status.note_answers(&service.name, None, &evidence);
         let before = status.before.get(place).cloned().unwrap_or_default();
         let mut own = analyse(judge, &evidence, &before);
         own.lines.iter_mut().for_each(|line| *line = format!("`{}` {line}", service.name));

@@ -20,6 +20,7 @@ use crate::cluster::{
     ClusterError, During as _, MANAGER, definition, if_there, mesh_resource, perform, route_resource,
 };
 use crate::gate::{self, GateState, Standing, WAITING};
+use crate::notify;
 use crate::plan::{self, Bounds, Counted, Live, PrometheusAt, Strategy};
 use crate::release::{
     CONFIGURATION, RELEASE, Release, ReleaseSpec, ServiceRelease, Verification, annotate, digest, image_of, is_same,
@@ -119,6 +120,7 @@ pub async fn propose(client: &Client, wanted: Wanted<'_>) -> Result<Proposal, Cl
     });
     spec.environment = architecture.environment.as_ref().map(ToString::to_string);
     spec.gates = gate::required(architecture);
+    spec.notify = notify::told(architecture.notify());
     refusals.extend(schema::forward(&spec, &others, &mut notes));
     let gates = gate::look(client, &namespace, None, &spec).await?;
     Ok(Proposal { namespace, spec, lines, gates, refusals, notes })
@@ -167,6 +169,8 @@ pub async fn propose_return(
     }
     let mut refusals: Vec<String> =
         others.iter().filter(|other| !phase_of(other).is_terminal()).map(unfinished).collect();
+    let ran = wanted.status.as_ref().map(|status| status.ran.as_slice()).unwrap_or_default();
+    let since = |service: &str| ran.iter().find(|ran| ran.service == service).map(|ran| ran.begin.clone());
     let (mut services, mut lines) = (Vec::new(), Vec::new());
     // Who came last goes first, so that callers are old before those they call.
     for service in wanted.spec.services.iter().rev() {
@@ -188,12 +192,14 @@ pub async fn propose_return(
             autoscaler_ceiling: None,
             schema: service.old_schema.clone(),
             old_schema: service.schema.clone(),
+            old_since: since(&service.name),
             ..service.clone()
         });
     }
     refusals.extend(schema::back(&services, &others, wanted.spec.number));
     let mut spec = assemble(architecture.to_owned(), &others, wanted.spec.automatic, services, Some(name));
     spec.environment.clone_from(&wanted.spec.environment);
+    spec.notify.clone_from(&wanted.spec.notify);
     let (namespace, gates) = (namespace.to_owned(), Vec::new());
     Ok(Ok(Proposal { namespace, spec, lines, gates, refusals, notes: Vec::new() }))
 }
@@ -281,6 +287,7 @@ fn assemble(
         services,
         environment: None,
         gates: Vec::new(),
+        notify: Vec::new(),
     }
 }
 
@@ -398,6 +405,7 @@ async fn examine(
         autoscaler_ceiling: bounds.map(|bounds| bounds.ceiling),
         schema: wanted.architecture.service(service).and_then(SchemaUse::of),
         old_schema: None,
+        old_since: None,
     };
     Ok(Examined::Differs(Box::new(Subject { release, live })))
 }

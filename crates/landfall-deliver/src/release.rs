@@ -15,8 +15,9 @@ use sha2::{Digest as _, Sha256};
 use crate::analysis::{Analysis, Counts, Judge};
 use crate::cluster::records::Record;
 use crate::gate::{Gate, GateState};
+use crate::notify::{Notice, Told};
 use crate::plan::{CountedBy, Strategy};
-use crate::rollout::{Effect, Event, Phase, Plan};
+use crate::rollout::{Effect, Event, Phase, Plan, Return, Stage};
 use crate::schema::SchemaUse;
 
 /// The annotation of a pod template that says to which release it belongs.
@@ -62,6 +63,9 @@ pub struct ReleaseSpec {
     /// What must hold before it begins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<Gate>,
+    /// Who is told of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<Told>,
 }
 
 /// How long the services of a release are watched after the last has its new version.
@@ -99,6 +103,9 @@ pub struct ServiceRelease {
     /// What the version before does with it, if a release has said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old_schema: Option<SchemaUse>,
+    /// Since when the version before runs, if it is one that is taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_since: Option<String>,
     /// The pod template before, whole.
     pub old_template: Value,
     /// The pod template of the release, whole.
@@ -151,9 +158,49 @@ pub struct ReleaseStatus {
     /// The last verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<Analysis>,
+    /// Since when, and until when, services run the new version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ran: Vec<Ran>,
+    /// What the new version has answered while it was judged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answered: Vec<Answered>,
+    /// What people are told, and the receipts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<Notice>,
     /// What has happened.
     #[serde(default)]
     pub history: Vec<Entry>,
+}
+
+/// A service that has got its new version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ran {
+    /// Its name.
+    pub service: String,
+    /// When its first copy was started.
+    pub begin: String,
+    /// When every copy had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done: Option<String>,
+    /// When no copy had it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
+}
+
+/// What the new version of a service has answered in one step of a canary, or while all were verified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answered {
+    /// Its name.
+    pub service: String,
+    /// The step, from zero; nothing for the verification.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<usize>,
+    /// How many requests.
+    pub requests: u64,
+    /// How many of them failed.
+    pub failed: u64,
 }
 
 /// What had been counted when a step began.
@@ -211,7 +258,7 @@ impl ReleaseStatus {
 
     /// Whether only what is for people is another.
     pub(crate) fn differs_in_words_only(&self, other: &Self) -> bool {
-        let words = |of: &Self| Self { message: String::new(), analysis: None, ..of.clone() };
+        let words = |of: &Self| Self { message: String::new(), analysis: None, answered: Vec::new(), ..of.clone() };
         words(self) == words(other)
     }
 
@@ -219,8 +266,47 @@ impl ReleaseStatus {
     pub(crate) fn follow(&mut self, spec: &ReleaseSpec, event: &Event, now: Timestamp) -> bool {
         let Some((phase, effects)) = self.phase.next(event, &spec.plan()) else { return false };
         let what = story::describe(spec, event, &phase);
+        self.note_versions(spec, &phase, now);
         self.enter(phase, effects, what, now);
         true
+    }
+
+    /// Notes which services get and lose the new version when `next` begins.
+    fn note_versions(&mut self, spec: &ReleaseSpec, next: &Phase, now: Timestamp) {
+        let name = |service: usize| spec.services.get(service).map(|service| service.name.clone()).unwrap_or_default();
+        let ran = |status: &mut Self, service: usize| status.ran.iter().position(|ran| ran.service == name(service));
+        match (self.phase.clone(), next) {
+            (
+                Phase::Progressing { service, stage: Stage::Updating | Stage::Promoting },
+                Phase::Progressing { .. } | Phase::Succeeded,
+            ) => {
+                if let Some(place) = ran(self, service) {
+                    self.ran[place].done = Some(now.to_string());
+                }
+            }
+            (
+                Phase::RollingBack { service, stage: Return::Restoring, .. },
+                Phase::RollingBack { .. } | Phase::RolledBack { .. },
+            ) => {
+                if let Some(place) = ran(self, service) {
+                    self.ran[place].end = Some(now.to_string());
+                }
+            }
+            _ => {}
+        }
+        if let Phase::Progressing { service, stage: Stage::Updating | Stage::Starting } = next {
+            self.ran.push(Ran { service: name(*service), begin: now.to_string(), done: None, end: None });
+        }
+    }
+
+    /// Notes what the new version of a service has answered since the step began.
+    pub(crate) fn note_answers(&mut self, service: &str, step: Option<usize>, counts: &Counts) {
+        let answered = Answered { service: service.to_owned(), step, requests: counts.total(), failed: counts.bad };
+        let known = self.answered.iter_mut().find(|known| known.service == answered.service && known.step == step);
+        match known {
+            Some(known) => *known = answered,
+            None => self.answered.push(answered),
+        }
     }
 
     /// The phase begins.
@@ -235,6 +321,11 @@ impl ReleaseStatus {
         self.message.clone_from(&what);
         self.history.push(Entry { at: now.to_string(), what });
     }
+}
+
+/// Whether a message about a release is still to be sent.
+pub fn tells(release: &Release) -> bool {
+    release.status.as_ref().is_some_and(|status| status.notices.iter().any(Notice::is_open))
 }
 
 /// The digest of a release: over the templates, before they say to which release they belong.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::document::{
-    Document, Edge, Environment, Expose, External, NodePool, Region, RegionRole, Rolling, Rollout, Service,
+    Document, Edge, Environment, Expose, External, NodePool, Notify, Region, RegionRole, Rolling, Rollout, Service,
     ServiceKind, ServicePort, Store,
 };
 use crate::span::{Span, Spanned};
@@ -218,6 +218,12 @@ impl Architecture {
     /// The environment's declaration.
     pub fn environment(&self) -> Option<&Environment> {
         self.document.environments.get(self.environment.as_ref()?.as_str())
+    }
+
+    /// Who is told of releases.
+    pub fn notify(&self) -> &[Notify] {
+        let own = self.environment().and_then(|environment| environment.notify.as_ref());
+        own.unwrap_or(&self.document.delivery.notify)
     }
 
     /// Whether every promise must hold here: the file as it stands counts as production.

@@ -104,6 +104,14 @@ pub struct Document {
     pub objects: Vec<Spanned<serde_json::Value>>,
 }
 
+impl Document {
+    /// Everybody who is told of releases, in any environment.
+    pub fn told(&self) -> impl Iterator<Item = &Notify> {
+        let of_environments = self.environments.values().flat_map(|environment| environment.notify.iter().flatten());
+        self.delivery.notify.iter().chain(of_environments)
+    }
+}
+
 /// The version of the language.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -23,4 +23,5 @@ pub use kubernetes::{Rendered, kubernetes};
 pub use monitoring::monitoring;
 pub use object::{FileTree, Object};
 pub use pipeline::local::{PipelineStage, PipelineStep, pipeline};
+pub use pipeline::secret_variable;
 pub use target::{Output, Target, Variant, render};

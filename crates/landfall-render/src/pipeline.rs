@@ -11,7 +11,9 @@ pub(crate) mod local;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use landfall_model::{DeployBy, FailureAction, Finding, Pipeline, Rollout, Service, Stage, Step};
+use landfall_model::{
+    DeployBy, FailureAction, Finding, Notify, NotifyEvent, Pipeline, Reference, Rollout, Service, Stage, Step,
+};
 use serde_json::Value;
 
 use crate::helm::image_value;
@@ -180,6 +182,10 @@ impl<'a> Plan<'a> {
             Step::Smoke => variant.map(smoke),
             Step::Dast => variant.map(dast),
             Step::Verify => variant.map(|variant| self.verify(variant)),
+            Step::Notify => {
+                let text = format!("{}: the pipeline has got to {}, revision {revision}", self.name, job.name);
+                Some(self.tell(NotifyEvent::Succeeded, &text, &format!("{}/{}/{revision}", self.name, job.name)))
+            }
             _ => None,
         }
     }
@@ -285,6 +291,19 @@ impl<'a> Plan<'a> {
             );
         }
         findings.extend(self.jobs().iter().filter(|job| job.has(&[Step::Deploy])).flat_map(|job| self.deploys(job)));
+        let document = &self.variants[0].architecture.document;
+        for notify in &document.delivery.notify {
+            let Some(file) = notify.file.as_ref().filter(|_| notify.wants(NotifyEvent::Failed)) else { continue };
+            findings.push(
+                Finding::note(
+                    "not-rendered",
+                    file.span,
+                    format!("the rendered pipeline does not tell `{}` that it failed", notify.to),
+                )
+                .because("the machine of a runner keeps no file")
+                .help("`landfall pipeline run` and `landfall ship` write it; a webhook is told by all of them"),
+            );
+        }
         let builds = self.jobs().iter().any(|job| job.steps.contains(&Step::Build));
         if builds && self.built().is_empty() {
             findings.push(
@@ -347,9 +366,66 @@ impl<'a> Plan<'a> {
         findings
     }
 
+    /// Who is told of an event by a webhook.
+    fn told(&self, event: NotifyEvent) -> impl Iterator<Item = (&'a Notify, &'a str)> {
+        let list: &'a [Notify] = &self.variants[0].architecture.document.delivery.notify;
+        list.iter()
+            .filter(move |notify| notify.wants(event))
+            .filter_map(|notify| Some((notify, notify.webhook.as_ref()?.value.as_str())))
+    }
+
+    /// Whether somebody is told of an event by a webhook.
+    pub(crate) fn tells(&self, event: NotifyEvent) -> bool {
+        self.told(event).next().is_some()
+    }
+
+    /// The variables with the URLs of those who are told of an event, with the secrets that they have.
+    pub(crate) fn urls(&self, event: NotifyEvent) -> BTreeMap<String, Reference> {
+        let secrets = self.told(event).filter_map(|(notify, _)| notify.secret());
+        secrets.map(|secret| (secret_variable(secret.name.as_str(), &secret.key), secret)).collect()
+    }
+
+    /// Posts a message to everybody who is told of an event, whether the others have taken it or not: of the form that releases have, as far as a pipeline knows it. In `text`
+    /// and `id` may be variables of the shell, whose values have neither quotes nor backslashes.
+    pub(crate) fn tell(&self, event: NotifyEvent, text: &str, id: &str) -> String {
+        let post = |(place, (notify, webhook)): (usize, (&Notify, &str))| {
+            let url = match notify.secret() {
+                Some(secret) => format!("\"${}\"", secret_variable(secret.name.as_str(), &secret.key)),
+                None => format!("'{}'", webhook.replace('\'', "'\\''")),
+            };
+            let (id, to) = (format!("{id}/{}/{place}", event.as_str()), quoted(&notify.to.value));
+            format!(
+                "curl --silent --show-error --fail --output /dev/null --retry 5 --retry-connrefused --max-time 10 \\\n  --header 'Content-Type: application/json' --header \"Idempotency-Key: {id}\" \\\n  --data \"{{\\\"version\\\":1,\\\"id\\\":\\\"{id}\\\",\\\"event\\\":\\\"{}\\\",\\\"to\\\":\\\"{to}\\\",\\\"architecture\\\":\\\"{}\\\",\\\"text\\\":\\\"{text}\\\"}}\" \\\n  {url} || echo \"not told: {to}\" >&2\n",
+                event.as_str(),
+                self.name
+            )
+        };
+        self.told(event).enumerate().map(post).collect()
+    }
+
     fn within(&self) -> String {
         let within = self.variants[0].architecture.document.delivery.rollback.within.as_ref();
         within.map_or(WITHIN.to_owned(), |within| format!("{}s", within.value.as_secs_f64().ceil()))
+    }
+
+    /// The variables that a person has to fill, which `place` keeps.
+    pub(crate) fn secret_findings(&self, place: &str) -> Option<Finding> {
+        let steps = self.pipeline.stages.iter().flat_map(|stage| &stage.steps);
+        let notifies = steps.into_iter().any(|step| step.value == Step::Notify);
+        let mut urls = self.urls(NotifyEvent::Failed);
+        if notifies {
+            urls.extend(self.urls(NotifyEvent::Succeeded));
+        }
+        if urls.is_empty() {
+            return None;
+        }
+        let finding = Finding::note(
+            "not-rendered",
+            self.pipeline.runner.span,
+            "the URLs by which people are told are not in the rendered pipeline",
+        );
+        let named: Vec<String> = urls.iter().map(|(name, secret)| format!("`{name}` (`{secret}`)")).collect();
+        Some(finding.because("they are secrets").help(format!("keep each in a {place}: {}", named.join(", "))))
     }
 
     fn of_images(&self, command: impl Fn(String, &Service) -> String) -> String {
@@ -466,27 +542,49 @@ fn build(image: &str, service: &Service, revision: &str) -> String {
     format!("docker build --tag {image}:{revision}{file} {}\n", build.context.value)
 }
 
-/// One request to each public route.
+/// One request to each public route; then it fails if one of them did, and says which.
 fn smoke(variant: &Variant) -> String {
     let routes = variant.architecture.exposed().map(|(_, _, expose)| {
         let scheme = if expose.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}{}", expose.host.value, expose.path.value)
     });
-    // A server that answers is there, whatever it thinks of a request without credentials; an error of its own is none.
-    let request = |url: String| {
-        format!(
-            "status=$(curl --silent --output /dev/null --write-out '%{{http_code}}' --retry 5 --retry-connrefused --max-time 10 '{url}')\necho \"$status {url}\"\n[ \"$status\" -lt 500 ]\n"
-        )
-    };
     let routes: BTreeSet<String> = routes.collect();
-    routes.into_iter().map(request).collect()
+    if routes.is_empty() {
+        return String::new();
+    }
+    let requests: String = routes.iter().map(|url| format!("request '{url}'\n")).collect();
+    format!(
+        "{REQUEST}{requests}[ -z \"$failed\" ] || {{ printf 'no answer, or one that says the server failed:%b\\n' \"$failed\" >&2; exit 1; }}\n"
+    )
 }
+
+/// A server that answers is there, whatever it thinks of a request without credentials; an error of its own is none.
+const REQUEST: &str = "failed=
+request() {
+  status=$(curl --silent --output /dev/null --write-out '%{http_code}' --retry 5 --retry-connrefused --max-time 10 \"$1\") || status=000
+  echo \"$status $1\"
+  if [ \"$status\" = 000 ] || [ \"$status\" -ge 500 ]; then failed=\"$failed\\n  $status $1\"; fi
+}
+";
 
 /// Attacks each public host, passively.
 fn dast(variant: &Variant) -> String {
     let hosts: BTreeSet<&str> =
         variant.architecture.exposed().map(|(_, _, expose)| expose.host.value.as_str()).collect();
     hosts.iter().map(|host| format!("docker run --rm {ZAP} zap-baseline.py -t https://{host}\n")).collect()
+}
+
+/// A text inside of JSON inside of double quotes of the shell.
+fn quoted(text: &str) -> String {
+    let json = Value::from(text).to_string();
+    let inner = json.trim_start_matches('"').trim_end_matches('"');
+    inner.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$").replace('`', "\\`")
+}
+
+/// The variable that has a key of a secret in a pipeline: `RELEASE_MAIL_URL` for `release-mail/url`.
+pub fn secret_variable(secret: &str, key: &str) -> String {
+    let name = format!("{secret}_{key}");
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 
 /// The name of a step in the file.

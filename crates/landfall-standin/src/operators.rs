@@ -6,6 +6,7 @@
 
 mod certificates;
 mod cloudnative_pg;
+mod keda;
 mod percona_mongodb;
 mod rabbitmq;
 mod redis;
@@ -89,6 +90,7 @@ const OPERATORS: &[(&str, &str, &str, Reconcile)] = &[
     ("kafka.strimzi.io", "v1", "KafkaTopic", |context, object| Box::pin(strimzi::topic(context, object))),
     ("kafka.strimzi.io", "v1", "KafkaUser", |context, object| Box::pin(strimzi::user(context, object))),
     ("external-secrets.io", "v1", "ExternalSecret", |context, object| Box::pin(secrets::reconcile(context, object))),
+    ("keda.sh", "v1alpha1", "ScaledObject", |context, object| Box::pin(keda::reconcile(context, object))),
     ("postgresql.cnpg.io", "v1", "Backup", |context, object| Box::pin(cloudnative_pg::backup(context, object))),
     ("postgresql.cnpg.io", "v1", "ScheduledBackup", |context, object| {
         Box::pin(cloudnative_pg::schedule(context, object))

@@ -19,7 +19,7 @@ pub(crate) use self::gates::{
 pub(crate) use self::pipeline::{PipelineCommand, PipelineRunArguments, PipelineShowArguments};
 pub(crate) use self::ship::{
     AbortArguments, ClusterArguments, ReleaseArguments, ReleaseCommand, ReleasesArguments, RollbackArguments,
-    ShipArguments,
+    ShipArguments, WindowsArguments,
 };
 
 /// Makes a deployment architecture executable.
@@ -94,6 +94,8 @@ pub(crate) enum Command {
     Rollback(RollbackArguments),
     /// Stop a release where it is.
     Abort(AbortArguments),
+    /// Keep the time windows of services: the bounds of their autoscalers at each time of the day.
+    Windows(WindowsArguments),
     /// Bring what runs in one environment to the next, through its gates.
     Promote(PromoteArguments),
     /// Approve a release that waits, with an SSH key.

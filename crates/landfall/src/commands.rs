@@ -31,3 +31,4 @@ pub(crate) mod signers;
 pub(crate) mod status;
 pub(crate) mod top;
 pub(crate) mod up;
+pub(crate) mod windows;

@@ -69,6 +69,7 @@ fn main() -> ExitCode {
         Command::Release(ReleaseCommand::Show(arguments)) => commands::release::show(&arguments, &mut terminal),
         Command::Rollback(arguments) => commands::rollback::run(&arguments, &mut terminal),
         Command::Abort(arguments) => commands::abort::run(&arguments, &mut terminal),
+        Command::Windows(arguments) => commands::windows::run(&arguments, &mut terminal),
         Command::Promote(arguments) => commands::promote::run(&arguments, &mut terminal),
         Command::Approve(arguments) => commands::approve::run(&arguments, Decision::Approve, &mut terminal),
         Command::Reject(arguments) => commands::approve::run(&arguments, Decision::Reject, &mut terminal),

@@ -334,6 +334,29 @@ pub(crate) struct ReleaseOutput<'a> {
     gates: Vec<GateOutput<'a>>,
     last_verdict: Option<&'a landfall_deliver::Analysis>,
     history: &'a [landfall_deliver::Entry],
+    notices: Vec<NoticeOutput<'a>>,
+}
+
+/// A message about a release or a pipeline, and its receipt.
+#[derive(Debug, Serialize)]
+pub(crate) struct NoticeOutput<'a> {
+    state: &'static str,
+    attempts: u32,
+    at: Option<&'a str>,
+    says: Option<&'a str>,
+    message: &'a landfall_deliver::Message,
+}
+
+impl<'a> NoticeOutput<'a> {
+    pub(crate) fn new(notice: &'a landfall_deliver::Notice) -> Self {
+        use landfall_deliver::Receipt;
+        let (state, at, says) = match &notice.receipt {
+            Receipt::ToSend { trouble } => ("to-send", None, trouble.as_deref()),
+            Receipt::Sent { at, answer } => ("sent", Some(at.as_str()), Some(answer.as_str())),
+            Receipt::GivenUp { at, why } => ("given-up", Some(at.as_str()), Some(why.as_str())),
+        };
+        Self { state, attempts: notice.attempts, at, says, message: &notice.message }
+    }
 }
 
 impl<'a> ReleaseOutput<'a> {
@@ -353,6 +376,7 @@ impl<'a> ReleaseOutput<'a> {
             gates: status.iter().flat_map(|status| &status.gates).map(GateOutput::new).collect(),
             last_verdict: status.and_then(|status| status.analysis.as_ref()),
             history: status.map(|status| status.history.as_slice()).unwrap_or_default(),
+            notices: status.iter().flat_map(|status| &status.notices).map(NoticeOutput::new).collect(),
         }
     }
 }

@@ -147,6 +147,15 @@ pub(super) const NOT_UTF_8: Rule = language(
     [include_str!("../../tests/it/rules/not-utf-8/ok.yaml"), include_str!("../../tests/it/rules/not-utf-8/bad.yaml")],
 );
 
+pub(super) const NOTIFY: Rule = language(
+    "notify",
+    "Whoever is told of releases is told by one means, and no secret stands in its URL.",
+    "A message goes to a webhook or into a file. Whoever has the URL of most webhooks can send to them, so a URL with a \
+     password, a token or a part that looks random belongs into the secret back end, and the file names the secret: \
+     `webhook: release-mail/url`.",
+    [include_str!("../../tests/it/rules/notify/ok.yaml"), include_str!("../../tests/it/rules/notify/bad.yaml")],
+);
+
 pub(super) const OBJECT: Rule = language(
     "object",
     "Each raw object has an `apiVersion`, a `kind` and a name.",

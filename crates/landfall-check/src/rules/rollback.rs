@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use landfall_model::{
-    Architecture, Engine, Finding, Procedure, ProcedureKind, ProcedureMeans, RenderTarget, ServiceKind, Severity, Span,
+    Architecture, Engine, Finding, NotifyEvent, Procedure, ProcedureKind, ProcedureMeans, RenderTarget, ServiceKind,
+    Severity, Span,
 };
 
 use super::mutable_tag::Image;
@@ -147,8 +148,21 @@ fn procedure_works(
         return;
     }
     if procedure.of.value == ProcedureKind::Communication && procedure.tell.is_empty() {
-        let finding = Finding::warning(RULE.name, at, "nobody is named who is told of a rollback").on(subject);
+        let finding = Finding::warning(RULE.name, at, "nobody is named who is told of a rollback").on(subject.clone());
         findings.push(finding.help("add `tell: [...]`"));
+    }
+    if procedure.of.value == ProcedureKind::Communication && procedure.automatic.value {
+        let tells = |who: &str| {
+            architecture.notify().iter().any(|notify| notify.to.value == who && notify.wants(NotifyEvent::RolledBack))
+        };
+        for who in procedure.tell.iter().filter(|who| !tells(who)) {
+            let finding = Finding::warning(RULE.name, who.span, format!("nothing tells `{who}` of a rollback"))
+                .because("who is told by itself, and by which means, stands in `delivery.notify`")
+                .on(subject.clone());
+            findings.push(finding.help(format!(
+                "add `- {{ to: {who}, webhook: …, on: [rolled-back] }}` to `delivery.notify`, or let a person tell them: `automatic: false`"
+            )));
+        }
     }
     lines.push(format!("{of}: {}", if procedure.automatic.value { "without a person" } else { "started by a person" }));
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::workload::{self, template_hash};
-use super::{ClusterError, During as _, MANAGER, if_there, mesh, mesh_resource, route_resource};
+use super::{ClusterError, During as _, MANAGER, autoscaler, clock, if_there, mesh, mesh_resource, route_resource};
 use crate::plan::{CanaryPlan, Split, Strategy};
 use crate::release::{ReleaseSpec, ServiceRelease};
 use crate::rollout::{Effect, Version};
@@ -62,13 +62,16 @@ pub(crate) async fn perform(client: &Client, spec: &ReleaseSpec, effect: Effect)
 /// somebody who applies the rendered objects. Both together never exceed what is declared.
 pub(crate) async fn keep_room(client: &Client, release: &ServiceRelease) -> Result<(), PerformError> {
     let place = Place { client, release };
-    let Some(ceiling) = place.canary().and_then(|canary| canary.ceiling) else { return Ok(()) };
-    let autoscalers = Api::<HorizontalPodAutoscaler>::namespaced(client.clone(), &release.namespace);
-    let found = if_there(autoscalers.get(&release.name).await)
-        .during(|| format!("read the HorizontalPodAutoscaler `{}`", release.name))?;
-    let most = found.and_then(|autoscaler| u32::try_from(autoscaler.spec.max_replicas).ok());
-    if most.is_some_and(|most| most > ceiling) {
-        warn!(autoscaler = release.name, ?most, ceiling, "somebody took the canary's room; it is kept");
+    let Some((canary, ceiling)) = place.canary().and_then(|canary| Some((canary, canary.ceiling?))) else {
+        return Ok(());
+    };
+    let Some(found) = place.autoscaler().await? else { return Ok(()) };
+    if autoscaler::windows(&found).is_some() {
+        return place.settle(&found, Some(canary.copies)).await;
+    }
+    let most = autoscaler::limits(&found).max;
+    if most > ceiling {
+        warn!(autoscaler = release.name, most, ceiling, "somebody took the canary's room; it is kept");
         place.set_ceiling(ceiling).await?;
     }
     Ok(())
@@ -136,9 +139,7 @@ impl Place<'_> {
         let stable = self.stable().await?;
         let hash = template_hash(self.client, &stable).await?;
         let hash = hash.ok_or_else(|| self.no_template())?;
-        if let Some(ceiling) = canary.ceiling {
-            self.set_ceiling(ceiling).await?;
-        }
+        self.make_room(canary).await?;
         self.fence(Some(&hash)).await?;
         let service = if_there(self.services().get(self.name()).await)
             .during(|| format!("read the Service `{}`", self.name()))?;
@@ -287,10 +288,40 @@ impl Place<'_> {
         let deleted = self.services().delete(&name, &DeleteParams::default()).await;
         if_there(deleted).during(|| format!("delete the Service `{name}`"))?;
         self.fence(None).await?;
-        if let Some(ceiling) = self.release.autoscaler_ceiling {
-            self.set_ceiling(ceiling).await?;
+        if let Some(found) = self.autoscaler().await?.filter(|found| autoscaler::windows(found).is_some()) {
+            self.settle(&found, None).await
+        } else if let Some(ceiling) = self.release.autoscaler_ceiling {
+            self.set_ceiling(ceiling).await
+        } else {
+            Ok(())
         }
-        Ok(())
+    }
+
+    async fn autoscaler(&self) -> Result<Option<HorizontalPodAutoscaler>, PerformError> {
+        let autoscalers = Api::<HorizontalPodAutoscaler>::namespaced(self.client.clone(), &self.release.namespace);
+        let found = if_there(autoscalers.get(self.name()).await);
+        Ok(found.during(|| format!("read the HorizontalPodAutoscaler `{}`", self.name()))?)
+    }
+
+    async fn make_room(&self, canary: &CanaryPlan) -> Result<(), PerformError> {
+        let Some(ceiling) = canary.ceiling else { return Ok(()) };
+        match self.autoscaler().await?.filter(|found| autoscaler::windows(found).is_some()) {
+            Some(found) => self.settle(&found, Some(canary.copies)).await,
+            None => self.set_ceiling(ceiling).await,
+        }
+    }
+
+    /// Brings an autoscaler with windows to what its windows say at this moment, beside a canary of so many copies.
+    async fn settle(&self, found: &HorizontalPodAutoscaler, room: Option<u32>) -> Result<(), PerformError> {
+        let noted = autoscaler::note_room(self.client, found, room).await?;
+        match autoscaler::settle(self.client, &noted, clock::read(self.client).await?).await {
+            Ok(_) => Ok(()),
+            Err(autoscaler::Trouble::Cluster(error)) => Err(error.into()),
+            Err(autoscaler::Trouble::Annotation(why)) => Err(PerformError::Missing(format!(
+                "the windows of the HorizontalPodAutoscaler `{}` say nothing: {why}",
+                self.name()
+            ))),
+        }
     }
 
     async fn wait_for_the_end_of_the_canary(&self) -> Result<(), PerformError> {

@@ -16,6 +16,7 @@ impl ServiceRelease {
             strategy: Strategy::Rolling,
             ready_within_seconds: 30,
             verified: None,
+            old_since: None,
             old_template: json!({}),
             new_template: json!({}),
             route_rules: None,
@@ -40,6 +41,7 @@ impl ReleaseSpec {
             services,
             environment: None,
             gates: Vec::new(),
+            notify: Vec::new(),
         }
     }
 }

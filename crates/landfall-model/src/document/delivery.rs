@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::default;
 use crate::span::Spanned;
-use crate::units::{Duration, Name, Percent, TimeOfDay};
+use crate::units::{Duration, Name, Percent, Reference, TimeOfDay};
 
 use super::service::Weekday;
 
@@ -37,6 +37,9 @@ pub struct Environment {
     /// The namespace, when it is not the platform's.
     #[serde(default)]
     pub namespace: Option<Spanned<Name>>,
+    /// Who is told of releases to it, instead of those in `delivery.notify`; `[]` tells nobody.
+    #[serde(default)]
+    pub notify: Option<Vec<Notify>>,
     /// Whether it serves real users, so that every promise must hold in it.
     #[serde(default)]
     pub production: Spanned<bool>,
@@ -171,6 +174,9 @@ pub struct Delivery {
     /// What must hold before a deployment to production; each item is a predicate with evidence.
     #[serde(default)]
     pub checklist: Vec<ChecklistItem>,
+    /// Who is told of releases and of failed pipelines, and by which means.
+    #[serde(default)]
+    pub notify: Vec<Notify>,
     /// The GitOps controller, if there is one.
     #[serde(default)]
     pub gitops: Option<Gitops>,
@@ -264,7 +270,7 @@ pub enum Step {
     Push,
     /// Deploys to the stage's environment.
     Deploy,
-    /// Sends one request to each public route and along each edge.
+    /// Sends one request to each public route.
     Smoke,
     /// Scans the running platform.
     Dast,
@@ -447,6 +453,66 @@ pub enum Predicate {
     OnCallConfirmed,
     /// Somebody says so by hand.
     Attested,
+}
+
+/// Somebody who is told of releases and of failed pipelines: by a webhook or by a file.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Notify {
+    /// Who: the name of a person or a team.
+    pub to: Spanned<String>,
+    /// The URL to which each message is posted as JSON, or the secret that holds it: `release-mail/url`. Chats that take Slack's
+    /// messages show its `text`.
+    #[serde(default)]
+    pub webhook: Option<Spanned<String>>,
+    /// The file to whose end each message is added as a line of JSON: on the machine of whoever ships, from the folder of this
+    /// file on.
+    #[serde(default)]
+    pub file: Option<Spanned<String>>,
+    /// Of what; of everything when left out.
+    #[serde(default)]
+    pub on: Vec<Spanned<NotifyEvent>>,
+    /// Whether the document leaves this out and the file assumes it.
+    #[serde(default)]
+    pub assumed: bool,
+}
+
+impl Notify {
+    /// The secret that holds the URL, if one does.
+    pub fn secret(&self) -> Option<Reference> {
+        self.webhook.as_ref().filter(|webhook| !webhook.contains("://")).and_then(|webhook| webhook.parse().ok())
+    }
+
+    /// Whether it is told of this.
+    pub fn wants(&self, event: NotifyEvent) -> bool {
+        self.on.is_empty() || self.on.iter().any(|on| on.value == event)
+    }
+}
+
+/// What somebody is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NotifyEvent {
+    /// A release waits for what must hold before it begins.
+    Waiting,
+    /// A stage of the pipeline has failed, or a release goes no further until a person decides.
+    Failed,
+    /// A release was taken back; the message has its impact.
+    RolledBack,
+    /// A release has succeeded.
+    Succeeded,
+}
+
+impl NotifyEvent {
+    /// The word in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Failed => "failed",
+            Self::RolledBack => "rolled-back",
+            Self::Succeeded => "succeeded",
+        }
+    }
 }
 
 /// The GitOps controller.

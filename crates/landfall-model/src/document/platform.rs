@@ -50,6 +50,9 @@ pub struct Platform {
     /// What stands between the internet and the ingress, in the order in which a request meets it.
     #[serde(default)]
     pub edge: Vec<Spanned<EdgeLayer>>,
+    /// Who keeps the time windows of services.
+    #[serde(default)]
+    pub windows: Spanned<WindowKeeper>,
     /// Whether the API server has a private address only.
     #[serde(default)]
     pub private_api: Spanned<bool>,
@@ -64,6 +67,17 @@ pub enum Portability {
     /// Services of the listed providers may be used.
     #[default]
     Provider,
+}
+
+/// Who keeps the bounds that services have at certain times.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WindowKeeper {
+    /// KEDA, by cron triggers; it knows no upper bound of a window.
+    #[default]
+    Keda,
+    /// `landfall windows`, which sets both bounds of a `HorizontalPodAutoscaler` while it runs; `landfall up` does so by itself.
+    Landfall,
 }
 
 /// A cloud provider.

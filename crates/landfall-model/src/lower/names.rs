@@ -173,6 +173,13 @@ impl<'a> Names<'a> {
         for item in &document.delivery.checklist {
             self.all_known("environment", &item.environment, &environments);
         }
+        let secrets = keys(&document.security.secrets.items);
+        for notify in document.told() {
+            let Some((secret, webhook)) = notify.secret().zip(notify.webhook.as_ref()) else { continue };
+            let secret = Spanned::new(secret, webhook.span);
+            self.known("secret", &Spanned::new(secret.name.clone(), secret.span), &secrets);
+            self.secret_key(&secret);
+        }
     }
 
     fn observability(&mut self) {

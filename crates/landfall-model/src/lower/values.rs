@@ -3,9 +3,9 @@
 use std::str::FromStr;
 
 use crate::diagnostic::Finding;
-use crate::document::{Document, EnvironmentValue, Expose, Probe, Probes, Replicas, Service};
+use crate::document::{Document, EnvironmentValue, Expose, Notify, Probe, Probes, Replicas, Service};
 use crate::span::{Span, Spanned};
-use crate::units::Name;
+use crate::units::{Name, Reference};
 
 pub(super) fn check(document: &Document, findings: &mut Vec<Finding>) {
     for (name, service) in &document.services {
@@ -32,6 +32,7 @@ pub(super) fn check(document: &Document, findings: &mut Vec<Finding>) {
     {
         cron(schedule, findings);
     }
+    document.told().for_each(|notify| means(notify, findings));
     shares(document, findings);
     environments_in_a_circle(document, findings);
     let windows = document.environments.values().flat_map(|environment| &environment.deploy_windows);
@@ -62,6 +63,95 @@ pub(super) fn check(document: &Document, findings: &mut Vec<Finding>) {
             findings.push(finding.help("write it as one would for `kubectl apply`"));
         }
     }
+}
+
+/// Somebody is told by one means, and it is an address or names where one is kept.
+fn means(notify: &Notify, findings: &mut Vec<Finding>) {
+    let to = &notify.to;
+    if to.trim().is_empty() {
+        let finding = Finding::error("notify", to.span, "nobody is named who is told");
+        findings.push(finding.help("name a person or a team: `to: release-managers`"));
+    }
+    let (webhook, file) = (notify.webhook.as_ref(), notify.file.as_ref());
+    let written = [webhook, file].into_iter().flatten();
+    match (webhook, file) {
+        (Some(webhook), None) => address(to, webhook, findings),
+        (None, Some(file)) if file.trim().is_empty() || file.ends_with('/') => {
+            let finding = Finding::error("notify", file.span, format!("`{file}` is no file"));
+            findings.push(finding.help("write a path from the folder of this file on, such as `releases.jsonl`"));
+        }
+        (None, Some(_)) => {}
+        _ => {
+            let at = written.last().map_or(to.span, |second| second.span);
+            let finding = Finding::error("notify", at, format!("`{to}` is told by exactly one means"));
+            findings.push(finding.help("write either `webhook: https://…`, `webhook: secret/key` or `file: releases.jsonl`; for two means, two items"));
+        }
+    }
+}
+
+/// A URL that anybody may read, or the place of one.
+fn address(to: &Spanned<String>, webhook: &Spanned<String>, findings: &mut Vec<Finding>) {
+    if !webhook.contains("://") {
+        if webhook.parse::<Reference>().is_err() {
+            let finding = Finding::error("notify", webhook.span, format!("`{webhook}` is neither a URL nor a secret"));
+            findings
+                .push(finding.help("write `https://host/path`, or the secret that holds the URL: `release-mail/url`"));
+        }
+        return;
+    }
+    let scheme = ["https://", "http://"].iter().find_map(|scheme| webhook.strip_prefix(scheme));
+    let Some(rest) = scheme else {
+        let finding = Finding::error("notify", webhook.span, format!("`{webhook}` is not reached by HTTP"));
+        findings.push(finding.help("write a URL that begins with `https://`"));
+        return;
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+        _ => (host, None),
+    };
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '[' | ']' | ':');
+    let is_bad = name.is_empty()
+        || !name.chars().all(fits)
+        || port.is_some_and(|port| port.parse::<u16>().is_err())
+        || path.chars().any(|c| c.is_whitespace() || c.is_control())
+        || path.contains('#');
+    // Whoever has the URL of a webhook may send to it: a secret in it is never repeated.
+    if authority.contains('@') || holds_secret(path) {
+        let finding = Finding::error("notify", webhook.span, format!("the URL by which `{to}` is told holds a secret"));
+        findings.push(
+            finding
+                .because("what stands in the file is in every clone, and whoever has the URL can send to it")
+                .help("put the URL into the secret back end, declare it as `security.secrets.items: { release-mail: { keys: [url] } }`, and write `webhook: release-mail/url`"),
+        );
+    } else if is_bad {
+        let finding = Finding::error("notify", webhook.span, format!("`{webhook}` is no URL"));
+        findings.push(finding.help("write `https://host/path`"));
+    }
+}
+
+/// Whether the path or the query of a URL lets in who has it: a parameter named for it, or a part that looks random.
+fn holds_secret(path: &str) -> bool {
+    /// Parts of paths that people choose are shorter, or have no digits among their letters.
+    const RANDOM: usize = 16;
+    const NAMES: [&str; 9] =
+        ["token", "key", "secret", "password", "sig", "signature", "auth", "access_token", "api_key"];
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let is_random = |part: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        part.len() >= RANDOM
+            && part.chars().all(plain)
+            && part.contains(|c: char| c.is_ascii_digit())
+            && part.contains(|c: char| c.is_ascii_alphabetic())
+    };
+    let parameters = || query.split('&').filter_map(|parameter| parameter.split_once('='));
+    path.split('/').any(is_random)
+        || parameters().any(|(name, value)| {
+            is_random(value)
+                || !value.is_empty() && NAMES.contains(&name.to_ascii_lowercase().replace('-', "_").as_str())
+        })
 }
 
 /// Shares of something that cannot be more than all of it.

@@ -6,7 +6,7 @@ mod windows;
 pub(crate) use windows::day_of_week;
 
 use crate::json::json;
-use landfall_model::{Architecture, Finding, Percent, Replicas, Service, Spanned};
+use landfall_model::{Architecture, Finding, Percent, Replicas, Service, Spanned, WindowKeeper};
 use serde_json::Value;
 
 use super::metadata::Subject;
@@ -22,11 +22,15 @@ pub(super) enum Scaling {
     Metrics,
     /// A KEDA `ScaledObject`, by the time of day, and by metrics if there are any.
     Windows,
+    /// A `HorizontalPodAutoscaler` whose bounds `landfall windows` moves by the time of day.
+    KeptWindows,
 }
 
 /// Who sets the number of copies of a service.
-pub(super) fn of(service: &Service) -> Scaling {
-    if service.windows.iter().any(|window| window.min.is_some()) {
+pub(super) fn of(architecture: &Architecture, service: &Service) -> Scaling {
+    if architecture.document.platform.windows.value == WindowKeeper::Landfall && !service.windows.is_empty() {
+        Scaling::KeptWindows
+    } else if service.windows.iter().any(|window| window.min.is_some()) {
         Scaling::Windows
     } else if service.replicas.scales() {
         Scaling::Metrics
@@ -34,6 +38,9 @@ pub(super) fn of(service: &Service) -> Scaling {
         Scaling::Fixed(service.replicas.floor())
     }
 }
+
+/// The annotation of an autoscaler with the windows of its service, which `landfall windows` reads.
+const WINDOWS: &str = "landfall.dev/windows";
 
 /// The fewest copies that run at any time.
 pub(super) fn fewest(service: &Service) -> u32 {
@@ -53,20 +60,28 @@ pub(super) fn object(
     service: &Service,
     findings: &mut Vec<Finding>,
 ) -> Option<Object> {
-    windows::unsayable(subject.name, service, findings);
-    match of(service) {
+    let scaling = of(architecture, service);
+    if scaling != Scaling::KeptWindows {
+        windows::unsayable(subject.name, service, findings);
+    }
+    match scaling {
         Scaling::Fixed(_) => None,
-        Scaling::Metrics => Some(autoscaler(architecture, subject, service)),
+        Scaling::Metrics => Some(autoscaler(architecture, subject, service, Value::Null)),
+        Scaling::KeptWindows => {
+            findings.push(windows::needs_keeper(architecture, subject.name, service));
+            let annotations = json!({ WINDOWS: windows::annotation(service) });
+            Some(autoscaler(architecture, subject, service, annotations))
+        }
         Scaling::Windows => Some(windows::scaled_object(architecture, subject, service, findings)),
     }
 }
 
-fn autoscaler(architecture: &Architecture, subject: &Subject<'_>, service: &Service) -> Object {
+fn autoscaler(architecture: &Architecture, subject: &Subject<'_>, service: &Service, annotations: Value) -> Object {
     let replicas = &service.replicas;
     let value = json!({
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
-        "metadata": subject.metadata(subject.name),
+        "metadata": subject.metadata_with(subject.name, annotations),
         "spec": {
             "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": subject.name },
             "minReplicas": replicas.floor(),

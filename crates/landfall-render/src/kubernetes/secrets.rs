@@ -49,6 +49,15 @@ pub(super) fn required(architecture: &Architecture) -> Vec<RequiredSecret> {
     for (name, key, span) in super::monitoring::secrets(architecture) {
         add(architecture.namespace().as_str(), &name, &mut [key.as_str()].into_iter(), span);
     }
+    for notify in architecture.notify() {
+        let Some((secret, webhook)) = notify.secret().zip(notify.webhook.as_ref()) else { continue };
+        add(
+            architecture.namespace().as_str(),
+            secret.name.as_str(),
+            &mut [secret.key.as_str()].into_iter(),
+            webhook.span,
+        );
+    }
     // What is declared and read by nobody that is known here, a patch perhaps, belongs to the platform's namespace.
     let read: BTreeSet<String> = readers.keys().map(|(_, name)| name.clone()).collect();
     for (name, item) in &architecture.document.security.secrets.items {

@@ -72,9 +72,9 @@ fn deployment(
     service: &Service,
     findings: &mut Vec<Finding>,
 ) -> Object {
-    let replicas = match scaling::of(service) {
+    let replicas = match scaling::of(architecture, service) {
         Scaling::Fixed(count) => Some(count),
-        Scaling::Metrics | Scaling::Windows => None,
+        Scaling::Metrics | Scaling::Windows | Scaling::KeptWindows => None,
     };
     let startup = service.startup.seconds();
     let value = json!({

@@ -4,7 +4,7 @@
 //! of the job's identity (OpenID Connect). Who may approve stands in the settings of a repository and not in a workflow; a
 //! finding says so.
 
-use landfall_model::{Finding, Step};
+use landfall_model::{Finding, NotifyEvent, Step};
 use serde_json::{Map, Value};
 
 use super::{Job, MINUTES, Plan, SIGN_IN, name_of};
@@ -51,10 +51,16 @@ pub(crate) fn workflows(variants: &[Variant]) -> Output {
             );
         }
     }
+    output.findings.extend(plan.secret_findings("secret of the repository"));
     let told: Vec<Value> =
         planned.iter().filter(|job| job.tells_author()).map(|job| json!(job.name.as_str())).collect();
     if !told.is_empty() {
         jobs.insert("notify-author".to_owned(), notify(told));
+    }
+    if plan.tells(NotifyEvent::Failed) {
+        let all: Vec<Value> = planned.iter().map(|job| json!(job.name.as_str())).collect();
+        let name = if jobs.contains_key("notify") { "notify-people" } else { "notify" };
+        jobs.insert(name.to_owned(), tell(&plan, all));
     }
     let workflow = json!({
         "name": plan.name,
@@ -138,7 +144,10 @@ fn steps(plan: &Plan<'_>, job: &Job<'_>) -> Vec<Value> {
         let token = "token=$(curl --silent --show-error --fail --header \"Authorization: bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN\" \\\n  \"$ACTIONS_ID_TOKEN_REQUEST_URL&audience=$CLUSTER_AUDIENCE\" | jq --raw-output .value)\necho \"::add-mask::$token\"\n";
         steps.push(json!({ "name": "sign in", "run": format!("{token}{SIGN_IN}") }));
     }
-    steps.extend(plan.performed(job, REVISION).map(|(step, run)| json!({ "name": name_of(step), "run": run })));
+    steps.extend(plan.performed(job, REVISION).map(|(step, run)| {
+        let env = if step == Step::Notify { urls(plan, NotifyEvent::Succeeded) } else { Value::Null };
+        compact(json!({ "name": name_of(step), "env": env, "run": run }))
+    }));
     if has_images && job.has(&[Step::Build]) {
         steps.push(json!({ "name": "save", "run": plan.save(REVISION) }));
         steps.push(artifact(UPLOAD, "images", "images.tar"));
@@ -166,6 +175,36 @@ fn notify(needs: Vec<Value>) -> Value {
             "run": "gh api \"repos/$GITHUB_REPOSITORY/commits/$GITHUB_SHA/comments\" \\\n  --field body=\"@$GITHUB_ACTOR: the delivery failed: $GITHUB_SERVER_URL/$GITHUB_REPOSITORY/actions/runs/$GITHUB_RUN_ID\"\n",
         }],
     })
+}
+
+/// Tells those of `delivery.notify`.
+fn tell(plan: &Plan<'_>, needs: Vec<Value>) -> Value {
+    let text = format!(
+        "{}: the delivery of $GITHUB_SHA by $GITHUB_ACTOR failed: $GITHUB_SERVER_URL/$GITHUB_REPOSITORY/actions/runs/$GITHUB_RUN_ID",
+        plan.name
+    );
+    let id = format!("{}/$GITHUB_RUN_ID/$GITHUB_RUN_ATTEMPT", plan.name);
+    compact(json!({
+        "needs": needs,
+        "if": "failure()",
+        "runs-on": RUNNER,
+        "timeout-minutes": 5,
+        "permissions": {},
+        "env": urls(plan, NotifyEvent::Failed),
+        "steps": [{ "name": "notify", "run": plan.tell(NotifyEvent::Failed, &text, &id) }],
+    }))
+}
+
+/// The secrets of the repository that have the URLs of those who are told.
+fn urls(plan: &Plan<'_>, event: NotifyEvent) -> Value {
+    let urls = plan.urls(event).into_keys();
+    let urls: Map<String, Value> = urls
+        .map(|name| {
+            let value = format!("${{{{ secrets.{name} }}}}");
+            (name, json!(value))
+        })
+        .collect();
+    if urls.is_empty() { Value::Null } else { Value::Object(urls) }
 }
 
 /// The scans of the pipeline that need nothing built, when nobody pushes.

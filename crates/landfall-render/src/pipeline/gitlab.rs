@@ -3,7 +3,7 @@
 //! No key is stored: the registry takes the job's own credentials, and the cluster takes the token of the job's identity
 //! (`id_tokens`). What stands in the settings of a project (protected environments, schedules) is told by findings.
 
-use landfall_model::{Finding, Step};
+use landfall_model::{Finding, NotifyEvent, Step};
 use serde_json::{Map, Value};
 
 use super::{Job, Plan, SIGN_IN};
@@ -51,6 +51,13 @@ pub(crate) fn pipeline(variants: &[Variant]) -> Output {
     if notifies {
         let needs = if waits { Value::Null } else { Value::Array(told) };
         file.insert(free(&file, "notify-author"), notify(&needs));
+    }
+    if plan.tells(NotifyEvent::Failed) {
+        let text =
+            format!("{}: the delivery of $CI_COMMIT_SHA by $GITLAB_USER_LOGIN failed: $CI_PIPELINE_URL", plan.name);
+        let script = plan.tell(NotifyEvent::Failed, &text, &format!("{}/$CI_PIPELINE_ID", plan.name));
+        let job = json!({ "stage": ".post", "when": "on_failure", "script": [script] });
+        file.insert(free(&file, "notify"), job);
     }
     if let (Some(first), Some(_)) = (jobs.first(), &plan.pipeline.scan_schedule) {
         for (name, run) in plan.scans(&jobs, REVISION) {
@@ -146,6 +153,7 @@ fn notify(needs: &Value) -> Value {
 /// What the settings of a project say and no file can.
 fn findings(plan: &Plan<'_>, jobs: &[Job<'_>], notifies: bool) -> Vec<Finding> {
     let mut findings = plan.findings("registry.gitlab.com");
+    findings.extend(plan.secret_findings("masked variable of the project"));
     let span = plan.pipeline.runner.span;
     let note =
         |message: &str, why: &str, help: String| Finding::note("not-rendered", span, message).because(why).help(help);

@@ -12,7 +12,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt as _};
-use landfall_deliver::{Author, Lock, Phase, Wanted, carry, create, phase_of, propose};
+use landfall_deliver::{Author, Lock, Phase, Telling, Wanted, carry, create, phase_of, propose};
 use landfall_model::{Architecture, File};
 use serde_json::{Value, json};
 
@@ -50,7 +50,8 @@ pub(crate) async fn rolling(services: usize, copies: u32) -> Cost {
     let mut lock = Lock::take(&counting, "shop", "shop", "bench").await.expect("nobody else ships");
     let author = Author::of(&counting, "shop", "shop", "bench").await.expect("the cluster says who we are");
     let release = create(&counting, &proposal, &author).await.expect("it can be written down");
-    let ended = carry(&counting, "shop", &release.name_any(), &mut lock, |_| ()).await.expect("it ends");
+    let telling = Telling { folder: std::env::temp_dir(), linger: std::time::Duration::ZERO };
+    let ended = carry(&counting, "shop", &release.name_any(), &mut lock, telling, |_| ()).await.expect("it ends");
     let milliseconds = began.elapsed().as_secs_f64() * 1e3;
     assert_eq!(phase_of(&ended), Phase::Succeeded);
     #[expect(clippy::cast_precision_loss, reason = "there are not so many requests")]

@@ -107,6 +107,20 @@ pub(crate) struct AbortArguments {
     pub(crate) output: Output,
 }
 
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landfall windows --env production --context prod         until it is stopped\n  landfall windows --env production --context prod --once  the bounds of this moment, for a schedule of your own\n\nIt is for `platform.windows: landfall`; what `landfall up` runs does it by itself. Several may run: they set the same bounds."
+)]
+pub(crate) struct WindowsArguments {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
+    /// Set the bounds of this moment, and end.
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
 pub(super) fn image(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((service, image)) if !service.is_empty() && !image.is_empty() => {

@@ -1,6 +1,8 @@
 //! `landfall pipeline`: the stages of the file's pipeline on this machine, and what they are.
 
 mod cluster;
+mod gateway;
+mod notify;
 mod process;
 mod record;
 mod run;

@@ -51,6 +51,9 @@ pub(crate) fn show(arguments: &ReleaseArguments, terminal: &mut Terminal) -> any
         for entry in &status.history {
             writeln!(data, "{} {}", entry.at, entry.what)?;
         }
+        for notice in &status.notices {
+            writeln!(data, "{}", notice.summary())?;
+        }
         if let Some(analysis) = &status.analysis {
             writeln!(data, "last verdict: {}, of {} requests", analysis.verdict.as_str(), analysis.requests)?;
             for line in &analysis.lines {

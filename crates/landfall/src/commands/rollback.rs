@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &RollbackArguments, terminal: &mut Terminal) -> any
         let release = create(&client, &proposal, &author).await?;
         let name = release.name_any();
         terminal.say(&format!("release `{name}`"))?;
-        let ended = carry_out(&client, &proposal.namespace, &name, lock, &mut Told::default(), terminal).await?;
+        let ended = carry_out(&client, &target, &name, lock, &mut Told::default(), terminal).await?;
         finish(&ended, arguments.place.output, terminal, |phase| *phase == Phase::Succeeded)
     })
 }

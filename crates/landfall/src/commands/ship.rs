@@ -10,7 +10,9 @@ use std::io::Write as _;
 use anyhow::Context as _;
 use comfy_table::{Table, presets};
 use kube::{Client, ResourceExt as _};
-use landfall_deliver::{Author, Lock, LockError, Proposal, Wanted, create, drift, list, phase_of, propose};
+use landfall_deliver::{
+    Author, Lock, LockError, Proposal, Release, Wanted, create, drift, list, phase_of, propose, tell_waiting, tells,
+};
 use landfall_model::Severity;
 
 pub(crate) use self::follow::{Ended, Told, carry_out, finish, holder, wait_or_carry};
@@ -128,7 +130,7 @@ pub(crate) async fn take(client: &Client, target: &Target, terminal: &mut Termin
 pub(crate) async fn ship(
     client: &Client,
     wanted: Wanted<'_>,
-    lock: Lock,
+    mut lock: Lock,
     shipping: &Shipping<'_>,
     terminal: &mut Terminal,
 ) -> anyhow::Result<Outcome> {
@@ -167,13 +169,20 @@ pub(crate) async fn ship(
     };
     let name = release.name_any();
     if shipping.how == How::Detached {
+        let namespace = shipping.target.namespace();
+        let told = if release.spec.notify.is_empty() {
+            Ok(release)
+        } else {
+            tell_waiting(client, namespace, &name, &mut lock, shipping.target.telling()).await
+        };
         lock.release().await;
+        let release = told.with_context(|| format!("failed to tell of the release `{name}`"))?;
         let flag = shipping.target.flag();
         terminal.say(&format!("release `{name}` is written down; `landfall ship --watch{flag}` carries it out"))?;
         return finish(&Ended::of(&release), shipping.output, terminal, |_| true);
     }
     terminal.say(&format!("release `{name}`"))?;
-    let ended = carry_out(client, &proposal.namespace, &name, lock, &mut Told::default(), terminal).await?;
+    let ended = carry_out(client, shipping.target, &name, lock, &mut Told::default(), terminal).await?;
     finish(&ended, shipping.output, terminal, |phase| *phase == landfall_deliver::Phase::Succeeded)
 }
 
@@ -184,13 +193,26 @@ async fn watch(
     terminal: &mut Terminal,
 ) -> anyhow::Result<Outcome> {
     let releases = list(client, target.namespace(), target.name()).await?;
-    let Some(release) = releases.iter().find(|release| !phase_of(release).is_terminal()) else {
+    let under_way = releases.iter().find(|release| !phase_of(release).is_terminal());
+    // What has ended may have left messages to whoever comes next.
+    let wanted: Vec<&Release> = match under_way {
+        Some(release) => vec![release],
+        None => releases.iter().filter(|release| tells(release)).collect(),
+    };
+    let mut last = None;
+    for release in wanted {
+        let name = release.name_any();
+        terminal.say(&format!("release `{name}`"))?;
+        let ended = wait_or_carry(client, target, &name, terminal).await?;
+        if ended.is_interrupted() {
+            return finish(&ended, arguments.output, terminal, |_| false);
+        }
+        last = Some(ended);
+    }
+    let Some(ended) = last else {
         terminal.say("no release is under way")?;
         return Ok(Outcome::Done);
     };
-    let name = release.name_any();
-    terminal.say(&format!("release `{name}`"))?;
-    let ended = wait_or_carry(client, target, &name, terminal).await?;
     finish(&ended, arguments.output, terminal, |phase| *phase == landfall_deliver::Phase::Succeeded)
 }
 

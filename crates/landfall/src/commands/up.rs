@@ -26,10 +26,11 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
+use landfall_deliver::keep;
 use landfall_engine::{
     Config, Engine, GatewayConfig, Handle, Level, NODE_MONITOR_GRACE_PERIOD, PodRuntime, Pods, Report as Served, Shim,
 };
-use landfall_model::{Architecture, Severity};
+use landfall_model::{Architecture, Severity, WindowKeeper};
 use landfall_standin::{Authority, run_operators};
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -38,13 +39,13 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::place::Place;
 pub(crate) use self::plan::{STANDIN, server_of};
 pub(crate) use self::report::{FlowReport, flow_table, table};
-pub(crate) use self::running::{EdgeState, Found};
+pub(crate) use self::running::{EdgeState, Entrances, Found};
 
 use self::apply::Applied;
 use self::cluster::{Lines, Snapshot};
 use self::plan::{PROGRAM, Plan};
 use self::report::{PodsReport, Report, StoreReport};
-use self::running::{Entrances, Running};
+use self::running::Running;
 use self::traffic::Outsider;
 use crate::Outcome;
 use crate::cli::{Output, UpArguments};
@@ -323,6 +324,10 @@ impl Run<'_> {
         // One of Kubernetes' own, of which cert-manager takes notice.
         kinds.push(GroupVersionKind::gvk("networking.k8s.io", "v1", "Ingress"));
         operators.spawn(run_operators(client.clone(), self.authority.clone(), kinds, stop.clone()));
+        if self.architecture.document.platform.windows.value == WindowKeeper::Landfall {
+            let client = client.clone();
+            operators.spawn(async move { keep(&client, None, |_| ()).await });
+        }
         self.apply(&client, &namespaces, &others, terminal).await?;
         if !self.plan.left_running.is_empty() {
             terminal.say(&format!("{} pods run on from before", self.plan.left_running.len()))?;

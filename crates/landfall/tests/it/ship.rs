@@ -5,7 +5,9 @@
 mod clients;
 mod control_plane;
 mod kills;
+pub(crate) mod notices;
 mod soak;
+mod windows;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -126,6 +128,11 @@ struct Platform {
 
 impl Platform {
     fn start(rollout: &str) -> Option<Self> {
+        Self::start_with(&architecture(rollout))
+    }
+
+    /// The same, with another architecture.
+    fn start_with(text: &str) -> Option<Self> {
         let schemas = require_or_skip("the schemas of Kubernetes", Schemas::locate())?;
         let python = Path::new("/usr/bin/python3").exists();
         require_or_skip("python3", if python { Ok(()) } else { Err("it is not in /usr/bin") })?;
@@ -135,7 +142,7 @@ impl Platform {
             .expect("it is our folder");
         let program = folder.path().join("server.py");
         std::fs::write(&program, PROGRAM).expect("a file can be written");
-        std::fs::write(folder.path().join("landfall.yaml"), architecture(rollout)).expect("a file can be written");
+        std::fs::write(folder.path().join("landfall.yaml"), text).expect("a file can be written");
         let engine = RunningEngine::start(folder.path(), &catalogue(&program), &[]);
         let gateway = gateway(folder.path());
         let platform = Self { engine, folder, gateway };

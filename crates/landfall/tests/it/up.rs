@@ -135,6 +135,12 @@ externals:
 flows:
   order: { rate: 20/s, within: 10s, steps: [client -> web, web -> stock, web -> carrier] }
   receipt: { rate: 5/s, within: 10s, steps: [carrier -> web, web -> stock] }
+environments:
+  here: {}
+delivery:
+  pipeline:
+    runner: github
+    stages: [{ name: deploy, steps: [deploy], environment: here }, { name: smoke, steps: [smoke], environment: here }]
 ";
 
 /// What a command prints as JSON, and its exit code.
@@ -149,7 +155,7 @@ pub(crate) fn ask(platform: &Platform, arguments: &[&str]) -> (Option<i32>, Valu
 fn a_platform_that_is_up_is_asked_and_comes_back_as_its_file_says() {
     let _room = room();
     let folder = Folder::with(SHOP);
-    let mut up = Platform::start(folder.path(), "shop", None, &["--duration", "1s"]);
+    let mut up = Platform::start(folder.path(), "shop", Some("here"), &["--duration", "1s"]);
     up.reported();
 
     let (code, edges) = ask(&up, &["edges"]);
@@ -190,6 +196,14 @@ fn a_platform_that_is_up_is_asked_and_comes_back_as_its_file_says() {
 
     assert!(through_open(&up, "web").contains("\"edges\""), "its stand-in says what its edges have carried");
 
+    // The pipeline's requests come in through the gateway, by the name and the certificate of the host.
+    let (code, run) = ask(&up, &["pipeline", "run", "--stage", "smoke"]);
+    let said: Vec<_> = list(&run["stages"][0]["steps"][0]["tail"]).filter_map(Value::as_str).collect();
+    let [answer] = said[..] else { panic!("{run:#}") };
+    let (status, url) = answer.split_once(' ').expect("a status and a URL");
+    assert_eq!((code, url), (Some(0), "https://shop.example/"), "{run:#}");
+    assert!(status.parse::<u16>().is_ok_and(|status| (200..500).contains(&status)), "{run:#}");
+
     // The data stays; what is not in the file any more goes.
     drop(up);
     let smaller = SHOP.replace(", { send: carrier }", "").replace(", web -> carrier", "");
@@ -206,7 +220,7 @@ fn a_platform_that_is_up_is_asked_and_comes_back_as_its_file_says() {
     it: not up
     it: data deleted
     ");
-    assert!(!folder.path().join(".landfall/shop").exists());
+    assert!(!folder.path().join(".landfall/shop-here").exists());
 }
 
 /// What a service answers through `landfall open`.

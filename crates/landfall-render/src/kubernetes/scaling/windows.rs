@@ -1,4 +1,4 @@
-//! Time windows, as cron triggers of a KEDA `ScaledObject`.
+//! Time windows, as cron triggers of a KEDA `ScaledObject`, or as an annotation for `landfall windows`.
 //!
 //! KEDA takes the highest number that any trigger asks for, so that a window is a lower bound beside the metrics. It
 //! makes the `HorizontalPodAutoscaler` itself; a second one would fight it.
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::super::metadata::Subject;
 use super::behavior;
-use crate::object::Object;
+use crate::object::{Object, compact, unless_empty};
 
 const DAY: u16 = 24 * 60;
 
@@ -43,6 +43,43 @@ pub(super) fn unsayable(name: &str, service: &Service, findings: &mut Vec<Findin
             );
         }
     }
+}
+
+/// The windows as `landfall windows` reads them.
+pub(super) fn annotation(service: &Service) -> String {
+    let window = |window: &Window| {
+        compact(json!({
+            "name": window.name.value.to_string(),
+            "days": unless_empty(window.days.iter().map(|day| json!(day.value)).collect()),
+            "fromMinute": window.from.minutes(),
+            "toMinute": window.to.minutes(),
+            "timeZone": &window.time_zone.value,
+            "min": window.min.map(|min| min.value),
+            "max": window.max.map(|max| max.value),
+        }))
+    };
+    json!({
+        "min": super::fewest(service),
+        "max": service.replicas.ceiling().max(1),
+        "startupSeconds": service.startup.seconds(),
+        "windows": service.windows.iter().map(window).collect::<Vec<_>>(),
+    })
+    .to_string()
+}
+
+/// What the autoscaler does not do by itself.
+pub(super) fn needs_keeper(architecture: &Architecture, name: &str, service: &Service) -> Finding {
+    let environment = architecture.environment.as_ref();
+    let environment = environment.map(|environment| format!(" --env {environment}")).unwrap_or_default();
+    Finding::note(
+        "not-rendered",
+        service.windows[0].name.span,
+        format!("the time windows of `{name}` are kept while `landfall windows` runs"),
+    )
+    .on(format!("service.{name}"))
+    .also(architecture.document.platform.windows.span, "so it is declared")
+    .because("a `HorizontalPodAutoscaler` has the same bounds at every time of the day")
+    .help(format!("let `landfall windows{environment}` run beside the cluster, or declare `platform.windows: keda`"))
 }
 
 /// The autoscaler of a service with windows.

@@ -1,10 +1,13 @@
-//! What runs on this machine have shown of the claims, as the last report of each environment says it.
+//! What runs on this machine have shown of the claims, as the last report of each environment says it, and the releases that were
+//! shipped to what `up` runs.
 //!
 //! It stands beside the state of a claim and does not change it: what holds here, with stand-ins and small operators, is no
-//! evidence about a cluster. Not handled: what no report of `up` speaks of, such as `metrics` and `routes`.
+//! evidence about a cluster. Not handled: what no report of `up` speaks of, such as `metrics` and `routes`, and what is shown by a
+//! pipeline, such as `smoke`.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use landfall_check::LedgerRow;
 use landfall_model::Architecture;
@@ -17,6 +20,7 @@ use crate::commands::up::Place;
 pub(super) struct Runs<'a> {
     architecture: &'a Architecture,
     reports: Vec<Value>,
+    releases: Vec<Value>,
 }
 
 /// What one run has shown.
@@ -35,21 +39,31 @@ pub(crate) struct Measured {
 impl<'a> Runs<'a> {
     /// Reads what `up` has left beside the file. What is no report is passed over: the next run writes another.
     pub(super) fn read(file: &Path, architecture: &'a Architecture, environments: &[Option<String>]) -> Self {
-        let report = |environment: &Option<String>| {
-            let place = Place::of(file, architecture.document.name.as_str(), environment.as_deref());
-            serde_json::from_slice(&fs::read(place.report()).ok()?).ok()
-        };
-        Self { architecture, reports: environments.iter().filter_map(report).collect() }
+        let place =
+            |environment: &Option<String>| Place::of(file, architecture.document.name.as_str(), environment.as_deref());
+        let read = |path: PathBuf| serde_json::from_slice(&fs::read(path).ok()?).ok();
+        let mut releases: Vec<PathBuf> = environments
+            .iter()
+            .filter_map(|environment| fs::read_dir(place(environment).releases()).ok())
+            .flat_map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())))
+            .collect();
+        releases.sort();
+        Self {
+            architecture,
+            reports: environments.iter().filter_map(|environment| read(place(environment).report())).collect(),
+            releases: releases.into_iter().filter_map(read).collect(),
+        }
     }
 
     pub(super) fn are_there(&self) -> bool {
-        !self.reports.is_empty()
+        !self.reports.is_empty() || !self.releases.is_empty()
     }
 
     /// What was measured of a claim, an item for each run that speaks of it.
     pub(super) fn of(&self, row: &LedgerRow) -> Vec<Measured> {
         let mut measured = Vec::new();
         for what in &row.to_measure {
+            measured.extend(self.shipped(what));
             let Some(words) = what.strip_prefix("up: ") else { continue };
             let words: Vec<_> = words.split_whitespace().collect();
             measured.extend(self.reports.iter().filter_map(|report| {
@@ -62,6 +76,32 @@ impl<'a> Runs<'a> {
             }));
         }
         measured
+    }
+
+    /// What releases have shown: of each environment the last that speaks of it.
+    fn shipped(&self, what: &str) -> Vec<Measured> {
+        let Some(wanted) = what.strip_prefix("ship: ") else { return Vec::new() };
+        let checklist: Vec<&str> =
+            self.architecture.document.delivery.checklist.iter().map(|item| item.says.as_str()).collect();
+        let mut last: BTreeMap<Option<String>, (u64, bool)> = BTreeMap::new();
+        for kept in &self.releases {
+            let release = &kept["release"];
+            let environment = kept["environment"].as_str().map(ToOwned::to_owned);
+            let words: Vec<&str> = wanted.split_whitespace().collect();
+            let Some(held) = has_shown(release, environment.as_deref(), &words, &checklist) else { continue };
+            let number = release["name"].as_str().and_then(|name| name.rsplit('-').next()?.parse().ok()).unwrap_or(0);
+            let known = last.entry(environment).or_insert((number, held));
+            if number >= known.0 {
+                *known = (number, held);
+            }
+        }
+        let measured = |(environment, (_, held))| Measured {
+            what: what.to_owned(),
+            held,
+            environment,
+            isolation: "namespace".to_owned(),
+        };
+        last.into_iter().map(measured).collect()
     }
 
     /// Whether it held; `None` when the run has not tried it.
@@ -117,6 +157,38 @@ impl<'a> Runs<'a> {
     }
 }
 
+/// Whether a release has shown what is wanted of releases; `None` when it says nothing about that.
+fn has_shown(release: &Value, environment: Option<&str>, words: &[&str], checklist: &[&str]) -> Option<bool> {
+    let list = |key: &str| release[key].as_array().into_iter().flatten();
+    let state = release["state"].as_str()?;
+    let by = |strategy: &str| list("services").any(|service| service["by"] == strategy);
+    let gate = |wanted: &dyn Fn(&str) -> bool| {
+        list("gates").any(|gate| gate["standing"] == "open" && gate["gate"].as_str().is_some_and(wanted))
+    };
+    let went_back = match state {
+        "RolledBack" => Some(true),
+        "Failed" => Some(false),
+        "Succeeded" if release["takes_back"].is_string() => Some(true),
+        _ => None,
+    };
+    match *words {
+        ["rolling"] => (state == "Succeeded" && by("rolling")).then_some(true),
+        // Judged to either end.
+        ["canary"] => {
+            let judged = state == "Succeeded" || release["last_verdict"]["verdict"] == "fail";
+            (by("canary") && judged).then_some(true)
+        }
+        ["rollback"] => went_back,
+        ["rollback", place] if environment == Some(place) => went_back,
+        ["approval"] => gate(&|name| name.starts_with("approved by ")).then_some(true),
+        ["promotion"] => gate(&|name| name.starts_with("has run in ")).then_some(true),
+        ["checklist"] if !checklist.is_empty() => {
+            checklist.iter().all(|item| gate(&|name| name == *item)).then_some(true)
+        }
+        _ => None,
+    }
+}
+
 /// `balance publish events/balance.changed` is between `balance` and `events`.
 fn is_between(edge: &str, from: &str, to: &str) -> bool {
     let mut words = edge.split(' ');
@@ -142,6 +214,36 @@ pub(super) fn summary(row: &LedgerRow, measured: &[Measured]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_release_shows_how_it_went_and_which_gates_it_passed() {
+        let release = serde_json::json!({
+            "name": "shop-3", "state": "Succeeded", "takes_back": null, "services": [{ "name": "web", "by": "canary" }],
+            "last_verdict": { "verdict": "pass" },
+            "gates": [
+                { "gate": "approved by 2 of leads", "standing": "open" },
+                { "gate": "The tests have passed", "standing": "open" },
+                { "gate": "Somebody is on call", "standing": "closed" },
+            ],
+        });
+        let shows = |release: &Value, words: &str, checklist: &[&str]| {
+            has_shown(release, Some("staging"), &words.split(' ').collect::<Vec<_>>(), checklist)
+        };
+        assert_eq!(shows(&release, "canary", &[]), Some(true));
+        assert_eq!(shows(&release, "rolling", &[]), None, "nothing went copy by copy");
+        assert_eq!(shows(&release, "rollback", &[]), None, "it did not go back");
+        assert_eq!(shows(&release, "approval", &[]), Some(true));
+        assert_eq!(shows(&release, "promotion", &[]), None);
+        assert_eq!(shows(&release, "checklist", &["The tests have passed"]), Some(true));
+        assert_eq!(shows(&release, "checklist", &["The tests have passed", "Somebody is on call"]), None);
+        let mut bad = release;
+        bad["state"] = "RolledBack".into();
+        bad["last_verdict"]["verdict"] = "fail".into();
+        assert_eq!(shows(&bad, "canary", &[]), Some(true), "it was judged");
+        assert_eq!((shows(&bad, "rollback staging", &[]), shows(&bad, "rollback production", &[])), (Some(true), None));
+        bad["state"] = "Failed".into();
+        assert_eq!(shows(&bad, "rollback", &[]), Some(false), "it did not get back");
+    }
 
     #[test]
     fn an_edge_is_between_the_one_that_begins_it_and_its_target() {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use landfall_deliver::{digest_of, read_report};
+use landfall_deliver::{Notice, digest_of, read_report};
 use serde::{Deserialize, Serialize};
 
 use crate::output::VERSION;
@@ -36,6 +36,9 @@ pub(crate) struct Run {
     pub(crate) stages: Vec<StageRecord>,
     /// By which digest each service was pushed.
     pub(crate) images: BTreeMap<String, String>,
+    /// Who was told that it failed, and who is still to be.
+    #[serde(default)]
+    pub(crate) notices: Vec<Notice>,
 }
 
 /// A stage of a run.
@@ -210,6 +213,7 @@ impl Run {
             ended: None,
             stages,
             images: BTreeMap::new(),
+            notices: Vec::new(),
         }
     }
 

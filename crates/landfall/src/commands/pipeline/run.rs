@@ -12,6 +12,8 @@ use landfall_render::PipelineStage;
 use tokio::time::Instant;
 
 use super::cluster::{self, Access};
+use super::gateway::Home;
+use super::notify;
 use super::process::{Ended, Performed, SHELL, perform};
 use super::record::{Run, Runs, StageRecord, State, StepRecord, now, reports};
 use super::select::{Asked, Picked, pick};
@@ -83,12 +85,14 @@ pub(super) fn run(arguments: &PipelineRunArguments, terminal: &mut Terminal) -> 
     }
     let run = runs.begin(run)?;
     let access = cluster::named(arguments)?;
+    let earlier = run.number.checked_sub(1);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("failed to start a thread for the steps")?;
-    let mut runner = Runner { arguments, name: &declared.name, folder, runs, run, access, terminal };
+    let mut runner = Runner { arguments, declared: &declared, folder, runs, run, access, terminal };
     let ended = runtime.block_on(async {
+        notify::send_left(&runner.runs, earlier, &runner.folder, runner.terminal).await?;
         let mut signals = StopSignals::listen()?;
         runner.stages(&picked, &mut signals).await
     });
@@ -97,9 +101,11 @@ pub(super) fn run(arguments: &PipelineRunArguments, terminal: &mut Terminal) -> 
         Err(_) => State::Failed,
     };
     runner.run.end(state);
+    notify::announce(&declared, &mut runner.run, &runner.folder, runner.terminal)?;
     runner.runs.write(&runner.run)?;
     ended?;
     runner.tell()?;
+    runtime.block_on(notify::send(&runner.runs, &mut runner.run, &runner.folder, runner.terminal))?;
     Ok(if state == State::Passed { Outcome::Done } else { Outcome::No })
 }
 
@@ -153,7 +159,7 @@ fn step_record(name: &str, command: &str) -> StepRecord {
 
 struct Runner<'a, 'b> {
     arguments: &'a PipelineRunArguments,
-    name: &'a str,
+    declared: &'a Declared,
     folder: PathBuf,
     runs: Runs,
     run: Run,
@@ -192,7 +198,7 @@ impl Runner<'_, '_> {
         let access = match &self.access {
             _ if !stage.reaches_cluster => None,
             Some(access) => Some(access.path().to_owned()),
-            None => match cluster::of_up(&self.arguments.file, self.name, stage.environment.as_deref()) {
+            None => match cluster::of_up(&self.arguments.file, &self.declared.name, stage.environment.as_deref()) {
                 Ok(access) => {
                     own = access;
                     Some(own.path().to_owned())
@@ -203,10 +209,19 @@ impl Runner<'_, '_> {
                 }
             },
         };
+        let variant = self.declared.variants.iter().find(|own| Some(&own.name) == stage.environment.as_ref());
+        // Requests go where the deployment goes: to what runs here, unless a cluster was named.
+        let home = match variant {
+            Some(variant) if self.access.is_none() => Home::of_up(&self.arguments.file, &variant.architecture)?,
+            _ => None,
+        };
+        let mut variables = Vec::new();
+        variables.extend(access.as_deref().map(|access| ("KUBECONFIG", access)));
+        variables.extend(home.as_ref().map(|home| ("CURL_HOME", home.path())));
         let limit = self.arguments.limit.map_or(stage.limit, landfall_model::Duration::std);
         let deadline = Instant::now() + limit;
         for step in 0..stage.steps.len() {
-            let state = self.step(place, step, access.as_deref(), deadline, signals).await?;
+            let state = self.step(place, step, &variables, deadline, signals).await?;
             if state == State::Passed {
                 continue;
             }
@@ -215,7 +230,7 @@ impl Runner<'_, '_> {
                 let steps = &mut self.run.stages[place].steps;
                 steps.push(step_record(ROLLBACK, rollback));
                 let last = steps.len() - 1;
-                self.step(place, last, access.as_deref(), Instant::now() + limit, signals).await?;
+                self.step(place, last, &variables, Instant::now() + limit, signals).await?;
             }
             return Ok(state);
         }
@@ -226,7 +241,7 @@ impl Runner<'_, '_> {
         &mut self,
         place: usize,
         step: usize,
-        access: Option<&OsStr>,
+        of_stage: &[(&str, &OsStr)],
         deadline: Instant,
         signals: &mut StopSignals,
     ) -> anyhow::Result<State> {
@@ -251,7 +266,7 @@ impl Runner<'_, '_> {
         let report_folder = kept.join(&called).into_os_string();
         let mut variables =
             vec![("LANDFALL_REVISION", revision.as_os_str()), ("LANDFALL_REPORTS", report_folder.as_os_str())];
-        variables.extend(access.map(|access| ("KUBECONFIG", access)));
+        variables.extend(of_stage.iter().copied());
         let Performed { ended, seconds, tail } =
             perform(&script, &self.folder, &variables, &log, deadline, signals.next()).await?;
         let (state, code) = match ended {

@@ -1,12 +1,13 @@
 //! Carries a release out, or follows whoever does, and tells what happens.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 use kube::{Client, ResourceExt as _};
-use landfall_deliver::{Lock, LockError, Phase, Release, carry, phase_of, read, state_of};
+use landfall_deliver::{Lock, LockError, Phase, Release, carry, phase_of, read, state_of, tells};
 
 use super::{Target, view};
 use crate::Outcome;
@@ -28,6 +29,11 @@ impl Ended {
     pub(crate) fn of(release: &Release) -> Self {
         Self { release: release.clone(), interrupted: false }
     }
+
+    /// Whether the user has stopped looking.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted
+    }
 }
 
 /// Whose lock it is, for people.
@@ -40,6 +46,8 @@ pub(crate) fn holder() -> String {
 #[derive(Default)]
 pub(crate) struct Told {
     entries: usize,
+    /// What was said last of each message, by its id.
+    notices: BTreeMap<String, String>,
 }
 
 impl Told {
@@ -50,7 +58,9 @@ impl Told {
             terminal
                 .say(&format!("{before} things happened before: `landfall release show {}`", release.name_any()))?;
         }
-        Ok(Self { entries: before })
+        let notices = release.status.iter().flat_map(|status| &status.notices).filter(|notice| !notice.is_open());
+        let notices = notices.map(|notice| (notice.message.id.clone(), notice.summary())).collect();
+        Ok(Self { entries: before, notices })
     }
 
     fn tell(&mut self, release: &Release, terminal: &mut Terminal) {
@@ -60,6 +70,12 @@ impl Told {
             let _gone = terminal.say(&format!("{}: {}", entry.at.get(11..19).unwrap_or_default(), entry.what));
         }
         self.entries = status.history.len().max(self.entries);
+        for notice in &status.notices {
+            let (id, said) = (&notice.message.id, notice.summary());
+            if self.notices.insert(id.clone(), said.clone()).is_none_or(|before| before != said) {
+                let _gone = terminal.say(&said);
+            }
+        }
         if terminal.is_live() {
             let (columns, colored) = (terminal.columns(), terminal.colored_progress());
             let _gone = terminal.show(view::picture(release, Timestamp::now(), columns, colored));
@@ -70,14 +86,16 @@ impl Told {
 /// Carries a release to its end. Ctrl-C leaves it as it is.
 pub(crate) async fn carry_out(
     client: &Client,
-    namespace: &str,
+    target: &Target,
     name: &str,
     mut lock: Lock,
     told: &mut Told,
     terminal: &mut Terminal,
 ) -> anyhow::Result<Ended> {
+    let namespace = target.namespace();
     let carried = {
-        let carrying = carry(client, namespace, name, &mut lock, |release| told.tell(release, terminal));
+        let telling = target.telling();
+        let carrying = carry(client, namespace, name, &mut lock, telling, |release| told.tell(release, terminal));
         // What was written down is done by whoever goes on with it.
         tokio::select! {
             carried = carrying => Some(carried),
@@ -87,7 +105,10 @@ pub(crate) async fn carry_out(
     terminal.show(Vec::new())?;
     lock.release().await;
     match carried {
-        Some(Ok(release)) => Ok(Ended { release, interrupted: false }),
+        Some(Ok(release)) => {
+            target.keep(&release)?;
+            Ok(Ended { release, interrupted: false })
+        }
         Some(Err(error)) => {
             terminal
                 .say(&format!("hint: release `{name}` is not finished; `landfall ship --watch` goes on with it"))?;
@@ -115,7 +136,7 @@ pub(crate) async fn wait_or_carry(
     let mut told = Told::from_now_on(&find().await?, terminal)?;
     loop {
         match Lock::take(client, target.namespace(), target.name(), &holder()).await {
-            Ok(lock) => return carry_out(client, target.namespace(), name, lock, &mut told, terminal).await,
+            Ok(lock) => return carry_out(client, target, name, lock, &mut told, terminal).await,
             Err(LockError::Held { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -153,6 +174,9 @@ pub(crate) fn finish(
         Output::Text => writeln!(terminal.data(), "{}: {}", ended.release.name_any(), state_of(&ended.release))?,
     }
     terminal.flush()?;
+    if tells(&ended.release) {
+        terminal.say("hint: `landfall ship --watch` sends the messages that are left")?;
+    }
     if let Phase::Held { .. } = phase {
         terminal.say(&format!("hint: `landfall rollback {}` takes it back", ended.release.name_any()))?;
     }

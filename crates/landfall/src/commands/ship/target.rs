@@ -1,15 +1,21 @@
 //! Which architecture is meant, and which cluster.
 
-use std::path::Path;
+use std::cell::Cell;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::{Client, Config, ResourceExt as _};
+use landfall_deliver::{Release, Telling, phase_of};
 use landfall_model::Architecture;
 
 use crate::Outcome;
 use crate::cli::ClusterArguments;
+use crate::commands::pipeline::folder_of;
 use crate::commands::up::Place;
+use crate::output::{ReleaseOutput, VERSION};
 use crate::project::Project;
 use crate::terminal::Terminal;
 
@@ -19,7 +25,14 @@ pub(crate) struct Target {
     pub(crate) environment: Option<String>,
     pub(crate) architecture: Architecture,
     pub(crate) place: Place,
+    /// The folder of the file.
+    folder: PathBuf,
+    /// Whether the cluster is what `up` runs.
+    is_here: Cell<bool>,
 }
+
+/// How long a command tries to send what is left of its messages when the release has ended.
+const LINGER: Duration = Duration::from_secs(10);
 
 impl Target {
     /// Reads the file; `Err` when that has been answered already.
@@ -44,7 +57,29 @@ impl Target {
             }
         };
         let place = Place::of(file, architecture.document.name.as_str(), environment.as_deref());
-        Ok(Ok(Self { project, environment, architecture, place }))
+        let folder = folder_of(file)?;
+        Ok(Ok(Self { project, environment, architecture, place, folder, is_here: Cell::new(false) }))
+    }
+
+    /// How people are told of its releases.
+    pub(crate) fn telling(&self) -> Telling {
+        Telling { folder: self.folder.clone(), linger: LINGER }
+    }
+
+    /// Keeps how a release has ended for `landfall claims`, if it was one of what `up` runs.
+    pub(super) fn keep(&self, release: &Release) -> anyhow::Result<()> {
+        if !self.is_here.get() || !phase_of(release).is_terminal() {
+            return Ok(());
+        }
+        let folder = self.place.releases();
+        let file = folder.join(format!("{}.json", release.name_any()));
+        let kept = serde_json::json!({
+            "version": VERSION,
+            "environment": self.environment,
+            "release": ReleaseOutput::new(VERSION, release),
+        });
+        fs::create_dir_all(&folder).with_context(|| format!("failed to make `{}`", folder.display()))?;
+        fs::write(&file, kept.to_string()).with_context(|| format!("failed to write `{}`", file.display()))
     }
 
     /// The name of the architecture.
@@ -78,6 +113,7 @@ pub(crate) fn in_a_cluster(
         }
         (None, Some(_)) => Kubeconfig::read().context("failed to read the kubeconfig")?,
         (None, None) if target.place.occupant().is_some() => {
+            target.is_here.set(true);
             let file = target.place.kubeconfig();
             Kubeconfig::read_from(&file).with_context(|| format!("failed to read `{}`", file.display()))?
         }

@@ -48,6 +48,11 @@ impl Place {
         self.root.join("report.json")
     }
 
+    /// The releases that `ship` has brought here to an end, a file for each.
+    pub(crate) fn releases(&self) -> PathBuf {
+        self.root.join("releases")
+    }
+
     /// Where the gateway listens.
     pub(crate) fn entrances(&self) -> PathBuf {
         self.root.join("entrances.json")

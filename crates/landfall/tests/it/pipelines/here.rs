@@ -20,6 +20,7 @@ use super::{EXAMPLE, digest_of, rendered};
 use crate::example;
 use crate::examples::read;
 use crate::running_engine::RunningEngine;
+use crate::ship::notices::{Answer, Receiver};
 
 /// How long something may take that comes. Debug builds on a busy machine are slow.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -386,4 +387,118 @@ fn the_reports_of_a_run_are_evidence_for_the_gates_unless_somebody_has_changed_t
     let output = attest();
     assert_eq!(output.status.code(), Some(2), "{}", self::said(&output));
     assert!(self::said(&output).contains("is not what the run has kept"), "{}", self::said(&output));
+}
+
+#[test]
+fn whoever_is_to_be_told_of_a_failure_learns_whose_commit_it_was_and_what_is_left_is_sent_by_the_next_run() {
+    let repository = repository();
+    let text = fs::read_to_string(repository.path().join("landfall.yaml")).expect("the example has it");
+    let list = "delivery:
+  notify:
+    - { to: developers, file: told.jsonl, on: [failed] }
+    - { to: the chat,   webhook: chat/url }
+    - { to: managers,   file: never.jsonl, on: [rolled-back] }
+";
+    let text = text
+        .replace("\ndelivery:\n", &format!("\n{list}"))
+        .replace("    items:\n", "    items:\n      chat: { keys: [url] }\n");
+    repository.write_file("landfall.yaml", &text);
+    repository.program_of_the_owner("unit-test", "echo 'nothing adds up'; exit 3");
+    let commit = repository.commit("a commit that breaks something");
+    let (code, said) = run(&repository, &["--stage", "test"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("the variable `CHAT_URL` is not set, which has the secret `chat/url` in a pipeline"),
+        "{said}"
+    );
+    assert!(said.contains("hint: the next run of the pipeline sends the messages that are left"), "{said}");
+    let lines = fs::read_to_string(repository.path().join("told.jsonl")).expect("the file was written");
+    let told: Value = serde_json::from_str(&lines).expect("it is one message");
+    let news = &told["pipeline"];
+    assert_eq!(
+        (&told["event"], &told["to"], &news["revision"]),
+        (&"failed".into(), &"developers".into(), &commit.into())
+    );
+    assert_eq!((&news["stage"], &news["step"], &news["exit_code"]), (&"test".into(), &"unit-test".into(), &3.into()));
+    assert_eq!(news["said"], serde_json::json!(["nothing adds up"]));
+    assert!(news["author"]["email"].as_str().is_some_and(|email| email.contains('@')), "{told:#}");
+    assert!(!repository.path().join("never.jsonl").exists());
+    let receipts = |run: u32| {
+        let kept = kept(&repository, run);
+        let notices = kept["notices"].as_array().cloned().unwrap_or_default();
+        notices
+            .iter()
+            .map(|notice| notice["receipt"].as_object().expect("it has one").keys().next().cloned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(receipts(1), [Some("sent".to_owned()), Some("toSend".to_owned())]);
+
+    let receiver = Receiver::start(&[Answer::Status(200)]);
+    repository.program_of_the_owner("unit-test", PASSES);
+    let output = command(&repository, &["--stage", "test"]).env("CHAT_URL", &receiver.url).output();
+    let output = output.expect("the program can be started");
+    assert_eq!(output.status.code(), Some(0), "{}", self::said(&output));
+    let received = receiver.received();
+    assert_eq!((received.len(), &received[0].body["pipeline"]["run"]), (1, &1.into()), "{received:?}");
+    assert_eq!(received[0].body["id"], received[0].id.as_str());
+    assert_eq!(receipts(1), [Some("sent".to_owned()), Some("sent".to_owned())]);
+}
+
+#[test]
+fn a_smoke_test_tries_every_route_and_says_which_failed() {
+    let repository = Repository::new(&[]);
+    repository.write_file(
+        "landfall.yaml",
+        "landfall: v1
+name: shop
+services:
+  web: { port: 8080, image: shop/web:1, expose: { host: shop.example } }
+  stock: { port: 8080, image: shop/stock:1, expose: { host: stock.example } }
+  mail: { port: 8080, image: shop/mail:1, expose: { host: mail.example } }
+environments: { staging: {} }
+delivery: { pipeline: { runner: github, stages: [{ name: smoke, steps: [smoke], environment: staging }] } }
+",
+    );
+    let answers = "case \"$*\" in *shop.example*) echo 503 ;; *mail.example*) exit 7 ;; *) echo 404 ;; esac";
+    repository.record("curl", answers);
+    let (code, said) = run(&repository, &[]);
+    assert_eq!(code, Some(1), "{said}");
+    let log = fs::read_to_string(repository.path().join(".landfall/pipeline/1/smoke-smoke.log")).expect("it has one");
+    insta::assert_snapshot!(log, @"
+    000 http://mail.example/
+    503 http://shop.example/
+    404 http://stock.example/
+    no answer, or one that says the server failed:
+      000 http://mail.example/
+      503 http://shop.example/
+    ");
+}
+
+#[test]
+fn a_step_that_tells_people_says_it_in_their_form_and_fails_nothing_when_they_do_not_listen() {
+    let repository = Repository::new(&[]);
+    repository.write_file(
+        "landfall.yaml",
+        "landfall: v1
+name: shop
+environments: { staging: {} }
+delivery:
+  notify: [{ to: 'the \"chat\" of $USER', webhook: chat/url }]
+  pipeline: { runner: github, stages: [{ name: told, steps: [notify] }] }
+security: { secrets: { items: { chat: { keys: [url] } } } }
+",
+    );
+    repository
+        .record("curl", "for word; do case $word in {*) echo \"$word\" >\"$FOLDER/message\" ;; esac; done; exit 22");
+    let commit = repository.commit("a version");
+    let output = command(&repository, &[]).env("CHAT_URL", "https://chat.example/T0").output();
+    let output = output.expect("the program can be started");
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let message = fs::read_to_string(repository.path().join("../message")).expect("somebody was told");
+    let message: Value = serde_json::from_str(&message).unwrap_or_else(|error| panic!("{error}: {message}"));
+    let expected = serde_json::json!({
+        "version": 1, "id": format!("shop/told/{commit}/succeeded/0"), "event": "succeeded", "to": "the \"chat\" of $USER",
+        "architecture": "shop", "text": format!("shop: the pipeline has got to told, revision {commit}"),
+    });
+    assert_eq!(message, expected);
 }

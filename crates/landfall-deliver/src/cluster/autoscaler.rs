@@ -1,0 +1,91 @@
+//! The bounds of an autoscaler with windows. There is one function that sets them, for whoever keeps the windows and for a release
+//! whose canary needs room.
+
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::json;
+
+use super::{ClusterError, During as _, MANAGER};
+use crate::windows::{Clock, Limits, ROOM, WINDOWS, Windows};
+
+/// Why bounds were not set.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The cluster did not do it.
+    Cluster(ClusterError),
+    /// The annotation is not understood, and why.
+    Annotation(String),
+}
+
+impl From<ClusterError> for Trouble {
+    fn from(error: ClusterError) -> Self {
+        Self::Cluster(error)
+    }
+}
+
+/// The windows of an autoscaler, if it has any.
+pub(crate) fn windows(autoscaler: &HorizontalPodAutoscaler) -> Option<Result<Windows, String>> {
+    autoscaler.annotations().get(WINDOWS).map(|text| Windows::read(text))
+}
+
+/// How many copies of a canary are beside those that it counts.
+pub(crate) fn room(autoscaler: &HorizontalPodAutoscaler) -> u32 {
+    autoscaler.annotations().get(ROOM).and_then(|room| room.parse().ok()).unwrap_or(0)
+}
+
+/// The bounds that it has.
+pub(crate) fn limits(autoscaler: &HorizontalPodAutoscaler) -> Limits {
+    let spec = &autoscaler.spec;
+    let number = |number: i32| u32::try_from(number).unwrap_or_default();
+    Limits { min: spec.min_replicas.map_or(1, number), max: number(spec.max_replicas) }
+}
+
+/// Sets the bounds of an autoscaler with windows, if they are others: those before, and those now.
+pub(crate) async fn settle(
+    client: &Client,
+    autoscaler: &HorizontalPodAutoscaler,
+    clock: Clock,
+) -> Result<Option<(Limits, Limits)>, Trouble> {
+    let Some(windows) = windows(autoscaler) else { return Ok(None) };
+    let (before, now) = (limits(autoscaler), windows.map_err(Trouble::Annotation)?.bounds(clock, room(autoscaler)));
+    if before == now {
+        return Ok(None);
+    }
+    let name = autoscaler.name_any();
+    // Whoever has changed it since it was read, such as a release that makes room, is looked at first.
+    let patch = json!({
+        "metadata": { "resourceVersion": autoscaler.metadata.resource_version },
+        "spec": { "minReplicas": now.min, "maxReplicas": now.max },
+    });
+    write(client, autoscaler, &patch).await.during(|| format!("change the HorizontalPodAutoscaler `{name}`"))?;
+    Ok(Some((before, now)))
+}
+
+/// Notes how much room a canary needs beside the copies of an autoscaler with windows; `None` when there is no canary. What was
+/// written; `settle` follows.
+pub(crate) async fn note_room(
+    client: &Client,
+    autoscaler: &HorizontalPodAutoscaler,
+    room: Option<u32>,
+) -> Result<HorizontalPodAutoscaler, ClusterError> {
+    let noted = autoscaler.annotations().get(ROOM).cloned();
+    let wanted = room.map(|room| room.to_string());
+    if noted == wanted {
+        return Ok(autoscaler.clone());
+    }
+    let name = autoscaler.name_any();
+    let patch = json!({ "metadata": { "annotations": { ROOM: wanted } } });
+    write(client, autoscaler, &patch).await.during(|| format!("change the HorizontalPodAutoscaler `{name}`"))
+}
+
+async fn write(
+    client: &Client,
+    autoscaler: &HorizontalPodAutoscaler,
+    patch: &serde_json::Value,
+) -> Result<HorizontalPodAutoscaler, kube::Error> {
+    let namespace = autoscaler.namespace().unwrap_or_default();
+    let api = Api::<HorizontalPodAutoscaler>::namespaced(client.clone(), &namespace);
+    let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    api.patch(&autoscaler.name_any(), &parameters, &Patch::Merge(patch)).await
+}
