@@ -16,7 +16,7 @@ use std::io::Read as _;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::routing::get;
 use axum::{Json, Router};
 use flate2::read::GzDecoder;
@@ -118,7 +118,7 @@ fn control(sink: Arc<Sink>) -> Router {
 
 /// A body as it was before it was packed.
 fn unpacked(headers: &HeaderMap, body: Bytes) -> Result<Bytes, String> {
-    match headers.get(header::CONTENT_ENCODING).map(|encoding| encoding.as_bytes()) {
+    match headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
         None | Some(b"identity" | b"") => Ok(body),
         Some(b"gzip") => gunzip(&body).map(Bytes::from),
         Some(other) => Err(format!("not handled: the encoding {}", String::from_utf8_lossy(other))),

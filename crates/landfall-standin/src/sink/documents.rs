@@ -223,7 +223,7 @@ fn has_text(value: &Value, text: &str) -> bool {
         Value::Array(items) => items.iter().any(|item| has_text(item, text)),
         Value::Object(fields) => fields.values().any(|field| has_text(field, text)),
         Value::Null => false,
-        other => other.to_string() == text,
+        other => serde_json::to_string(other).is_ok_and(|own| own == text),
     }
 }
 

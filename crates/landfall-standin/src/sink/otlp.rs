@@ -348,7 +348,7 @@ fn plain(value: &AnyValue) -> Value {
 /// Ids are hexadecimal digits in OTLP's JSON, and not base64 as in that of other protocol buffers.
 fn bytes_of_hex(value: &Value) -> Option<Vec<u8>> {
     let text = value.as_str().unwrap_or_default();
-    if text.len() % 2 != 0 || !text.is_ascii() {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
     }
     (0..text.len()).step_by(2).map(|place| u8::from_str_radix(&text[place..place + 2], 16).ok()).collect()

@@ -241,7 +241,7 @@ impl Run<'_> {
         let outsider = Outsider::new(entrances, self.authority.certificate())?;
         // Externals call for as long as the platform is up.
         let mut relay = std::pin::pin!(relay::carry(outsider.clone(), client.clone(), self.plan));
-        let mut shipping = std::pin::pin!(self.ship(&client));
+        let mut shipping = Box::pin(self.ship(&client));
         let stop = CancellationToken::new();
         let mut operators = JoinSet::new();
         let worked = tokio::select! {

@@ -60,6 +60,9 @@ fn packed(bytes: &[u8]) -> Vec<u8> {
     writer.finish().expect("memory takes it")
 }
 
+/// A path, headers and a body.
+type Sent<'a> = (&'a str, &'a [(&'a str, &'a str)], Vec<u8>);
+
 /// With what gRPC writes before a message.
 fn framed(is_packed: bool, message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).expect("it is small").to_be_bytes();
@@ -70,7 +73,7 @@ fn framed(is_packed: bool, message: &[u8]) -> Vec<u8> {
 async fn spans_are_the_same_by_every_protocol() {
     let message = traces_of_json(&spans()).expect("it is understood").encode_to_vec();
     let text = spans().to_string().into_bytes();
-    let ways: [(&str, &[(&str, &str)], Vec<u8>); 5] = [
+    let ways: [Sent<'_>; 5] = [
         ("/v1/traces", &[("content-type", "application/json")], text.clone()),
         ("/v1/traces", &[("content-type", "application/json"), ("content-encoding", "gzip")], packed(&text)),
         ("/v1/traces", &[("content-type", PROTOBUF)], message.clone()),

@@ -24,7 +24,7 @@ use super::report::{CallReport, EdgeTraceReport, FlowTraceReport, LogsReport, Se
 use super::shipping;
 
 /// How long a line or span may be on its way.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 const POLL: Duration = Duration::from_millis(500);
 
