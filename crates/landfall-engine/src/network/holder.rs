@@ -23,6 +23,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{getegid, geteuid};
 use rtnetlink::packet_route::route::{RouteScope, RouteType};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketAddrUnix, SocketFlags, SocketType,
@@ -116,7 +117,8 @@ fn hold(folder: &Path) -> io::Result<()> {
     // One engine at a time; when it has gone, the next may come.
     loop {
         let engine = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC)?;
-        while let Some((request, _)) = receive::<Request>(engine.as_fd())? {
+        // With one that is not understood, such as another version, it is not spoken; the network stays.
+        while let Ok(Some((request, _))) = receive::<Request>(engine.as_fd()) {
             let last = matches!(request, Request::Close);
             let (answer, sockets) = match runtime.block_on(holder.answer(request)) {
                 Ok(answer) => answer,
@@ -379,8 +381,12 @@ pub(super) fn receive<T: for<'de> Deserialize<'de>>(socket: BorrowedFd<'_>) -> i
     let mut text = vec![0; MESSAGE];
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received =
-        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut text)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let buffers = &mut [IoSliceMut::new(&mut text)];
+    let received = match rustix::net::recvmsg(socket, buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+        // It was killed before it had read what it was sent last.
+        Err(Errno::CONNRESET) => return Ok(None),
+        received => received?,
+    };
     if received.bytes == 0 {
         return Ok(None);
     }
@@ -391,4 +397,20 @@ pub(super) fn receive<T: for<'de> Deserialize<'de>>(socket: BorrowedFd<'_>) -> i
     let sockets = sockets.flatten().collect();
     let message = serde_json::from_slice(&text[..received.bytes]).map_err(io::Error::other)?;
     Ok(Some((message, sockets)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_is_killed_before_it_has_read_its_answer_has_gone_like_any_other() {
+        let (holder, engine) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .expect("sockets can be made");
+        send(holder.as_fd(), &Answer::Done, &[]).expect("the engine is there");
+        drop(engine);
+        let received = receive::<Request>(holder.as_fd()).expect("that it has gone is no error");
+        assert!(received.is_none());
+    }
 }
