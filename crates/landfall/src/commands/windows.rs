@@ -10,6 +10,7 @@ use landfall_model::WindowKeeper;
 use crate::Outcome;
 use crate::cli::WindowsArguments;
 use crate::commands::ship::{Target, in_a_cluster};
+use crate::signals::StopSignals;
 use crate::terminal::Terminal;
 
 /// Keeps them until it is stopped, or sets the bounds of this moment.
@@ -33,10 +34,10 @@ pub(crate) fn run(arguments: &WindowsArguments, terminal: &mut Terminal) -> anyh
             }
             return Ok(Outcome::Done);
         }
-        let namespaces = namespaces(&target);
+        let (namespaces, mut signals) = (namespaces(&target), StopSignals::listen()?);
         tokio::select! {
             () = all(&client, &namespaces, terminal) => {}
-            _ = tokio::signal::ctrl_c() => {}
+            () = signals.next() => {}
         }
         Ok(Outcome::Done)
     })
