@@ -217,8 +217,8 @@ fn a_platform_that_is_up_is_asked_and_comes_back_as_its_file_says() {
     insta::assert_snapshot!(folder.run(&["down", "--delete-data"]), @"
     exit: 0
     --- stderr
-    it: not up
-    it: data deleted
+    here: not up
+    here: data deleted
     ");
     assert!(!folder.path().join(".landfall/shop-here").exists());
 }

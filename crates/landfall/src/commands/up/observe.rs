@@ -9,12 +9,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use http::Request;
 use http_body_util::Full;
+use hyper::body::Bytes;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::ResourceExt as _;
 use landfall_model::{Architecture, LogSoftware, Verb};
 use landfall_standin::{CONTROL_PORT, ELASTICSEARCH_PORT, LOKI_PORT, SAY_PATH, SEEN_PATH, SinkSeen};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -65,9 +66,20 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    async fn store(&self) -> anyhow::Result<Pod> {
-        let found = shipping::find(self.client, self.sink).await?;
-        found.context("the stand-in of the log store and the store of traces is not ready")
+    /// Asks the stand-in of the stores; again, if it is busy for a moment.
+    async fn ask<A: DeserializeOwned>(&self, port: u16, request: &Request<Full<Bytes>>) -> anyhow::Result<A> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = async {
+                let found = shipping::find(self.client, self.sink).await?;
+                let store = found.context("the stand-in of the log store and the store of traces is not ready")?;
+                self.lines.ask(&store, port, request.clone()).await
+            };
+            match answer.await {
+                Err(_) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
+                answer => return answer,
+            }
+        }
     }
 
     /// Has each copy of each stand-in write a word, and waits until all of them are in the store.
@@ -114,7 +126,6 @@ impl Watch<'_> {
 
     /// How many lines the store has of what is wanted.
     async fn count(&self, software: LogSoftware, wanted: &Wanted<'_>) -> anyhow::Result<u64> {
-        let store = self.store().await?;
         match software {
             LogSoftware::Elasticsearch => {
                 let term = |field: &str, value: &str| json!({ "term": { field: value } });
@@ -129,7 +140,7 @@ impl Watch<'_> {
                 let query = json!({ "query": { "bool": { "filter": conditions } } });
                 let path = format!("/{}/_count", self.sink.stream);
                 let request = Request::post(path).header("content-type", "application/json").body(body(&query)?)?;
-                let answer: Value = self.lines.ask(&store, ELASTICSEARCH_PORT, request).await?;
+                let answer: Value = self.ask(ELASTICSEARCH_PORT, &request).await?;
                 answer["count"].as_u64().context("the log store does not count")
             }
             LogSoftware::Loki => {
@@ -138,8 +149,7 @@ impl Watch<'_> {
                     Wanted::Service(service) | Wanted::Plain(service) => format!("{{service=\"{service}\"}}"),
                 };
                 let path = format!("/loki/api/v1/query_range?limit=1000000&query={}", percent_encoded(&query));
-                let answer: Value =
-                    self.lines.ask(&store, LOKI_PORT, Request::get(path).body(Full::default())?).await?;
+                let answer: Value = self.ask(LOKI_PORT, &Request::get(path).body(Full::default())?).await?;
                 let streams = answer["data"]["result"].as_array().context("the log store does not answer")?;
                 let lines = streams.iter().filter_map(|stream| stream["values"].as_array()).map(Vec::len);
                 Ok(u64::try_from(lines.sum::<usize>())?)
@@ -149,7 +159,7 @@ impl Watch<'_> {
 
     async fn seen(&self) -> anyhow::Result<SinkSeen> {
         let request = Request::get(SEEN_PATH).body(Full::default())?;
-        self.lines.ask(&self.store().await?, CONTROL_PORT, request).await
+        self.ask(CONTROL_PORT, &request).await
     }
 
     /// Waits until each flow has a trace with all stand-ins that it passes, and says what the spans show.

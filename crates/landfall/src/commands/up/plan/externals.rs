@@ -15,9 +15,9 @@ const EXTERNAL_IMAGE: &str = "landfall/external";
 /// Where an external's stand-in listens: any user may.
 pub(in crate::commands::up) const EXTERNAL_PORT: u16 = 8443;
 
-/// What a stand-in asks for of the processor. One that asks for nothing gets 2 of 1024 shares, which on a busy machine is no
-/// answer for seconds, and the external would seem to be away.
-const EXTERNAL_CPU: &str = "100m";
+/// What a stand-in that no file speaks of asks for of the processor. One that asks for nothing gets 2 of 1024 shares, which on
+/// a busy machine is no answer for seconds, and what it stands for would seem to be away.
+pub(super) const STANDIN_CPU: &str = "100m";
 
 /// Gives the Service of a stand-in the name of the external in the DNS of the pods.
 const HOSTNAME: &str = "external-dns.alpha.kubernetes.io/hostname";
@@ -112,7 +112,7 @@ impl Plan {
                                 "name": "external",
                                 "image": format!("{EXTERNAL_IMAGE}/{name}"),
                                 "ports": [{ "containerPort": EXTERNAL_PORT }, { "containerPort": CONTROL_PORT }],
-                                "resources": { "requests": { "cpu": EXTERNAL_CPU } },
+                                "resources": { "requests": { "cpu": STANDIN_CPU } },
                                 "readinessProbe": { "tcpSocket": { "port": EXTERNAL_PORT }, "periodSeconds": 1 },
                                 "volumeMounts": [{ "name": "tls", "mountPath": "/tls" }],
                             }],

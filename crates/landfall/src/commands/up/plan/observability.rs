@@ -11,6 +11,7 @@ use landfall_standin::{
 use serde_json::{Value, json};
 
 use super::Plan;
+use super::externals::STANDIN_CPU;
 
 /// Made up here, as no architecture names one.
 const IMAGE: &str = "landfall/sink";
@@ -125,6 +126,7 @@ fn objects(namespace: &str, logs: Option<LogSoftware>, traces: Option<&str>) -> 
                     "containers": [{
                         "name": "sink",
                         "image": IMAGE,
+                        "resources": { "requests": { "cpu": STANDIN_CPU } },
                         "readinessProbe": {
                             "httpGet": { "port": CONTROL_PORT, "path": SEEN_PATH }, "periodSeconds": 1,
                         },
