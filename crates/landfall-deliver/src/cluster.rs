@@ -34,9 +34,7 @@ impl ClusterError {
             _ => true,
         }
     }
-}
 
-impl ClusterError {
     /// Whether somebody else has changed it meanwhile.
     pub(crate) fn is_conflict(&self) -> bool {
         is_status(&self.source, 409)

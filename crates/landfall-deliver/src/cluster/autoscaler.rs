@@ -24,9 +24,9 @@ impl From<ClusterError> for Trouble {
     }
 }
 
-/// The windows of an autoscaler, if it has any.
-pub(crate) fn windows(autoscaler: &HorizontalPodAutoscaler) -> Option<Result<Windows, String>> {
-    autoscaler.annotations().get(WINDOWS).map(|text| Windows::read(text))
+/// Whether it has windows, be they understood or not.
+pub(crate) fn has_windows(autoscaler: &HorizontalPodAutoscaler) -> bool {
+    autoscaler.annotations().contains_key(WINDOWS)
 }
 
 /// How many copies of a canary are beside those that it counts.
@@ -47,8 +47,9 @@ pub(crate) async fn settle(
     autoscaler: &HorizontalPodAutoscaler,
     clock: Clock,
 ) -> Result<Option<(Limits, Limits)>, Trouble> {
-    let Some(windows) = windows(autoscaler) else { return Ok(None) };
-    let (before, now) = (limits(autoscaler), windows.map_err(Trouble::Annotation)?.bounds(clock, room(autoscaler)));
+    let Some(windows) = autoscaler.annotations().get(WINDOWS) else { return Ok(None) };
+    let windows = Windows::read(windows).map_err(Trouble::Annotation)?;
+    let (before, now) = (limits(autoscaler), windows.bounds(clock, room(autoscaler)));
     if before == now {
         return Ok(None);
     }

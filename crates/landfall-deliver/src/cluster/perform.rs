@@ -66,7 +66,7 @@ pub(crate) async fn keep_room(client: &Client, release: &ServiceRelease) -> Resu
         return Ok(());
     };
     let Some(found) = place.autoscaler().await? else { return Ok(()) };
-    if autoscaler::windows(&found).is_some() {
+    if autoscaler::has_windows(&found) {
         return place.settle(&found, Some(canary.copies)).await;
     }
     let most = autoscaler::limits(&found).max;
@@ -288,7 +288,7 @@ impl Place<'_> {
         let deleted = self.services().delete(&name, &DeleteParams::default()).await;
         if_there(deleted).during(|| format!("delete the Service `{name}`"))?;
         self.fence(None).await?;
-        if let Some(found) = self.autoscaler().await?.filter(|found| autoscaler::windows(found).is_some()) {
+        if let Some(found) = self.autoscaler().await?.filter(autoscaler::has_windows) {
             self.settle(&found, None).await
         } else if let Some(ceiling) = self.release.autoscaler_ceiling {
             self.set_ceiling(ceiling).await
@@ -305,7 +305,7 @@ impl Place<'_> {
 
     async fn make_room(&self, canary: &CanaryPlan) -> Result<(), PerformError> {
         let Some(ceiling) = canary.ceiling else { return Ok(()) };
-        match self.autoscaler().await?.filter(|found| autoscaler::windows(found).is_some()) {
+        match self.autoscaler().await?.filter(autoscaler::has_windows) {
             Some(found) => self.settle(&found, Some(canary.copies)).await,
             None => self.set_ceiling(ceiling).await,
         }

@@ -8,7 +8,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 use tracing::{debug, warn};
 
-use super::{Limits, WINDOWS};
+use super::Limits;
 use crate::cluster::{ClusterError, During as _, autoscaler, clock};
 
 /// How often it is looked where time goes as everywhere.
@@ -34,13 +34,13 @@ pub struct Kept {
 
 /// Keeps the windows of all autoscalers in a namespace, or in all, for ever; `tell` hears of each that was set, and of what went
 /// wrong. What the cluster does not take is tried again.
-pub async fn keep(client: &Client, namespace: Option<&str>, mut tell: impl FnMut(Result<&Kept, &ClusterError>)) {
+pub async fn keep(client: &Client, namespace: Option<&str>, mut tell: impl FnMut(Result<Kept, ClusterError>)) {
     let mut said = false;
     loop {
         let pause = match look(client, namespace).await {
             Ok((all, speed)) => {
                 said = false;
-                for kept in &all {
+                for kept in all {
                     tell(Ok(kept));
                 }
                 #[expect(clippy::float_cmp, reason = "it is one exactly unless somebody has set it")]
@@ -49,7 +49,7 @@ pub async fn keep(client: &Client, namespace: Option<&str>, mut tell: impl FnMut
             Err(error) => {
                 // Once, and not at every look.
                 if !said {
-                    tell(Err(&error));
+                    tell(Err(error));
                 }
                 said = true;
                 OFTEN
@@ -72,7 +72,7 @@ async fn look(client: &Client, namespace: Option<&str>) -> Result<(Vec<Kept>, f6
     };
     let all = api.list(&ListParams::default()).await.during(|| "list the autoscalers".to_owned())?;
     let mut set = Vec::new();
-    for own in all.items.iter().filter(|own| own.annotations().contains_key(WINDOWS)) {
+    for own in all.items.iter().filter(|own| autoscaler::has_windows(own)) {
         let (name, namespace) = (own.name_any(), own.namespace().unwrap_or_default());
         match autoscaler::settle(client, own, clock).await {
             Ok(Some((before, now))) => {

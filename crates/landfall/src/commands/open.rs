@@ -11,7 +11,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::up::{Found, is_of};
+use super::up::{Found, is_of, is_ready};
 use crate::Outcome;
 use crate::cli::{Input, OpenArguments};
 use crate::signals::StopSignals;
@@ -117,12 +117,6 @@ impl Ways {
         forwarder.join().await?;
         Ok(())
     }
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-        && pod.metadata.deletion_timestamp.is_none()
 }
 
 fn takes_writes(pod: &Pod) -> bool {

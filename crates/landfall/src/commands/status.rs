@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt as _};
 
 use crate::Outcome;
 use crate::cli::StatusArguments;
-use crate::commands::up::{Place, client};
+use crate::commands::up::{Place, client, says_ready};
 use crate::project::Project;
 use crate::terminal::Terminal;
 
@@ -42,9 +42,7 @@ pub(crate) fn run(arguments: &StatusArguments, terminal: &mut Terminal) -> anyho
         table.load_style(presets::NOTHING).set_header(["NAMESPACE", "POD", "READY", "PHASE"]);
         let mut ready = 0;
         for pod in &pods {
-            let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-            let is_ready =
-                conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+            let is_ready = says_ready(pod);
             ready += usize::from(is_ready);
             table.add_row([
                 pod.namespace().unwrap_or_default(),

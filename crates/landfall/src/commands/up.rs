@@ -36,6 +36,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::cluster::{is_ready, says_ready};
 pub(crate) use self::place::Place;
 pub(crate) use self::plan::{STANDIN, server_of};
 pub(crate) use self::report::{FlowReport, flow_table, table};

@@ -58,10 +58,10 @@ fn namespaces(target: &Target) -> Vec<String> {
 
 async fn all(client: &Client, namespaces: &[String], terminal: &mut Terminal) {
     let terminal = RefCell::new(terminal);
-    let tell = |kept: Result<&Kept, &ClusterError>| {
+    let tell = |kept: Result<Kept, ClusterError>| {
         let said = match kept {
-            Ok(kept) => line(kept),
-            Err(error) => format!("warning: {}; it is tried again", causes(error)),
+            Ok(kept) => line(&kept),
+            Err(error) => format!("warning: {:#}; it is tried again", anyhow::Error::from(error)),
         };
         // A terminal that is gone keeps nobody from working.
         let _gone = terminal.borrow_mut().say(&said);
@@ -75,15 +75,4 @@ fn line(kept: &Kept) -> String {
     let Kept { at, namespace, name, before, now } = kept;
     let at = at.strftime("%Y-%m-%dT%H:%M:%SZ");
     format!("{at} {namespace}/{name}: {}..{} copies, before {}..{}", now.min, now.max, before.min, before.max)
-}
-
-/// An error with its causes.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut inner = error.source();
-    while let Some(cause) = inner {
-        text += &format!(": {cause}");
-        inner = cause.source();
-    }
-    text
 }

@@ -103,16 +103,7 @@ impl Endpoint {
                 (404, _) => world("the server is no engine of Landfall", None),
                 _ => RequestError::Denied(status.message),
             }),
-            Err(error) => Err(world("no engine answers", Some(innermost(&error)))),
+            Err(error) => Err(world("no engine answers", Some(anyhow::Error::from(error).root_cause().to_string()))),
         }
     }
-}
-
-/// The cause of all causes: what the system said.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut inner = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner.to_string()
 }

@@ -25,10 +25,7 @@ impl Home {
         if place.occupant().is_none() {
             return Ok(None);
         }
-        let path = place.entrances();
-        let text = fs::read(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
-        let entrances: Entrances =
-            serde_json::from_slice(&text).with_context(|| format!("failed to understand `{}`", path.display()))?;
+        let entrances = Entrances::of(&place)?;
         let folder = tempfile::tempdir().context("failed to make a temporary folder")?;
         let mut trusted = BUNDLES.iter().find_map(|bundle| fs::read(bundle).ok()).unwrap_or_default();
         if !trusted.ends_with(b"\n") {

@@ -79,15 +79,12 @@ impl Snapshot {
 
     /// Whether it says so, and has started in this run.
     fn is_ready(&self, pod: &Pod) -> bool {
-        let Some(status) = &pod.status else { return false };
-        let mut conditions = status.conditions.iter().flatten();
         let started = |status: &ContainerStatus| {
             let running = status.state.as_ref().and_then(|state| state.running.as_ref());
             running.and_then(|running| running.started_at.as_ref()).is_some_and(|at| at.0 >= self.since)
         };
-        pod.metadata.deletion_timestamp.is_none()
-            && conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
-            && (status.container_statuses.iter().flatten().all(started) || self.runs_on(pod))
+        let mut containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        is_ready(pod) && (containers.all(started) || self.runs_on(pod))
     }
 
     /// Whether it has run since before this run.
@@ -190,6 +187,17 @@ async fn is_whole(client: &Client, store: &StorePlan) -> anyhow::Result<bool> {
     let conditions = object.data["status"]["conditions"].as_array();
     let is_ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
     Ok(object.data["status"]["state"] == "Ready" || conditions.into_iter().flatten().any(is_ready))
+}
+
+/// Whether a pod says that it is ready.
+pub(crate) fn says_ready(pod: &Pod) -> bool {
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// The same, and it is not on its way out.
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none() && says_ready(pod)
 }
 
 /// What the stand-ins of each service and external have seen, one entry for each pod.

@@ -39,6 +39,15 @@ pub(crate) struct Entrances {
     pub(crate) https: SocketAddr,
 }
 
+impl Entrances {
+    /// Those of the platform that is up there.
+    pub(crate) fn of(place: &Place) -> anyhow::Result<Self> {
+        let file = place.entrances();
+        let text = fs::read(&file).with_context(|| format!("failed to read `{}`", file.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("failed to understand `{}`", file.display()))
+    }
+}
+
 /// How to reach a platform and what it should be.
 pub(super) struct Running<'a> {
     pub(super) plan: &'a Plan,
@@ -215,11 +224,7 @@ impl Found {
 
     /// Drives every flow anew for so long.
     pub(crate) async fn flows(&self, duration: Duration) -> anyhow::Result<Vec<FlowReport>> {
-        let file = self.place.entrances();
-        let text = fs::read_to_string(&file).with_context(|| format!("failed to read `{}`", file.display()))?;
-        let entrances =
-            serde_json::from_str(&text).with_context(|| format!("failed to understand `{}`", file.display()))?;
-        let outsider = Outsider::new(entrances, &self.authority)?;
+        let outsider = Outsider::new(Entrances::of(&self.place)?, &self.authority)?;
         let lines = Lines::new(self.client.clone());
         let running = Running { plan: &self.plan, client: &self.client, lines: &lines, outsider: &outsider };
         Ok(running.try_flows(duration).await?.flows)

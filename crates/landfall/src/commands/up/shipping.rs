@@ -18,7 +18,7 @@ use landfall_model::LogSoftware;
 use landfall_standin::{ELASTICSEARCH_PORT, LOKI_PORT};
 use serde_json::{Value, json};
 
-use super::cluster::Lines;
+use super::cluster::{Lines, is_ready};
 use super::plan::{SINK_LABEL, SinkPlan};
 
 /// The time between two rounds.
@@ -96,11 +96,6 @@ pub(super) async fn find(client: &Client, plan: &SinkPlan) -> anyhow::Result<Opt
     let pods = Api::<Pod>::namespaced(client.clone(), &plan.namespace);
     let found =
         pods.list(&ListParams::default().labels(SINK_LABEL)).await.context("failed to look for the log store")?;
-    let is_ready = |pod: &Pod| {
-        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        let mut ready = conditions.filter(|condition| condition.type_ == "Ready");
-        pod.metadata.deletion_timestamp.is_none() && ready.any(|condition| condition.status == "True")
-    };
     Ok(found.items.into_iter().find(is_ready))
 }
 
