@@ -90,8 +90,9 @@ fn every_kind_of_store_carries_its_edges_and_a_lost_redis_primary_is_replaced() 
         let label = "redis-role=master";
         ask(&["get", "pods", "-n", "shop", "-l", label, "-o", "jsonpath={.items[*].metadata.name}"])
     };
+    // On a busy machine Sentinel may have chosen another one already.
     let before = primary();
-    assert_eq!(before, "sessions-0");
+    assert!(before.starts_with("sessions-") && !before.contains(' '), "one primary: `{before}`");
     // Its container is killed and started again; Sentinel is to have another primary by then, or keep this one.
     ask(&["delete", "pod", "-n", "shop", &before, "--grace-period=0", "--force"]);
     let deadline = Instant::now() + PATIENCE;
