@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::document::{
-    Document, Edge, Environment, Expose, External, NodePool, Notify, Region, RegionRole, Rolling, Rollout, Service,
-    ServiceKind, ServicePort, Store,
+    Document, Edge, Engine, Environment, Expose, External, NodePool, Notify, Region, RegionRole, Rolling, Rollout,
+    Service, ServiceKind, ServicePort, Store, StoreProvider,
 };
 use crate::span::{Span, Spanned};
 use crate::units::{Name, Port, Target};
@@ -247,9 +247,16 @@ impl Architecture {
         store.encryption.in_transit.as_ref().unwrap_or(everywhere).value
     }
 
-    /// The port on which clients reach the store.
+    /// The port on which clients reach the store. Each cloud has one of its own for clients of Kafka that show a
+    /// username and a password.
     pub fn store_port(&self, store: &Store) -> u16 {
         let engine = store.engine.value;
+        match (engine, store.provider.value) {
+            (Engine::Kafka, StoreProvider::Aws) => return 9096,
+            (Engine::Kafka, StoreProvider::Azure) => return 9093,
+            (Engine::Kafka, StoreProvider::Gcp) => return 9092,
+            _ => {}
+        }
         if self.encrypts_in_transit(store) { engine.tls_port() } else { engine.port() }
     }
 

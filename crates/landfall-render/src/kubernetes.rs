@@ -38,6 +38,7 @@ use exposure::Gateways;
 use metadata::Subject;
 pub(crate) use scaling::day_of_week;
 pub(crate) use secrets::STORE as SECRET_STORE;
+pub(crate) use stores::private_zone;
 
 /// What was rendered, and what could not be.
 #[derive(Debug, Clone, Default)]

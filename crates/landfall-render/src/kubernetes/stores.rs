@@ -35,6 +35,7 @@ pub(super) use access::{Credentials, Place, StoreAccess, Username, access};
 pub(super) use alert::Alert;
 pub(super) use certificate::authority;
 pub(super) use limits::findings;
+pub(crate) use managed::private_zone;
 pub(super) use metrics::monitoring;
 
 use super::metadata::Subject;

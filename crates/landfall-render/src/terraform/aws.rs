@@ -4,7 +4,7 @@ use landfall_model::{EdgeLayer, Engine, Finding, Name, Spanned, Store};
 
 use super::hcl::{Value, raw};
 use super::machines;
-use super::managed::{Argument, Managed, buckets, identify, kubernetes_version};
+use super::managed::{Argument, Managed, buckets, identify, kubernetes_version, names};
 use super::needs::Site;
 use super::root::{Root, identifier};
 
@@ -27,6 +27,8 @@ pub(super) fn calls(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding
     for managed in Managed::all(site) {
         store(root, &managed, findings);
     }
+    names(root, site, Vec::new());
+    storage_class(site, findings);
     if site.has_registry() {
         let arguments = vec![("names", Value::texts(site.images())), ("kms_key_arn", key(site))];
         root.call(site, "registry", "registry", arguments);
@@ -63,6 +65,8 @@ fn key(site: &Site<'_>) -> Value {
 fn cluster(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding>) {
     let document = &site.architecture.document;
     let private = document.platform.private_api.value;
+    let what = "The IAM roles that administrate the cluster.";
+    let administrators = root.variable("administrator_arns", "set(string)", what, None);
     let mut arguments = vec![
         ("name", site.prefix().into()),
         kubernetes_version(site),
@@ -70,6 +74,7 @@ fn cluster(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding>) {
         ("subnet_ids_by_zone", raw("module.network.private_subnet_ids_by_zone")),
         ("kms_key_arn", raw("module.network.kms_key_arn")),
         ("private_api", private.into()),
+        ("administrator_arns", administrators),
         ("pools", machines::pools(site, findings)),
     ];
     if !private {
@@ -133,6 +138,10 @@ fn store(root: &mut Root, managed: &Managed<'_>, findings: &mut Vec<Finding>) {
             arguments.push(("replication", replication.into()));
             arguments.push(("in_sync", in_sync.into()));
             arguments.push(managed.require_tls());
+            let what =
+                "The secrets of the clients of Kafka: their names begin with AmazonMSK_; empty until they are there.";
+            let secrets = root.variable("kafka_secret_arns", "set(string)", what, Some(Value::List(Vec::new())));
+            arguments.push(("client_secret_arns", secrets));
             topics(managed.name, store, findings);
         }
         Engine::Rabbitmq => {
@@ -188,21 +197,42 @@ fn edge(root: &mut Root, site: &Site<'_>) {
         return;
     }
     let zone = root.variable("dns_zone", "string", "The DNS zone that the names of the platform are in.", None);
-    let what = "The name of the load balancer of the cluster's ingress; empty until it is there.";
-    let origin = root.variable("origin", "string", what, Some("".into()));
-    root.call(
-        site,
-        "edge",
-        "edge",
-        vec![
-            ("name", site.prefix().into()),
-            ("hosts", Value::texts(hosts)),
-            ("zone", zone),
-            ("origin", origin),
-            ("cdn", site.has_edge(EdgeLayer::Cdn).into()),
-            ("waf", site.has_edge(EdgeLayer::Waf).into()),
-        ],
-    );
+    let cdn = site.has_edge(EdgeLayer::Cdn);
+    let mut arguments = vec![
+        ("name", site.prefix().into()),
+        ("hosts", Value::texts(hosts)),
+        ("zone", zone),
+        ("cdn", cdn.into()),
+        ("waf", site.has_edge(EdgeLayer::Waf).into()),
+        ("network_id", raw("module.network.network_id")),
+        ("public_subnet_ids", raw("module.network.public_subnet_ids")),
+        ("node_security_group_id", raw("module.cluster.security_group_id")),
+        ("autoscaling_groups", raw("module.cluster.autoscaling_groups")),
+    ];
+    if cdn {
+        let what = "The name of the load balancer of the cluster's ingress; empty until it is there.";
+        arguments.push(("origin", root.variable("origin", "string", what, Some("".into()))));
+    } else {
+        let what = "The port of every node on which the cluster's ingress takes HTTPS.";
+        arguments.push(("node_port", root.variable("ingress_node_port", "number", what, Some(30443_u32.into()))));
+    }
+    root.call(site, "edge", "edge", arguments);
     root.output("certificate_arn", "The certificate of the names.", "module.edge.certificate_arn");
-    root.output("firewall_arn", "The firewall.", "module.edge.firewall_arn");
+    root.output("edge_address", "The name of what users reach.", "module.edge.address");
+}
+
+/// The class of volumes that the file names. The driver is there; the class is an object, which no module makes.
+fn storage_class(site: &Site<'_>, findings: &mut Vec<Finding>) {
+    let document = &site.architecture.document;
+    let in_cluster = document.stores.values().any(|store| !store.provider.value.is_managed());
+    let Some(class) = document.platform.storage.class.as_ref().filter(|_| site.has_cluster() && in_cluster) else {
+        return;
+    };
+    let encrypted = document.platform.storage.encrypted.value;
+    findings.push(
+        Finding::note("not-rendered", class.span, format!("nothing makes the storage class `{}` on aws", class.value))
+            .on("platform.storage")
+            .because("a new EKS cluster has the driver of its volumes, and no class of that name")
+            .help(format!("apply one: provisioner `ebs.csi.aws.com`, `type: gp3`, `encrypted: \"{encrypted}\"`")),
+    );
 }

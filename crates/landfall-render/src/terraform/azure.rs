@@ -4,7 +4,7 @@ use landfall_model::{EdgeLayer, Engine, Finding};
 
 use super::hcl::{Value, raw};
 use super::machines;
-use super::managed::{Argument, Managed, buckets, identify, identity_of_people, kubernetes_version};
+use super::managed::{Argument, Managed, buckets, identify, identity_of_people, kubernetes_version, names};
 use super::needs::Site;
 use super::root::{Root, tags};
 
@@ -31,6 +31,7 @@ pub(super) fn calls(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding
     for managed in Managed::all(site) {
         store(root, &managed, &tenant, findings);
     }
+    names(root, site, vec![("resource_group", raw("module.network.resource_group")), ("tags", tags(site))]);
     if site.has_registry() {
         let own = [("pull_principal_id", raw("module.cluster.pull_principal_id"))];
         root.call(site, "registry", "registry", placed(site, site.short("images"), own));

@@ -4,7 +4,7 @@ use landfall_model::{EdgeLayer, Engine, Finding};
 
 use super::hcl::{Value, raw};
 use super::machines;
-use super::managed::{Argument, Managed, buckets, identify, identity_of_people, kubernetes_version};
+use super::managed::{Argument, Managed, buckets, identify, identity_of_people, kubernetes_version, names};
 use super::needs::Site;
 use super::root::Root;
 
@@ -19,6 +19,7 @@ pub(super) fn calls(root: &mut Root, site: &Site<'_>, findings: &mut Vec<Finding
     for managed in Managed::all(site) {
         store(root, &managed, findings);
     }
+    names(root, site, vec![("zone", format!("{prefix}-names").into())]);
     if site.has_registry() {
         let arguments = vec![("name", prefix.clone().into()), ("location", location.clone()), ("kms_key_id", key())];
         root.call(site, "registry", "registry", arguments);

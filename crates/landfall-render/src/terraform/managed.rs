@@ -7,6 +7,7 @@ use super::hcl::{Value, raw};
 use super::machines;
 use super::needs::Site;
 use super::root::{Root, identifier};
+use crate::kubernetes::private_zone;
 
 /// One argument of a call.
 pub(super) type Argument = (&'static str, Value);
@@ -114,6 +115,7 @@ impl<'a> Managed<'a> {
     }
 
     /// Calls its module, and tells where it is to be found.
+    /// Clients find all but object stores under the name that their Service has.
     pub(super) fn place(&self, root: &mut Root, module: &'static str, arguments: Vec<Argument>) {
         root.call(self.site, module, &self.call, arguments);
         let (what, output) = match (self.engine(), self.site.cloud) {
@@ -121,8 +123,34 @@ impl<'a> Managed<'a> {
             (Engine::S3, _) => ("The bucket", "name"),
             _ => ("Where clients reach", "address"),
         };
-        root.output(&self.call, format!("{what} {}.", self.name.value), format!("module.{}.{output}", self.call));
+        let found = format!("module.{}.{output}", self.call);
+        if self.engine() != Engine::S3 {
+            root.named.push((self.name.value.to_string(), self.name_of(&found)));
+        }
+        root.output(&self.call, format!("{what} {}.", self.name.value), found);
     }
+
+    /// Where its record leads; Google Cloud has addresses for some stores and names for others.
+    fn name_of(&self, found: &str) -> Value {
+        if self.site.cloud != cloud::Cloud::Gcp {
+            return raw(found.to_owned());
+        }
+        let kind = if self.engine() == Engine::Kafka { "CNAME" } else { "A" };
+        Value::object([("address", raw(found.to_owned())), ("type", kind.into())])
+    }
+}
+
+/// The private zone of the platform, with a record for each store that the cloud runs. `more` is what this cloud wants besides.
+pub(super) fn names(root: &mut Root, site: &Site<'_>, more: Vec<Argument>) {
+    let stores = std::mem::take(&mut root.named);
+    if stores.is_empty() {
+        return;
+    }
+    let mut arguments = vec![("name", private_zone(site.architecture.document.name.value.as_str()).into())];
+    arguments.extend(more);
+    arguments.push(("network_id", raw("module.network.network_id")));
+    arguments.push(("stores", Value::object(stores)));
+    root.call(site, "names", "names", arguments);
 }
 
 /// The buckets that an identity may use, by an output of their modules.

@@ -14,6 +14,8 @@ pub(super) struct Root {
     calls: Vec<Block>,
     variables: BTreeMap<&'static str, Block>,
     outputs: BTreeMap<String, Block>,
+    /// The stores that get a name in the network, each with where it leads.
+    pub(super) named: Vec<(String, Value)>,
     /// The modules that it calls, by their file names.
     pub(super) used: BTreeSet<&'static str>,
 }

@@ -46,7 +46,7 @@ fn client_ports(engine: Engine) -> &'static [u16] {
         Engine::Postgres => &[5432],
         Engine::Mongodb => &[27017],
         Engine::Redis => &[6379, 6380, 26379],
-        Engine::Kafka => &[9092, 9093, 9094, 9095],
+        Engine::Kafka => &[9092, 9093, 9094, 9095, 9096],
         Engine::Rabbitmq => &[5672, 5671],
         Engine::S3 => &[8333, 8334, 9000, 443],
         Engine::Mqtt => &[1883, 8883],

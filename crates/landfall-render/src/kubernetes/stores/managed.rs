@@ -1,7 +1,7 @@
 //! Stores that a cloud provider runs: nothing of them is in the cluster but their name.
 //!
 //! The Service `<store>` leads to `<store>.<platform>.internal`, a record of the platform's private DNS zone. The zone,
-//! the record and the store itself are infrastructure and belong to the Terraform target. Credentials come from a
+//! the record and the store itself are made by the Terraform target. Credentials come from a
 //! Secret like those of any store that makes none itself.
 //!
 //! Not handled: the provider's certificates name its own endpoint, so clients that compare names have to be given that
@@ -22,8 +22,13 @@ pub(super) fn objects(site: &Site<'_>) -> Vec<Object> {
         "metadata": site.subject.metadata(site.name()),
         "spec": {
             "type": "ExternalName",
-            "externalName": format!("{}.{}.internal", site.name(), site.platform()),
+            "externalName": format!("{}.{}", site.name(), private_zone(site.platform())),
         },
     });
     vec![site.object("service", service)]
+}
+
+/// The zone of the platform's own names, which its network alone sees.
+pub(crate) fn private_zone(platform: &str) -> String {
+    format!("{platform}.internal")
 }

@@ -15,8 +15,34 @@ variable "zone" {
 
 variable "origin" {
   type        = string
-  description = "The name of the load balancer of the cluster's ingress; empty until it is there."
+  description = "The name of the load balancer of the cluster's ingress, for the content delivery network; empty until it is there."
   default     = ""
+}
+
+variable "network_id" {
+  type        = string
+  description = "The network."
+}
+
+variable "public_subnet_ids" {
+  type        = list(string)
+  description = "The subnets of the load balancer that stands here where there is no content delivery network."
+}
+
+variable "node_security_group_id" {
+  type        = string
+  description = "The security group of the nodes."
+}
+
+variable "autoscaling_groups" {
+  type        = map(string)
+  description = "The groups of the nodes, which the load balancer sends requests to."
+}
+
+variable "node_port" {
+  type        = number
+  description = "The port of every node on which the cluster's ingress takes HTTPS."
+  default     = 30443
 }
 
 variable "cdn" {
@@ -38,6 +64,8 @@ variable "rate_limit" {
 locals {
   # CloudFront takes its firewall and its certificate from one region, whatever the origin's is.
   region = var.cdn ? "us-east-1" : null
+  # A firewall binds to a distribution or to a load balancer of HTTP, and to none that a Service asks for.
+  balancers = var.cdn ? 0 : 1
 }
 
 data "aws_route53_zone" "this" {
@@ -189,13 +217,128 @@ resource "aws_cloudfront_distribution" "this" {
   }
 }
 
+resource "aws_security_group" "this" {
+  count       = local.balancers
+  name        = "${var.name}-edge"
+  description = "What the load balancer of ${var.name} takes and reaches"
+  vpc_id      = var.network_id
+}
+
+resource "aws_vpc_security_group_ingress_rule" "users" {
+  # checkov:skip=CKV_AWS_260: Port 80 answers with nothing but the way to port 443.
+  for_each          = var.cdn ? [] : toset(["80", "443"])
+  security_group_id = aws_security_group.this[0].id
+  description       = "Users"
+  cidr_ipv4         = "0.0.0.0/0"
+  ip_protocol       = "tcp"
+  from_port         = tonumber(each.key)
+  to_port           = tonumber(each.key)
+}
+
+resource "aws_vpc_security_group_egress_rule" "nodes" {
+  count                        = local.balancers
+  security_group_id            = aws_security_group.this[0].id
+  referenced_security_group_id = var.node_security_group_id
+  description                  = "The ingress"
+  ip_protocol                  = "tcp"
+  from_port                    = var.node_port
+  to_port                      = var.node_port
+}
+
+resource "aws_vpc_security_group_ingress_rule" "nodes" {
+  count                        = local.balancers
+  security_group_id            = var.node_security_group_id
+  referenced_security_group_id = aws_security_group.this[0].id
+  description                  = "The load balancer, to the ingress"
+  ip_protocol                  = "tcp"
+  from_port                    = var.node_port
+  to_port                      = var.node_port
+}
+
+resource "aws_lb" "this" {
+  # checkov:skip=CKV_AWS_91: Accesses are logged by the ingress, with the retention that the file declares.
+  # checkov:skip=CKV2_AWS_76: Log4j's hole is among the known bad inputs, in the list above.
+  count                      = local.balancers
+  name                       = substr(var.name, 0, 32)
+  load_balancer_type         = "application"
+  internal                   = false
+  subnets                    = var.public_subnet_ids
+  security_groups            = [aws_security_group.this[0].id]
+  drop_invalid_header_fields = true
+  enable_deletion_protection = true
+}
+
+# What the ingress says of a host that it does not know is a sign of life, too.
+resource "aws_lb_target_group" "this" {
+  count       = local.balancers
+  name        = substr(var.name, 0, 32)
+  vpc_id      = var.network_id
+  target_type = "instance"
+  protocol    = "HTTPS"
+  port        = var.node_port
+
+  health_check {
+    protocol = "HTTPS"
+    path     = "/"
+    matcher  = "200-499"
+  }
+}
+
+resource "aws_autoscaling_attachment" "this" {
+  # checkov:skip=CKV2_AWS_15: A node is well or not by what the cluster says, and not by its ingress.
+  for_each               = var.cdn ? {} : var.autoscaling_groups
+  autoscaling_group_name = each.value
+  lb_target_group_arn    = aws_lb_target_group.this[0].arn
+}
+
+resource "aws_lb_listener" "http" {
+  count             = local.balancers
+  load_balancer_arn = aws_lb.this[0].arn
+  protocol          = "HTTP"
+  port              = 80
+
+  default_action {
+    type = "redirect"
+
+    redirect {
+      protocol    = "HTTPS"
+      port        = "443"
+      status_code = "HTTP_301"
+    }
+  }
+}
+
+resource "aws_lb_listener" "https" {
+  count             = local.balancers
+  load_balancer_arn = aws_lb.this[0].arn
+  protocol          = "HTTPS"
+  port              = 443
+  ssl_policy        = "ELBSecurityPolicy-TLS13-1-2-2021-06"
+  certificate_arn   = aws_acm_certificate_validation.this.certificate_arn
+
+  default_action {
+    type             = "forward"
+    target_group_arn = aws_lb_target_group.this[0].arn
+  }
+}
+
+resource "aws_wafv2_web_acl_association" "this" {
+  count        = var.waf ? local.balancers : 0
+  resource_arn = aws_lb.this[0].arn
+  web_acl_arn  = aws_wafv2_web_acl.this[0].arn
+}
+
 resource "aws_route53_record" "host" {
-  for_each = var.origin == "" ? [] : toset(var.hosts)
+  for_each = var.cdn && var.origin == "" ? [] : toset(var.hosts)
   zone_id  = data.aws_route53_zone.this.zone_id
   name     = each.key
-  type     = "CNAME"
-  ttl      = 60
-  records  = [var.cdn ? aws_cloudfront_distribution.this[0].domain_name : var.origin]
+  type     = "A"
+
+  alias {
+    name                   = var.cdn ? aws_cloudfront_distribution.this[0].domain_name : aws_lb.this[0].dns_name
+    zone_id                = var.cdn ? aws_cloudfront_distribution.this[0].hosted_zone_id : aws_lb.this[0].zone_id
+    evaluate_target_health = !var.cdn
+  }
 }
 
 output "certificate_arn" {
@@ -203,7 +346,7 @@ output "certificate_arn" {
   value       = aws_acm_certificate_validation.this.certificate_arn
 }
 
-output "firewall_arn" {
-  description = "The firewall; a load balancer's controller binds it by annotation. Null without one."
-  value       = one(aws_wafv2_web_acl.this[*].arn)
+output "address" {
+  description = "The name of what users reach; null until it is there."
+  value       = one(concat(aws_cloudfront_distribution.this[*].domain_name, aws_lb.this[*].dns_name))
 }

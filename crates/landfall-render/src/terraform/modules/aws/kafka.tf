@@ -53,6 +53,12 @@ variable "kms_key_arn" {
   description = "The key that encrypts the data."
 }
 
+variable "client_secret_arns" {
+  type        = set(string)
+  description = "The secrets with the username and the password of each client: their names begin with AmazonMSK_, and the same key encrypts them."
+  default     = []
+}
+
 variable "require_tls" {
   type        = bool
   description = "Whether plain text is refused."
@@ -118,7 +124,7 @@ resource "aws_msk_cluster" "this" {
     unauthenticated = false
 
     sasl {
-      iam = true
+      scram = true
     }
   }
 
@@ -162,7 +168,14 @@ resource "aws_msk_cluster" "this" {
   }
 }
 
+# Clients show a username and a password, as those of the brokers in a cluster do.
+resource "aws_msk_scram_secret_association" "this" {
+  count           = length(var.client_secret_arns) > 0 ? 1 : 0
+  cluster_arn     = aws_msk_cluster.this.arn
+  secret_arn_list = var.client_secret_arns
+}
+
 output "address" {
   description = "The brokers that clients ask first."
-  value       = aws_msk_cluster.this.bootstrap_brokers_sasl_iam
+  value       = aws_msk_cluster.this.bootstrap_brokers_sasl_scram
 }

@@ -135,6 +135,11 @@ output "resource_group" {
   value       = azurerm_resource_group.this.name
 }
 
+output "network_id" {
+  description = "The network."
+  value       = azurerm_virtual_network.this.id
+}
+
 output "private_subnet_id" {
   description = "The subnet of the nodes."
   value       = azurerm_subnet.private.id

@@ -14,6 +14,7 @@ module "cluster" {
   subnet_ids_by_zone = module.network.private_subnet_ids_by_zone
   kms_key_arn        = module.network.kms_key_arn
   private_api        = true
+  administrator_arns = var.administrator_arns
 
   pools = {
     default = {
@@ -57,11 +58,23 @@ module "store_composerp_kafka" {
   replication              = 3
   in_sync                  = 2
   require_tls              = true
+  client_secret_arns       = var.kafka_secret_arns
   instance_class           = "kafka.m7g.large"
   network_id               = module.network.network_id
   subnet_ids               = module.network.data_subnet_ids
   client_security_group_id = module.cluster.security_group_id
   kms_key_arn              = module.network.kms_key_arn
+}
+
+module "names" {
+  source     = "../../../modules/aws/names"
+  name       = "composerp.internal"
+  network_id = module.network.network_id
+
+  stores = {
+    composerp-db    = module.store_composerp_db.address
+    composerp-kafka = module.store_composerp_kafka.address
+  }
 }
 
 module "secrets" {

@@ -14,6 +14,7 @@ module "cluster" {
   subnet_ids_by_zone = module.network.private_subnet_ids_by_zone
   kms_key_arn        = module.network.kms_key_arn
   private_api        = true
+  administrator_arns = var.administrator_arns
 
   pools = {
     default = {

@@ -110,6 +110,25 @@ module "store_composerp_kafka" {
   }
 }
 
+module "names" {
+  source         = "../../../modules/azure/names"
+  name           = "composerp.internal"
+  resource_group = module.network.resource_group
+
+  tags = {
+    platform    = "composerp"
+    environment = "production"
+    managed-by  = "landfall"
+  }
+
+  network_id = module.network.network_id
+
+  stores = {
+    composerp-db    = module.store_composerp_db.address
+    composerp-kafka = module.store_composerp_kafka.address
+  }
+}
+
 module "secrets" {
   source         = "../../../modules/azure/secrets"
   name           = "secretsff2916c4"

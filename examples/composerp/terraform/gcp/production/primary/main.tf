@@ -78,6 +78,25 @@ module "store_composerp_kafka" {
   kms_key_id = module.network.kms_key_id
 }
 
+module "names" {
+  source     = "../../../modules/gcp/names"
+  name       = "composerp.internal"
+  zone       = "composerp-production-names"
+  network_id = module.network.network_id
+
+  stores = {
+    composerp-db = {
+      address = module.store_composerp_db.address
+      type    = "A"
+    }
+
+    composerp-kafka = {
+      address = module.store_composerp_kafka.address
+      type    = "CNAME"
+    }
+  }
+}
+
 module "secrets" {
   source     = "../../../modules/gcp/secrets"
   secrets    = ["composerp-production-alerting", "composerp-production-db-secret"]

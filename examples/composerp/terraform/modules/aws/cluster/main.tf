@@ -22,6 +22,29 @@ data "aws_iam_policy_document" "cluster_trust" {
   }
 }
 
+data "aws_iam_policy_document" "volumes_trust" {
+  statement {
+    actions = ["sts:AssumeRoleWithWebIdentity"]
+
+    principals {
+      type        = "Federated"
+      identifiers = [aws_iam_openid_connect_provider.this.arn]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "${replace(aws_eks_cluster.this.identity[0].oidc[0].issuer, "https://", "")}:sub"
+      values   = ["system:serviceaccount:kube-system:ebs-csi-controller-sa"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "${replace(aws_eks_cluster.this.identity[0].oidc[0].issuer, "https://", "")}:aud"
+      values   = ["sts.amazonaws.com"]
+    }
+  }
+}
+
 data "aws_iam_policy_document" "node_trust" {
   statement {
     actions = ["sts:AssumeRole"]
@@ -89,6 +112,24 @@ resource "aws_eks_cluster" "this" {
     provider {
       key_arn = var.kms_key_arn
     }
+  }
+}
+
+# Whoever makes the cluster is no administrator by that.
+resource "aws_eks_access_entry" "administrator" {
+  for_each      = var.administrator_arns
+  cluster_name  = aws_eks_cluster.this.name
+  principal_arn = each.key
+}
+
+resource "aws_eks_access_policy_association" "administrator" {
+  for_each      = aws_eks_access_entry.administrator
+  cluster_name  = aws_eks_cluster.this.name
+  principal_arn = each.value.principal_arn
+  policy_arn    = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
+
+  access_scope {
+    type = "cluster"
   }
 }
 
@@ -168,4 +209,33 @@ resource "aws_eks_node_group" "this" {
 resource "aws_iam_openid_connect_provider" "this" {
   url            = aws_eks_cluster.this.identity[0].oidc[0].issuer
   client_id_list = ["sts.amazonaws.com"]
+}
+
+resource "aws_iam_role" "volumes" {
+  name               = "${var.name}-volumes"
+  assume_role_policy = data.aws_iam_policy_document.volumes_trust.json
+}
+
+resource "aws_iam_role_policy_attachment" "volumes" {
+  role       = aws_iam_role.volumes.name
+  policy_arn = "arn:aws:iam::aws:policy/service-role/AmazonEBSCSIDriverPolicy"
+}
+
+# Without these nothing enforces network policies, makes volumes or feeds autoscalers.
+resource "aws_eks_addon" "this" {
+  for_each = {
+    "vpc-cni"            = jsonencode({ enableNetworkPolicy = "true" })
+    "kube-proxy"         = null
+    "coredns"            = null
+    "aws-ebs-csi-driver" = null
+    "metrics-server"     = null
+  }
+
+  cluster_name                = aws_eks_cluster.this.name
+  addon_name                  = each.key
+  configuration_values        = each.value
+  service_account_role_arn    = each.key == "aws-ebs-csi-driver" ? aws_iam_role.volumes.arn : null
+  resolve_conflicts_on_create = "OVERWRITE"
+  resolve_conflicts_on_update = "PRESERVE"
+  depends_on                  = [aws_eks_node_group.this, aws_iam_role_policy_attachment.volumes]
 }

@@ -34,6 +34,11 @@ variable "api_addresses" {
   default     = []
 }
 
+variable "administrator_arns" {
+  type        = set(string)
+  description = "The IAM roles that administrate the cluster; nobody else gets in before role bindings are applied."
+}
+
 variable "pools" {
   type = map(object({
     count        = number

@@ -58,7 +58,7 @@ resource "aws_msk_cluster" "this" {
     unauthenticated = false
 
     sasl {
-      iam = true
+      scram = true
     }
   }
 
@@ -100,4 +100,11 @@ resource "aws_msk_cluster" "this" {
   lifecycle {
     prevent_destroy = true
   }
+}
+
+# Clients show a username and a password, as those of the brokers in a cluster do.
+resource "aws_msk_scram_secret_association" "this" {
+  count           = length(var.client_secret_arns) > 0 ? 1 : 0
+  cluster_arn     = aws_msk_cluster.this.arn
+  secret_arn_list = var.client_secret_arns
 }

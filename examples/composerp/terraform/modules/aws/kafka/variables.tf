@@ -53,6 +53,12 @@ variable "kms_key_arn" {
   description = "The key that encrypts the data."
 }
 
+variable "client_secret_arns" {
+  type        = set(string)
+  description = "The secrets with the username and the password of each client: their names begin with AmazonMSK_, and the same key encrypts them."
+  default     = []
+}
+
 variable "require_tls" {
   type        = bool
   description = "Whether plain text is refused."

@@ -8,6 +8,11 @@ output "cidr" {
   value       = aws_vpc.this.cidr_block
 }
 
+output "public_subnet_ids" {
+  description = "The subnets of what the internet reaches, in the order of the zones."
+  value       = [for zone in var.zones : aws_subnet.public[zone].id]
+}
+
 output "private_subnet_ids" {
   description = "The subnets of the nodes, in the order of the zones."
   value       = [for zone in var.zones : aws_subnet.private[zone].id]

@@ -1,9 +1,31 @@
 data "google_project" "this" {}
 
+# What the modules use of the project. Nothing is switched off when this is taken down: others may use it.
+resource "google_project_service" "this" {
+  for_each = toset([
+    "artifactregistry.googleapis.com",
+    "certificatemanager.googleapis.com",
+    "cloudkms.googleapis.com",
+    "compute.googleapis.com",
+    "container.googleapis.com",
+    "dns.googleapis.com",
+    "iam.googleapis.com",
+    "managedkafka.googleapis.com",
+    "redis.googleapis.com",
+    "secretmanager.googleapis.com",
+    "servicenetworking.googleapis.com",
+    "sqladmin.googleapis.com",
+  ])
+
+  service            = each.key
+  disable_on_destroy = false
+}
+
 resource "google_compute_network" "this" {
   # checkov:skip=CKV2_GCP_18: The cluster makes the rules that it needs; what no rule allows is refused.
   name                    = var.name
   auto_create_subnetworks = false
+  depends_on              = [google_project_service.this]
 }
 
 # A subnet spans all zones of the region.
@@ -60,8 +82,9 @@ resource "google_service_networking_connection" "data" {
 }
 
 resource "google_kms_key_ring" "this" {
-  name     = var.name
-  location = var.location
+  name       = var.name
+  location   = var.location
+  depends_on = [google_project_service.this]
 }
 
 resource "google_kms_crypto_key" "this" {
@@ -75,9 +98,10 @@ resource "google_kms_crypto_key" "this" {
 }
 
 resource "google_project_service_identity" "this" {
-  for_each = toset(["sqladmin.googleapis.com", "secretmanager.googleapis.com", "artifactregistry.googleapis.com", "managedkafka.googleapis.com", "redis.googleapis.com"])
-  provider = google-beta
-  service  = each.key
+  for_each   = toset(["sqladmin.googleapis.com", "secretmanager.googleapis.com", "artifactregistry.googleapis.com", "managedkafka.googleapis.com", "redis.googleapis.com"])
+  provider   = google-beta
+  service    = each.key
+  depends_on = [google_project_service.this]
 }
 
 data "google_storage_project_service_account" "this" {}

@@ -1,0 +1,14 @@
+variable "name" {
+  type        = string
+  description = "What the names of the stores end with; the network alone sees them."
+}
+
+variable "network_id" {
+  type        = string
+  description = "The network."
+}
+
+variable "stores" {
+  type        = map(string)
+  description = "The stores by their names, each with where clients reach it; of several places the first."
+}
