@@ -3,7 +3,7 @@
 //!
 //! What is scraped and what raises an alert is read from the rendered objects of the Prometheus operator, patches and raw
 //! objects included, so that a cluster with the operator and one without it watch the same. Files add what the operator's
-//! objects cannot say: escalation, unit tests of the alerts, tests of the routes, dashboards, log shipping, traces.
+//! objects cannot say: unit tests of the alerts, tests of the routes, dashboards, log shipping, traces.
 
 mod alertmanager;
 mod dashboards;

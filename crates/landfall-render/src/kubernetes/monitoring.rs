@@ -8,7 +8,7 @@
 //! one so that it matters, the short one so that it is still going on (Google, "The Site Reliability Workbook",
 //! chapter 5, "Multiwindow, Multi-Burn-Rate Alerts").
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::json::json;
 use landfall_model::{
@@ -33,6 +33,7 @@ pub(super) fn objects(architecture: &Architecture) -> Vec<Object> {
         objects.push(service_rules(architecture, &subject, service));
     }
     objects.extend(stores::monitoring(architecture));
+    objects.extend(escalation(architecture, &objects));
     objects.extend(alertmanager(architecture));
     objects
 }
@@ -293,6 +294,66 @@ pub(super) fn secrets(architecture: &Architecture) -> Vec<(String, String, Span)
         .collect()
 }
 
+/// The label with the number of the step of an escalation; empty on an alert that is not escalated.
+pub(crate) const STEP: &str = "escalation";
+
+/// The name of the rules by which alerts go on to the next in line.
+pub(crate) const ESCALATION: &str = "escalation";
+
+/// A rule for each alert of the rendered rules and each step after it.
+///
+/// Alertmanager does not know whether anybody has answered, but it knows silences. An alert that has fired for the declared
+/// time is raised once more, for the next in line, under its own name: a silence of the alert covers this one too, so it
+/// reaches them only if nobody has answered. Only alerts of the platform's namespaces: a Prometheus may watch others.
+///
+/// Not handled: the alerts of rules that the file brings as objects of its own.
+fn escalation(architecture: &Architecture, rules: &[Object]) -> Option<Object> {
+    let alerts = rules.iter().filter(|object| object.kind() == "PrometheusRule").flat_map(|object| {
+        let groups = object.value["spec"]["groups"].as_array().into_iter().flatten();
+        groups.flat_map(|group| group["rules"].as_array().into_iter().flatten())
+    });
+    let alerts: BTreeSet<(&str, &str)> =
+        alerts.filter_map(|rule| Some((rule["labels"]["severity"].as_str()?, rule["alert"].as_str()?))).collect();
+    let namespaces: BTreeSet<&str> = rules.iter().filter_map(Object::namespace).collect();
+    let namespaces = namespaces.into_iter().collect::<Vec<_>>().join("|");
+    let mut raised = Vec::new();
+    let mut span = None;
+    for (severity, route) in routes(architecture) {
+        for (place, step) in route.escalate.iter().enumerate() {
+            span.get_or_insert(step.to.span);
+            for (_, alert) in alerts.iter().filter(|(of, _)| *of == severity) {
+                raised.push(json!({
+                    "alert": alert,
+                    "expr": format!(
+                        "ALERTS{{alertname=\"{alert}\",alertstate=\"firing\",severity=\"{severity}\",namespace=~\"{namespaces}\",{STEP}=\"\"}}"
+                    ),
+                    "for": step.after.to_string(),
+                    "labels": {
+                        STEP: (place + 1).to_string(),
+                        // Of the series that the alert is made from; an alert has its own.
+                        "alertstate": "",
+                    },
+                    "annotations": {
+                        "summary": format!("{alert} has fired for {} and nobody has silenced it.", step.after.value),
+                    },
+                }));
+            }
+        }
+    }
+    if raised.is_empty() {
+        return None;
+    }
+    let namespace = architecture.namespace().as_str();
+    let subject = Subject::platform(architecture, namespace, "monitoring", "observability.alerts.routes", span?);
+    let value = json!({
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": subject.metadata(ESCALATION),
+        "spec": { "groups": [{ "name": ESCALATION, "rules": raised }] },
+    });
+    Some(subject.object("prometheusrule-escalation", value))
+}
+
 /// The receiver of alerts that no route takes.
 pub(crate) const NOBODY: &str = "nobody";
 
@@ -300,18 +361,27 @@ fn alertmanager(architecture: &Architecture) -> Option<Object> {
     let declared = &architecture.document.observability.alerts.receivers;
     let (_, first) = routes(architecture).next()?;
     let span = first.to.span;
-    let by_severity: Vec<Value> = routes(architecture)
-        .map(|(severity, route)| {
-            json!({
-                "receiver": route.to.as_str(),
-                "matchers": [{ "name": "severity", "matchType": "=", "value": severity }],
-                // What hurts is repeated until somebody does something about it.
-                "repeatInterval": if severity == "critical" { "1h" } else { "12h" },
-            })
-        })
-        .collect();
+    let matcher = |name: &str, value: &str| json!({ "name": name, "matchType": "=", "value": value });
+    let mut by_severity = Vec::new();
+    for (severity, route) in routes(architecture) {
+        // The first route that fits takes an alert, so those of the steps come before the one of the alert itself.
+        for (place, step) in route.escalate.iter().enumerate() {
+            by_severity.push(json!({
+                "receiver": step.to.as_str(),
+                "matchers": [matcher("severity", severity), matcher(STEP, &(place + 1).to_string())],
+                "repeatInterval": "1h",
+            }));
+        }
+        by_severity.push(json!({
+            "receiver": route.to.as_str(),
+            "matchers": [matcher("severity", severity)],
+            // What hurts is repeated until somebody does something about it.
+            "repeatInterval": if severity == "critical" { "1h" } else { "12h" },
+        }));
+    }
     let used: BTreeMap<&str, &Receiver> = routes(architecture)
-        .filter_map(|(_, route)| Some((route.to.as_str(), declared.get(route.to.as_str())?)))
+        .flat_map(|(_, route)| std::iter::once(&route.to).chain(route.escalate.iter().map(|step| &step.to)))
+        .filter_map(|to| Some((to.as_str(), declared.get(to.as_str())?)))
         .collect();
     let mut receivers = vec![json!({ "name": NOBODY })];
     receivers.extend(used.into_iter().map(|(name, receiver)| render_receiver(name, receiver)));
@@ -364,19 +434,6 @@ pub(super) fn findings(architecture: &Architecture) -> Vec<Finding> {
     let mut findings = Vec::new();
     if observability.metrics.is_none() {
         return findings;
-    }
-    for (severity, route) in routes(architecture) {
-        if let Some(escalation) = route.escalate.first() {
-            findings.push(
-                Finding::note(
-                    "not-rendered",
-                    escalation.to.span,
-                    format!("the escalation of {severity} alerts is not rendered"),
-                )
-                .because("Alertmanager does not know whether anybody has answered")
-                .help("set the escalation up in the pager"),
-            );
-        }
     }
     for (name, receiver) in &observability.alerts.receivers {
         let needs_secret = matches!(receiver.by.value, ReceiverMeans::Slack | ReceiverMeans::Pager);

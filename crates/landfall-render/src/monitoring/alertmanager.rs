@@ -7,9 +7,9 @@ use landfall_model::{Finding, Receiver, ReceiverMeans};
 use serde_json::Value;
 
 use super::Stack;
-use super::prometheus::{SECRETS, STEP};
+use super::prometheus::SECRETS;
 use crate::json::json;
-use crate::kubernetes::monitoring::{NOBODY, routes, secret};
+use crate::kubernetes::monitoring::{ESCALATION, NOBODY, STEP, routes, secret};
 use crate::object::compact;
 
 pub(super) fn write(stack: &mut Stack<'_>) {
@@ -109,7 +109,8 @@ fn render_receiver(name: &str, receiver: &Receiver) -> Value {
 /// A line for each alert and each step after it: who must be told, and the labels that the alert carries.
 fn route_tests(stack: &Stack<'_>) -> String {
     let by_severity: BTreeMap<&str, _> = routes(stack.architecture).collect();
-    let rules = stack.of_kind("PrometheusRule").flat_map(|object| {
+    // Escalation is tested as a step of the alert that it is of.
+    let rules = stack.of_kind("PrometheusRule").filter(|object| object.name() != ESCALATION).flat_map(|object| {
         let groups = object.value["spec"]["groups"].as_array().into_iter().flatten();
         groups.flat_map(|group| group["rules"].as_array().into_iter().flatten())
     });

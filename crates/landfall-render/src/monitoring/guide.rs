@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Stack, business_metric};
+use crate::kubernetes::monitoring::ESCALATION as ESCALATION_RULES;
 
 pub(super) fn write(stack: &mut Stack<'_>) {
     let document = &stack.architecture.document;
@@ -39,7 +40,7 @@ pub(super) fn write(stack: &mut Stack<'_>) {
             );
         }
     }
-    if stack.rendered.files.contains_key("prometheus/rules/escalation.yaml") {
+    if stack.of_kind("PrometheusRule").any(|object| object.name() == ESCALATION_RULES) {
         text += ESCALATION;
     }
     if observability.on_call.is_some() {

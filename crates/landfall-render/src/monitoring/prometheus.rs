@@ -8,20 +8,14 @@ use landfall_model::{Finding, Span};
 
 use super::Stack;
 use crate::json::json;
-use crate::kubernetes::monitoring::routes;
-use crate::object::{Object, compact, unless_empty};
+
+use crate::object::{Object, compact};
 
 /// Where the monitoring stack reads the secrets that its objects name.
 pub(super) const SECRETS: &str = "/etc/secrets";
 
 /// Where a pod finds its own credentials for the API server.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-
-/// The label with the number of the step of an escalation; empty on an alert that is not escalated.
-pub(super) const STEP: &str = "escalation";
-
-/// The label with the name of the alert that is escalated.
-const ESCALATED: &str = "escalates";
 
 pub(super) fn write(stack: &mut Stack<'_>) {
     let rules: Vec<(String, String, Value)> = stack
@@ -33,11 +27,6 @@ pub(super) fn write(stack: &mut Stack<'_>) {
         .collect();
     for (path, origin, groups) in rules {
         stack.yaml(path, &format!("From {origin}: the rules of its PrometheusRule."), &groups);
-    }
-    if let Some(groups) = escalation(stack) {
-        let about =
-            "From observability.alerts.routes: an alert that still fires, and that nobody has silenced, goes on.";
-        stack.yaml("prometheus/rules/escalation.yaml", about, &groups);
     }
     let foreign: Vec<(String, Span)> = stack
         .objects
@@ -86,8 +75,6 @@ fn configuration(stack: &Stack<'_>) -> Value {
         })),
         "rule_files": rule_files(stack),
         "alerting": {
-            // An escalated alert keeps the name of the alert that it escalates: whoever silences that has answered both.
-            "alert_relabel_configs": [{ "source_labels": [ESCALATED], "regex": "(.+)", "target_label": "alertname" }],
             "alertmanagers": [{ "static_configs": [{ "targets": ["alertmanager:9093"] }] }],
         },
         "scrape_configs": jobs,
@@ -98,8 +85,7 @@ fn configuration(stack: &Stack<'_>) -> Value {
 fn rule_files(stack: &Stack<'_>) -> Vec<String> {
     let folders: BTreeSet<&str> =
         stack.of_kind("PrometheusRule").map(|object| object.namespace().unwrap_or("cluster")).collect();
-    let of_folders = folders.into_iter().map(|folder| format!("rules/{folder}/*.yaml"));
-    ["rules/*.yaml".to_owned()].into_iter().chain(of_folders).collect()
+    folders.into_iter().map(|folder| format!("rules/{folder}/*.yaml")).collect()
 }
 
 /// How Prometheus' discovery writes a label of an object.
@@ -236,33 +222,4 @@ fn by_label(job: &str, port_label: &str, port: &str, labels: &[(&str, &str)], ho
         "kubernetes_sd_configs": [{ "role": "pod" }],
         "relabel_configs": [keep(&kept)],
     }))
-}
-
-/// A rule for each step of each escalation.
-///
-/// Alertmanager does not know whether anybody has answered, but it knows silences. An alert that has fired for the declared
-/// time is raised once more, for the next in line, under its own name: a silence of the alert covers this one too, so it
-/// reaches them only if nobody has answered.
-fn escalation(stack: &Stack<'_>) -> Option<Value> {
-    let mut rules = Vec::new();
-    for (severity, route) in routes(stack.architecture) {
-        for (place, step) in route.escalate.iter().enumerate() {
-            rules.push(json!({
-                "alert": "Escalation",
-                "expr": format!("ALERTS{{alertstate=\"firing\",severity=\"{severity}\",{STEP}=\"\"}}"),
-                "for": step.after.to_string(),
-                "labels": {
-                    ESCALATED: "{{ $labels.alertname }}",
-                    STEP: (place + 1).to_string(),
-                    "severity": severity,
-                    // Of the series that the alert is made from; an alert has its own.
-                    "alertstate": "",
-                },
-                "annotations": {
-                    "summary": format!("{{{{ $labels.alertname }}}} has fired for {} and nobody has silenced it.", step.after.value),
-                },
-            }));
-        }
-    }
-    (!rules.is_empty()).then(|| json!({ "groups": [{ "name": "escalation", "rules": unless_empty(rules) }] }))
 }

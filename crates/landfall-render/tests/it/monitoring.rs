@@ -136,18 +136,19 @@ const ALERTS: &str = "observability:
 fn alerts_go_to_the_receiver_of_their_severity() {
     let rendered = render(ALERTS);
     let spec = &find(&rendered, "AlertmanagerConfig/shop")["spec"];
-    let routes: Vec<(&Value, &Value)> = spec["route"]["routes"]
+    let routes: Vec<(&Value, &Value, &Value)> = spec["route"]["routes"]
         .as_array()
         .into_iter()
         .flatten()
-        .map(|route| (&route["matchers"][0]["value"], &route["receiver"]))
+        .map(|route| (&route["matchers"][0]["value"], &route["matchers"][1]["value"], &route["receiver"]))
         .collect();
     assert_eq!(
         routes,
         [
-            (&json!("critical"), &json!("on-call")),
-            (&json!("warning"), &json!("channel")),
-            (&json!("info"), &json!("hook"))
+            (&json!("critical"), &json!("1"), &json!("mail")),
+            (&json!("critical"), &Value::Null, &json!("on-call")),
+            (&json!("warning"), &Value::Null, &json!("channel")),
+            (&json!("info"), &Value::Null, &json!("hook"))
         ]
     );
     let receiver = |name: &str| {
@@ -163,8 +164,16 @@ fn alerts_go_to_the_receiver_of_their_severity() {
 }
 
 #[test]
-fn an_escalation_is_said_not_to_be_rendered() {
-    assert_eq!(messages(&render(ALERTS)), ["the escalation of critical alerts is not rendered"]);
+fn an_alert_that_goes_on_keeps_its_name_and_stays_among_the_namespaces_of_the_platform() {
+    let text = format!("objectives: {{ availability: 99.9% }}\n{ALERTS}services: {{ web: {{ port: 80 }} }}\n");
+    assert_eq!(messages(&render(&text)), [""; 0]);
+    let rules = raised(&text, "escalation");
+    let names: Vec<&str> = rules.iter().map(|(name, _, _)| name.as_str()).collect();
+    assert_eq!(names, ["ErrorBudgetBurns1h", "ErrorBudgetBurns6h", "ServiceDown"]);
+    assert_eq!(
+        rules[2].2,
+        "ALERTS{alertname=\"ServiceDown\",alertstate=\"firing\",severity=\"critical\",namespace=~\"shop\",escalation=\"\"}"
+    );
 }
 
 #[test]

@@ -139,18 +139,22 @@ fn an_alert_that_nobody_silences_goes_to_the_next_in_line() {
     let Some(promtool) = require_or_skip("promtool", Tool::Promtool.locate()) else { return };
     let files = rendered("mindcompute").files;
     let folder = written(&files);
+    let itself = "      - exp_labels: { severity: critical, namespace: mindcompute, service: interview }\n        exp_annotations: { summary: 'No copy of interview answers.' }\n".to_owned();
     let escalated = |step: &str, to: &str| {
         format!(
-            "      - exp_labels: {{ alertname: Escalation, escalates: ServiceDown, escalation: '{step}', severity: critical, namespace: mindcompute, service: interview }}\n        exp_annotations: {{ summary: 'ServiceDown has fired for {to} and nobody has silenced it.' }}\n"
+            "      - exp_labels: {{ escalation: '{step}', severity: critical, namespace: mindcompute, service: interview }}\n        exp_annotations: {{ summary: 'ServiceDown has fired for {to} and nobody has silenced it.' }}\n"
         )
     };
     let at = |time: &str, alerts: &[String]| {
-        let alerts = if alerts.is_empty() { "[]\n".to_owned() } else { format!("\n{}", alerts.concat()) };
-        format!("    - eval_time: {time}\n      alertname: Escalation\n      exp_alerts: {alerts}")
+        format!(
+            "    - eval_time: {time}\n      alertname: ServiceDown\n      exp_alerts:\n{}{}",
+            itself,
+            alerts.concat()
+        )
     };
     let first = escalated("1", "10m");
     let text = format!(
-        "rule_files: [rules/mindcompute/interview.yaml, rules/escalation.yaml]\nevaluation_interval: 1m\ntests:\n- interval: 1m\n  input_series:\n  - {{ series: 'up{{namespace=\"mindcompute\",service=\"interview\"}}', values: '0x60' }}\n  alert_rule_test:\n{}{}{}",
+        "rule_files: [rules/mindcompute/interview.yaml, rules/mindcompute/escalation.yaml]\nevaluation_interval: 1m\ntests:\n- interval: 1m\n  input_series:\n  - {{ series: 'up{{namespace=\"mindcompute\",service=\"interview\"}}', values: '0x60' }}\n  alert_rule_test:\n{}{}{}",
         at("10m", &[]),
         at("20m", std::slice::from_ref(&first)),
         at("40m", &[first.clone(), escalated("2", "30m")]),
