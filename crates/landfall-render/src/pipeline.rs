@@ -71,9 +71,35 @@ impl Job<'_> {
         self.has(&[Step::Deploy, Step::Verify])
     }
 
-    /// How many minutes it may take.
+    /// How many minutes it may take: with a canary, as long as each of its steps may take to be decided.
     pub(crate) fn minutes(&self) -> u32 {
-        if self.reaches_cluster() { MINUTES.1 } else { MINUTES.0 }
+        if self.reaches_cluster() { MINUTES.1.max(MINUTES.0 + self.canary_minutes()) } else { MINUTES.0 }
+    }
+
+    fn canary_minutes(&self) -> u32 {
+        let ships = self.has(&[Step::Deploy]) && self.stage.deploy_by.value == DeployBy::Ship;
+        let Some(variant) = self.variant.filter(|_| ships) else { return 0 };
+        let architecture = &variant.architecture;
+        let services = architecture.document.services.iter();
+        let shipped = services.filter(|(name, _)| is_deployment(variant, name.as_str()));
+        let seconds: u64 = shipped
+            .map(|(_, service)| match &architecture.rollout(service).value {
+                Rollout::Canary(canary) => canary.steps.len() as u64 * canary.decide_within.value.seconds(),
+                Rollout::Rolling(_) | Rollout::Recreate => 0,
+            })
+            .sum();
+        u32::try_from(seconds.div_ceil(60)).unwrap_or(u32::MAX)
+    }
+
+    /// What a person has to know where a runner ends jobs before this one may have to end.
+    pub(crate) fn too_long(&self, most: u32, runner: &str, help: &str) -> Option<Finding> {
+        (self.minutes() > most).then(|| {
+            let (name, minutes) = (&self.name, self.minutes());
+            let what = format!("`{name}` may take {minutes} minutes, and {runner} ends a job after {most}");
+            Finding::note("not-rendered", self.stage.name.span, what)
+                .because("that is how long the steps of its canaries may take to be decided, one after the other")
+                .help(help)
+        })
     }
 
     /// Whether it takes its deployment back when a later step fails.
@@ -210,13 +236,15 @@ impl<'a> Plan<'a> {
         folders.chain([file.to_owned()]).map(Value::String).collect()
     }
 
-    /// The scans that need nothing built, by the name of their step, for when nobody pushes.
+    /// The scans by the name of their step, for when nobody pushes: what is known of weaknesses grows by itself. Images are
+    /// built for it.
     pub(crate) fn scans(&self, jobs: &[Job<'_>], revision: &str) -> BTreeMap<String, String> {
         let steps = jobs.iter().flat_map(|job| job.steps.iter().map(move |step| (job, *step)));
-        let scans = steps.filter(|(_, step)| matches!(step, Step::Sast | Step::Dast));
+        let scans = steps.filter(|(_, step)| matches!(step, Step::Sast | Step::Dast | Step::ImageScan));
         let run = |(job, step): (&Job<'_>, Step)| {
             let run = self.commands(step, job, revision).filter(|run| !run.is_empty())?;
-            Some((name_of(step), run))
+            let built = (step == Step::ImageScan).then(|| self.commands(Step::Build, job, revision)).flatten();
+            Some((name_of(step), built.unwrap_or_default() + &run))
         };
         scans.filter_map(run).collect()
     }
@@ -463,7 +491,19 @@ impl<'a> Plan<'a> {
             )
             .expect("a text takes more");
         }
-        text
+        text + &self.push_chart(revision).unwrap_or_default()
+    }
+
+    /// Pushes the chart as an OCI artifact beside the images, and writes down by which digest. Its version names the commit.
+    fn push_chart(&self, revision: &str) -> Option<String> {
+        let registry = self.variants[0].architecture.document.platform.registry.as_ref()?;
+        let (name, host) = (self.name, &registry.host.value);
+        let version = format!("0.1.0-g{revision}");
+        registry.charts.value.then(|| {
+            format!(
+                "helm package deploy/helm --version {version} --destination digests\npushed=$(helm push digests/{name}-{version}.tgz oci://{host}/charts 2>&1) || {{ echo \"$pushed\" >&2; exit 1; }}\nsed --quiet 's/^Digest: //p' <<< \"$pushed\" > digests/chart\n[ -s digests/chart ] || {{ echo \"the registry has not said the digest of the chart\" >&2; exit 1; }}\n"
+            )
+        })
     }
 
     /// What the file says with the digests of this pipeline. It waits until everything is ready, and takes itself back

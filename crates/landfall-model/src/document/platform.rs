@@ -212,6 +212,9 @@ pub struct Registry {
     /// The Secret with the credentials for pulling; none for a public registry.
     #[serde(default)]
     pub pull_secret: Option<Spanned<Name>>,
+    /// Whether the pipeline pushes the rendered chart there, too: an OCI artifact beside the images.
+    #[serde(default)]
+    pub charts: Spanned<bool>,
 }
 
 /// How requests come into the cluster.

@@ -18,6 +18,9 @@ const FILE: &str = ".github/workflows/delivery.yml";
 const RUNNER: &str = "ubuntu-24.04";
 const REVISION: &str = "$GITHUB_SHA";
 
+/// After how many minutes GitHub ends a job, whatever the workflow says.
+const LONGEST: u32 = 360;
+
 /// An action by its commit, and the version that the commit is.
 type Action = (&'static str, &'static str);
 
@@ -37,6 +40,8 @@ pub(crate) fn workflows(variants: &[Variant]) -> Output {
     for planned in &planned {
         jobs.insert(planned.name.clone(), job(&plan, planned, before));
         before = Some(&planned.name);
+        let help = "ship fewer services by canary, decide sooner, or run the job on a machine of your own";
+        output.findings.extend(planned.too_long(LONGEST, "GitHub", help));
         if planned.gated {
             let environment = planned.environment().unwrap_or_default();
             let finding = Finding::note(
@@ -103,7 +108,7 @@ fn job(plan: &Plan<'_>, job: &Job<'_>, before: Option<&str>) -> Value {
     compact(json!({
         "needs": before,
         "runs-on": RUNNER,
-        "timeout-minutes": job.minutes(),
+        "timeout-minutes": job.minutes().min(LONGEST),
         "environment": job.environment(),
         "permissions": {
             "contents": "read",
@@ -207,7 +212,7 @@ fn urls(plan: &Plan<'_>, event: NotifyEvent) -> Value {
     if urls.is_empty() { Value::Null } else { Value::Object(urls) }
 }
 
-/// The scans of the pipeline that need nothing built, when nobody pushes.
+/// The scans of the pipeline, when nobody pushes.
 fn scans(plan: &Plan<'_>, jobs: &[Job<'_>], schedule: &str) -> Value {
     let mut scans = Map::new();
     for (name, run) in plan.scans(jobs, REVISION) {

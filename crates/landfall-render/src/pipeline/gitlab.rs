@@ -6,7 +6,7 @@
 use landfall_model::{Finding, NotifyEvent, Step};
 use serde_json::{Map, Value};
 
-use super::{Job, Plan, SIGN_IN};
+use super::{Job, MINUTES, Plan, SIGN_IN};
 use crate::json::json;
 use crate::object::{FileTree, compact, unless_empty};
 use crate::target::{Output, Variant};
@@ -14,6 +14,9 @@ use crate::yaml;
 
 const FILE: &str = ".gitlab-ci.yml";
 const REVISION: &str = "$CI_COMMIT_SHA";
+
+/// After how many minutes GitLab's own runners end a job, whatever the pipeline says.
+const LONGEST: u32 = 180;
 
 /// Says whether a pipeline is run by its schedule.
 const SCHEDULED: &str = "$CI_PIPELINE_SOURCE == \"schedule\"";
@@ -34,7 +37,7 @@ pub(crate) fn pipeline(variants: &[Variant]) -> Output {
     file.insert("variables".to_owned(), json!({ "PIPELINE_IMAGE": "$CI_REGISTRY_IMAGE/pipeline:1" }));
     file.insert(
         "default".to_owned(),
-        json!({ "image": "$PIPELINE_IMAGE", "timeout": "90 minutes", "interruptible": false }),
+        json!({ "image": "$PIPELINE_IMAGE", "timeout": format!("{} minutes", MINUTES.1), "interruptible": false }),
     );
     // A job that needs one which waits for an approval would wait with it, so then every failure is told.
     let waits = jobs.iter().any(|job| job.gated && job.tells_author());
@@ -130,6 +133,7 @@ fn job(plan: &Plan<'_>, job: &Job<'_>) -> Value {
         "environment": job.environment(),
         // One release at a time.
         "resource_group": job.environment(),
+        "timeout": (job.minutes() > MINUTES.1).then(|| format!("{} minutes", job.minutes())),
         "id_tokens": identity,
         "rules": unscheduled,
         "when": (job.gated && plan.pipeline.scan_schedule.is_none()).then_some("manual"),
@@ -159,9 +163,11 @@ fn findings(plan: &Plan<'_>, jobs: &[Job<'_>], notifies: bool) -> Vec<Finding> {
         |message: &str, why: &str, help: String| Finding::note("not-rendered", span, message).because(why).help(help);
     findings.push(note(
         "the image that the jobs run in is not rendered",
-        "it needs what `ci/` needs, besides bash, curl, Docker's client, Helm and kubectl",
+        "it needs what `ci/` needs, besides bash, curl, Docker's client, Helm and kubectl, and a runner that lets it reach a Docker daemon",
         "push one and name it in the variable `PIPELINE_IMAGE`".to_owned(),
     ));
+    let help = "let a runner of your own take it, whose longest time is as long";
+    findings.extend(jobs.iter().filter_map(|job| job.too_long(LONGEST, "a runner of GitLab's", help)));
     for gated in jobs.iter().filter(|job| job.gated) {
         let environment = gated.environment().unwrap_or_default();
         findings.push(note(

@@ -119,3 +119,34 @@ fn a_canary_that_helm_would_bring_at_once_is_said() {
     assert!(!findings("", BY_HELM).contains(&said));
     assert!(!findings(canary, BY_SHIP).contains(&said));
 }
+
+#[test]
+fn a_chart_is_pushed_beside_the_images_where_the_registry_has_charts() {
+    let text = format!(
+        "platform: {{ registry: {{ host: registry.example.com/shop, charts: true }} }}\n{SERVICES}delivery: {{ pipeline: {{ runner: gitlab, stages: [{{ name: build, steps: [build, push] }}] }} }}\n"
+    );
+    let file = crate::architecture::read(&text);
+    let architecture = file.architecture(Some("production")).expect("the test's file is an architecture");
+    let stages = pipeline(&[Variant::new(architecture)]).expect("there is a pipeline");
+    let push = &stages[0].steps.iter().find(|step| step.name == "push").expect("it pushes").run;
+    let lines = &push[push.find("helm package").expect("the chart is packed")..];
+    assert_eq!(
+        run(&lines.replace("$LANDFALL_REVISION", "abc"), &[]),
+        Err("the registry has not said the digest of the chart".to_owned())
+    );
+    let told = lines.replace("helm push", "echo Digest:") + "touch deployed\n";
+    assert!(run(&told, &[]).is_ok(), "{told}");
+}
+
+#[test]
+fn a_job_has_the_time_that_the_steps_of_its_canaries_may_take() {
+    let canary = "  rollout: { canary: { steps: [10%, 25%, 50%], decide-within: 3h } }\n";
+    let stages = "      - { name: production, environment: production, steps: [deploy], deploy-by: ship }\n";
+    let limit = |rollout: &str| {
+        let stages = pipeline(&with(rollout, stages).0).expect("there is a pipeline");
+        stages[0].limit.as_secs() / 60
+    };
+    assert_eq!((limit(""), limit(canary)), (90, 3 * 180 + 30));
+    let expected = "`production` may take 570 minutes, and GitHub ends a job after 360";
+    assert!(findings(canary, stages).iter().any(|finding| finding == expected), "{:?}", findings(canary, stages));
+}

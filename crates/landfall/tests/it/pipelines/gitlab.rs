@@ -20,6 +20,9 @@ const EXAMPLE: &str = "mindcompute";
 /// Every request is answered; curl prints the status as it is asked to.
 const CURL: &str = "echo 200";
 
+/// A registry that takes a chart says by which digest.
+const HELM: &str = "[ \"$1\" != push ] || echo \"Digest: sha256:1\"";
+
 /// What the runner said, and whether it was content.
 struct Ran {
     succeeded: bool,
@@ -50,7 +53,7 @@ fn repository() -> Repository {
     {
         repository.write_file(&format!("services/{service}/Dockerfile"), "FROM scratch\n");
     }
-    for (program, script) in [("kubectl", ""), ("helm", ""), ("landfall", ""), ("curl", CURL)] {
+    for (program, script) in [("kubectl", ""), ("helm", HELM), ("landfall", ""), ("curl", CURL)] {
         repository.record(program, script);
     }
     repository.git(&["remote", "add", "origin", "git@gitlab.com:mindcompute/mindcompute.git"]);
@@ -116,6 +119,9 @@ fn gitlabs_pipeline_runs_in_its_order_and_deploys_by_digest() {
         .filter_map(|call| call.split("values-").nth(1)?.split(".yaml").next())
         .collect();
     assert_eq!(deploys, ["development", "qa", "staging"]);
+    let version = format!("0.1.0-g{}", repository.git(&["rev-parse", "HEAD"]).trim());
+    let pushed = format!("helm push digests/mindcompute-{version}.tgz oci://registry.gitlab.com/mindcompute/charts");
+    assert!(calls.iter().any(|call| call.trim_end() == pushed), "the chart is pushed beside the images: {calls:#?}");
     let digest = super::digest_of("registry.gitlab.com/mindcompute/interview", &repository.git(&["rev-parse", "HEAD"]));
     let deployed = format!("--set-string interview.image={digest} ");
     let by_digest = calls.iter().filter(|call| call.starts_with("helm upgrade ") && call.contains(&deployed)).count();
