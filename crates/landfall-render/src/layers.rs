@@ -63,7 +63,22 @@ impl<'a> Layers<'a> {
     pub(crate) fn of(variants: &'a [Variant]) -> Self {
         let production = variants.iter().position(|variant| variant.architecture.is_production());
         let base = production.unwrap_or(variants.len() - 1);
-        let groups: Vec<_> = variants.iter().map(|variant| groups(&variants[base], variant)).collect();
+        let main = variants[base].architecture.namespace().as_str();
+        // What the base does not have is told from the first environment that has it.
+        let mut known = parts(&variants[base]);
+        let groups: Vec<_> = variants
+            .iter()
+            .map(|variant| {
+                let own = parts(variant);
+                let groups = groups(main, &known, variant, &own);
+                for (namespace, group) in &groups {
+                    if let Some(holds) = own.get(namespace) {
+                        known.entry(group.clone()).or_insert_with(|| holds.clone());
+                    }
+                }
+                groups
+            })
+            .collect();
         let mut paired: BTreeMap<Key, Vec<Option<&Object>>> = BTreeMap::new();
         for (index, variant) in variants.iter().enumerate() {
             for object in &variant.rendered.objects {
@@ -105,16 +120,18 @@ fn with_paths(paired: BTreeMap<Key, Vec<Option<&Object>>>) -> Vec<Layered<'_>> {
     objects
 }
 
-/// The group of each namespace of an environment. No two namespaces of one environment are in one group.
-fn groups(base: &Variant, variant: &Variant) -> BTreeMap<String, String> {
-    let main = base.architecture.namespace().to_string();
-    let (own, wanted) = (parts(variant), parts(base));
+/// What is in each namespace: the folders of its services and stores.
+type Parts = BTreeMap<String, BTreeSet<String>>;
+
+/// The group of each namespace of an environment. No two namespaces of one environment are in one group. `main` is the
+/// group of its own namespace; what is known of others is in `wanted`.
+fn groups(main: &str, wanted: &Parts, variant: &Variant, own: &Parts) -> BTreeMap<String, String> {
     let mut groups = BTreeMap::from([(CLUSTER.to_owned(), CLUSTER.to_owned())]);
     let mut taken = BTreeSet::from([CLUSTER.to_owned()]);
     let own_main = variant.architecture.namespace().to_string();
     if own.contains_key(&own_main) {
-        taken.insert(main.clone());
-        groups.insert(own_main, main);
+        taken.insert(main.to_owned());
+        groups.insert(own_main, main.to_owned());
     }
     // Namespaces of one name are one; then those that hold most of the same services.
     for namespace in own.keys() {
@@ -122,7 +139,7 @@ fn groups(base: &Variant, variant: &Variant) -> BTreeMap<String, String> {
             groups.insert(namespace.clone(), namespace.clone());
         }
     }
-    for (namespace, holds) in &own {
+    for (namespace, holds) in own {
         if groups.contains_key(namespace) {
             continue;
         }
@@ -137,9 +154,8 @@ fn groups(base: &Variant, variant: &Variant) -> BTreeMap<String, String> {
     groups
 }
 
-/// What is in each namespace: the folders of its services and stores.
-fn parts(variant: &Variant) -> BTreeMap<String, BTreeSet<String>> {
-    let mut parts: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+fn parts(variant: &Variant) -> Parts {
+    let mut parts = Parts::new();
     for object in &variant.rendered.objects {
         let path = object.path();
         let namespace = path.split('/').next().unwrap_or_default().to_owned();
