@@ -263,6 +263,14 @@ impl<'a> Plan<'a> {
         self.jobs().iter().take_while(|earlier| earlier.name != job.name).any(|earlier| earlier.has(&[step]))
     }
 
+    /// Whether a later job works with the images that this one builds.
+    pub(crate) fn hands_images_on(&self, job: &Job<'_>) -> bool {
+        let jobs = self.jobs();
+        let later = jobs.iter().skip_while(|other| other.name != job.name).skip(1);
+        let waits = later.take_while(|other| !other.has(&[Step::Build])).any(Job::has_images);
+        !self.built().is_empty() && job.has(&[Step::Build]) && waits
+    }
+
     /// Whether what is built here has been pushed when a job deploys.
     fn has_pushed(&self, job: &Job<'_>) -> bool {
         let place = |wanted| job.steps.iter().position(|step| *step == wanted);

@@ -153,9 +153,11 @@ fn steps(plan: &Plan<'_>, job: &Job<'_>) -> Vec<Value> {
         let env = if step == Step::Notify { urls(plan, NotifyEvent::Succeeded) } else { Value::Null };
         compact(json!({ "name": name_of(step), "env": env, "run": run }))
     }));
-    if has_images && job.has(&[Step::Build]) {
+    if plan.hands_images_on(job) {
         steps.push(json!({ "name": "save", "run": plan.save(REVISION) }));
-        steps.push(artifact(UPLOAD, "images", "images.tar"));
+        // They are of use to this run only.
+        let kept = json!({ "name": "images", "path": "images.tar", "retention-days": 1 });
+        steps.push(json!({ "uses": UPLOAD.0, "with": kept }));
     }
     if has_images && job.has(&[Step::Push]) {
         steps.push(artifact(UPLOAD, "digests", "digests"));

@@ -107,7 +107,7 @@ fn job(plan: &Plan<'_>, job: &Job<'_>) -> Value {
         script.push(format!("token=$CLUSTER_TOKEN\n{SIGN_IN}"));
     }
     script.extend(plan.performed(job, REVISION).map(|(_, run)| run));
-    if has_images && job.has(&[Step::Build]) {
+    if plan.hands_images_on(job) {
         script.push(plan.save(REVISION));
     }
     if script.is_empty() {
@@ -116,11 +116,9 @@ fn job(plan: &Plan<'_>, job: &Job<'_>) -> Value {
     let rollback = job
         .takes_back()
         .then(|| json!([format!("if [ \"$CI_JOB_STATUS\" = failed ]; then {}; fi", plan.rollback(job).trim_end())]));
-    let kept: Vec<&str> = [("images.tar", Step::Build), ("digests", Step::Push)]
-        .into_iter()
-        .filter(|(_, step)| has_images && job.has(&[*step]))
-        .map(|(path, _)| path)
-        .collect();
+    let images = plan.hands_images_on(job).then_some("images.tar");
+    let digests = (has_images && job.has(&[Step::Push])).then_some("digests");
+    let kept: Vec<&str> = images.into_iter().chain(digests).collect();
     let identity = job.reaches_cluster().then(|| json!({ "CLUSTER_TOKEN": { "aud": "$CLUSTER_AUDIENCE" } }));
     // A pipeline that its schedule runs scans and does nothing else.
     let unscheduled = plan

@@ -150,3 +150,14 @@ fn a_job_has_the_time_that_the_steps_of_its_canaries_may_take() {
     let expected = "`production` may take 570 minutes, and GitHub ends a job after 360";
     assert!(findings(canary, stages).iter().any(|finding| finding == expected), "{:?}", findings(canary, stages));
 }
+
+#[test]
+fn images_are_handed_on_where_a_later_job_works_with_them() {
+    let saves = |stages: &str| {
+        let (variants, file) = with("", stages);
+        let files = render(Target::Github, &variants, file.sources()).files;
+        files[".github/workflows/delivery.yml"].contains("docker save")
+    };
+    assert!(!saves("      - { name: build, steps: [build, push] }\n"));
+    assert!(saves("      - { name: build, steps: [build] }\n      - { name: push, steps: [push] }\n"));
+}
