@@ -240,6 +240,13 @@ fn the_jobs_of_a_gitlab_pipeline_have_one_stage_each_and_wait_where_somebody_app
 }
 
 #[test]
+fn a_namespace_that_production_does_not_have_is_one_in_the_others() {
+    let file = read("water-channels");
+    let values = &render(Target::Helm, &variants(&file), file.sources()).files["values.yaml"];
+    assert!(values.contains("mockIotAdapter:") && !values.contains("image2:"), "{values}");
+}
+
+#[test]
 fn a_file_without_a_pipeline_has_none_to_render() {
     let file = read("water-channels");
     for target in [Target::Github, Target::Gitlab] {

@@ -357,6 +357,36 @@ fn the_cluster_is_told_who_says_who_somebody_is_where_the_cloud_takes_it() {
 }
 
 #[test]
+fn the_firewall_of_amazon_stands_at_what_users_reach() {
+    let root = |edge: &str| {
+        let text = everything("aws", true).replace("[cdn, waf, load-balancer]", edge);
+        of_text(&text).files["aws/default/main/main.tf"].clone()
+    };
+    let (behind, alone) = (root("[cdn, waf, load-balancer]"), root("[waf, load-balancer]"));
+    assert!(behind.contains("var.origin") && !behind.contains("var.ingress_node_port"), "{behind}");
+    assert!(alone.contains("var.ingress_node_port") && !alone.contains("var.origin"), "{alone}");
+}
+
+#[test]
+fn every_managed_store_but_buckets_has_the_name_that_its_service_leads_to() {
+    for (cloud, expected) in [
+        ("aws", &["documents", "events", "jobs", "ledger", "search", "sessions"][..]),
+        ("azure", &["events", "ledger", "sessions"]),
+        ("gcp", &["events", "ledger", "sessions"]),
+    ] {
+        let files = of_text(&everything(cloud, true)).files;
+        let root = format!("{cloud}/default/main");
+        let calls = blocks(&files, &root, "module");
+        let names = calls.iter().find(|call| label(call, 0) == "names").expect("the stores have names");
+        assert_eq!(names.body.get_attribute("name").and_then(|name| name.value.as_str()), Some("shop.internal"));
+        let stores = names.body.get_attribute("stores").and_then(|stores| stores.value.as_object());
+        let stores = stores.expect("it has stores").iter().map(|(key, _)| key.as_ident().map(ToString::to_string));
+        let stores: BTreeSet<String> = stores.flatten().collect();
+        assert_eq!(stores, expected.iter().map(|name| (*name).to_owned()).collect(), "{cloud}");
+    }
+}
+
+#[test]
 fn the_same_file_gives_the_same_bytes() {
     assert_eq!(of_text(&everything("aws", true)).files, of_text(&everything("aws", true)).files);
 }
