@@ -341,7 +341,8 @@ fn backoff(failures: u32) -> Duration {
 fn report(controller: &str, key: &impl Display, error: &ReconcileError, failures: u32) {
     let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     let expected = match error {
-        ReconcileError::Request { source: kube::Error::Api(status), .. } => status.code == 409 || status.code == 404,
+        // Refused: what an object needs, such as its service account, often comes after it, and an event says so.
+        ReconcileError::Request { source: kube::Error::Api(status), .. } => matches!(status.code, 403 | 404 | 409),
         ReconcileError::Behind => true,
         _ => false,
     };

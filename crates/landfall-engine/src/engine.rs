@@ -185,6 +185,16 @@ impl Engine {
         server.set_machine(Arc::new(machine.agent.clone()));
         server.set_dialer(machine.network.dialer());
         server.set_gateway(Arc::clone(&machine.figures));
+        match machine.network.listen(front.within).await {
+            Ok(listener) => {
+                parts.spawn(server::serve(listener, front.tls, server.router(), stop.clone()));
+            }
+            // On loopback addresses the port belongs to the machine, whose ordinary users may not have it.
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::info!(error, "the API server cannot be reached from pods");
+            }
+        }
 
         let timing =
             controller::NodeTiming { grace: config.node_monitor_grace_period, ..controller::NodeTiming::DEFAULT };

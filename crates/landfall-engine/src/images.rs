@@ -71,11 +71,17 @@ impl Catalogue {
 
     /// The first entry for this image.
     pub fn find(&self, image: &str) -> Option<&Entry> {
-        let name = canonical(image);
+        let (full, found) = canonical(image);
+        let short = full.strip_prefix("docker.io/").map(|rest| rest.strip_prefix("library/").unwrap_or(rest));
         self.images.iter().find(|entry| {
             let (pattern, tag) = split(&entry.image);
-            let pattern = if pattern.contains('*') { pattern.to_owned() } else { canonical(pattern).0 };
-            matches(&pattern, &name.0) && tag.is_none_or(|tag| matches(tag, &name.1))
+            // What a pattern leaves open is not completed: it is held against the full name and the short one.
+            let fits = if pattern.contains('*') {
+                matches(pattern, &full) || short.is_some_and(|short| matches(pattern, short))
+            } else {
+                canonical(pattern).0 == full
+            };
+            fits && tag.is_none_or(|tag| matches(tag, &found))
         })
     }
 }
@@ -148,6 +154,16 @@ mod tests {
     fn the_first_entry_that_fits_is_taken() {
         assert_eq!(found(&["ghcr.io/acme/*", "*"], "ghcr.io/acme/web:1"), Some("ghcr.io/acme/*".into()));
         assert_eq!(found(&["ghcr.io/acme/*", "*"], "web"), Some("*".into()));
+    }
+
+    #[test]
+    fn a_pattern_fits_the_short_name_and_the_full_one() {
+        for pattern in ["acme/*", "docker.io/acme/*", "acme/w*:2"] {
+            assert!(found(&[pattern], "acme/web:2").is_some(), "{pattern}");
+            assert!(found(&[pattern], "docker.io/acme/web:2").is_some(), "{pattern}");
+            assert!(found(&[pattern], "ghcr.io/acme/web:2").is_none(), "{pattern}");
+        }
+        assert!(found(&["ngin*"], "nginx").is_some());
     }
 
     #[test]

@@ -24,6 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -138,6 +139,16 @@ impl ClusterNetwork {
         match self {
             Self::Namespace { .. } => ServiceRange::NAMESPACE,
             Self::Loopback => ServiceRange::LOOPBACK,
+        }
+    }
+
+    /// A socket on an address of a service, which pods reach without a rule that leads on from there.
+    pub(crate) async fn listen(&self, address: SocketAddr) -> Result<TcpListener, NetworkError> {
+        match self {
+            Self::Namespace { network, .. } => Ok(network.listen(address).await?.1),
+            Self::Loopback => TcpListener::bind(address)
+                .await
+                .map_err(|source| NetworkError::Request { operation: "listen on the address of a service", source }),
         }
     }
 

@@ -47,6 +47,11 @@ impl Terminal {
         self.colored_stdout
     }
 
+    /// Whether stderr takes colours.
+    pub(crate) fn colors_errors(&self) -> bool {
+        self.colored_stderr
+    }
+
     /// A line that is not data: progress or a summary.
     pub(crate) fn say(&mut self, line: &str) -> io::Result<()> {
         self.stdout.flush()?;

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +23,9 @@ const OBJECTS: &str = "objects";
 const KEYS: &str = "pki";
 const KUBECONFIG: &str = "kubeconfig";
 const PORT: &str = "port";
+
+/// The port of the service `kubernetes`.
+const HTTPS: u16 = 443;
 
 /// A data folder that nobody else has.
 pub(super) struct Opened {
@@ -49,6 +54,10 @@ pub(super) struct Front {
     pub(super) kubeconfig: PathBuf,
     /// Who has signed its certificate, in PEM.
     pub(super) certificate: String,
+    /// How it shows who it is.
+    pub(super) tls: Arc<ServerConfig>,
+    /// Where pods look for it.
+    pub(super) within: SocketAddr,
 }
 
 impl Opened {
@@ -75,6 +84,7 @@ impl Opened {
     ) -> Result<Front, StartError> {
         let Self { data, store, authority } = self;
         let Service { kinds, ranges, clock } = service;
+        let within = SocketAddr::from((ranges.first_address(), HTTPS));
         let server = Server::start(Config {
             store,
             clock,
@@ -87,13 +97,15 @@ impl Opened {
         .await?;
         let listener = listen(&data, place.listen).await?;
         let address = listener.local_addr().map_err(|source| StartError::Listen { address: place.listen, source })?;
-        let tls = authority.server(&server::reachable(address))?;
+        let addresses = [server::reachable(address), vec![within.ip()]].concat();
+        let tls = authority.server(&addresses)?;
         let kubeconfig = place.kubeconfig.unwrap_or_else(|| data.join(KUBECONFIG));
         let administrator = authority.administrator(ADMINISTRATOR)?;
         let text = kubeconfig::kubeconfig(address, authority.certificate(), &administrator);
-        parts.spawn(server::serve(listener, tls, server.router(), stop.clone()));
+        parts.spawn(server::serve(listener, Arc::clone(&tls), server.router(), stop.clone()));
         authority::write_private(&kubeconfig, &text).map_err(write_error(&kubeconfig))?;
-        Ok(Front { server, address, kubeconfig, certificate: authority.certificate().to_owned() })
+        let certificate = authority.certificate().to_owned();
+        Ok(Front { server, address, kubeconfig, certificate, tls, within })
     }
 }
 

@@ -92,6 +92,9 @@ impl NodeSpec {
         set("kubernetes.io/hostname", &self.name);
         set("kubernetes.io/os", "linux");
         set("kubernetes.io/arch", architecture());
+        // The names that they had first, by which older manifests select.
+        set("beta.kubernetes.io/os", "linux");
+        set("beta.kubernetes.io/arch", architecture());
         if let Some(zone) = &self.zone {
             set("topology.kubernetes.io/zone", zone);
         }

@@ -94,7 +94,10 @@ pub(super) async fn ask(question: Question, target: Target, running_since: Insta
     let count = |value: Option<i32>, default: i32| value.filter(|value| *value > 0).unwrap_or(default);
     let (period, timeout) = (seconds(probe.period_seconds, 10), seconds(probe.timeout_seconds, 1));
     let (failures, successes) = (count(probe.failure_threshold, 3), count(probe.success_threshold, 1));
-    let begin = running_since + seconds(probe.initial_delay_seconds, 0);
+    // The kubelet asks in the rhythm that began before the container ran, and only what others wait for, whether it has
+    // started and is ready, it also asks in between: the first time for liveness is about a period after the start.
+    let least = if question == Question::Liveness { period } else { Duration::ZERO };
+    let begin = running_since + seconds(probe.initial_delay_seconds, 0).max(least);
     tokio::time::sleep_until(begin).await;
 
     let mut eager = Some(EAGER_MIN).filter(|_| question != Question::Liveness);
@@ -143,13 +146,21 @@ fn slow(probe: &Probe, target: &Target, timeout: Duration) -> String {
         let command = exec.command.clone().unwrap_or_default().join(" ");
         return format!("command timed out: \"{command}\" timed out after {}s", timeout.as_secs());
     }
-    match &probe.http_get {
-        Some(get) => format!(
-            "Get \"{}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
-            url(get, target).unwrap_or_default()
-        ),
-        None => "timeout: failed to connect service within 1s: context deadline exceeded".to_owned(),
+    if let Some(get) = &probe.http_get {
+        let url = url(get, target).unwrap_or_default();
+        return format!("Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)");
     }
+    if let Some(tcp) = &probe.tcp_socket {
+        let host = tcp.host.as_deref().filter(|host| !host.is_empty()).unwrap_or(&target.pod_ip);
+        let port = port(&tcp.port, &target.container).unwrap_or_default();
+        return format!("dial tcp {host}:{port}: i/o timeout");
+    }
+    let port = probe.grpc.as_ref().map(|grpc| grpc.port).unwrap_or_default();
+    format!(
+        "timeout: failed to connect service \"{}:{port}\" within {}s: context deadline exceeded",
+        target.pod_ip,
+        timeout.as_secs()
+    )
 }
 
 async fn attempt(probe: &Probe, target: &Target) -> Result<(), Failure> {
@@ -160,7 +171,7 @@ async fn attempt(probe: &Probe, target: &Target) -> Result<(), Failure> {
     if let Some(get) = &probe.http_get {
         let url = url(get, target).map_err(Failure::Answered)?;
         let failed = |error: HttpError| match error {
-            HttpError::Connect(error) => Failure::NotListening(format!("Get \"{url}\": dial tcp: {error}")),
+            HttpError::Connect(error) => Failure::NotListening(format!("Get \"{url}\": dial tcp {error}")),
             HttpError::Other(error) => Failure::Answered(format!("Get \"{url}\": {error}")),
         };
         let status = http_get(get, target).await.map_err(failed)?;

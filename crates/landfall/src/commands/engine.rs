@@ -94,7 +94,7 @@ fn serve(arguments: EngineArguments, terminal: &mut Terminal) -> anyhow::Result<
     };
     let network = (arguments.network != NetworkLevel::Loopback).then(|| again(NETWORK));
     let afterwards = if arguments.keep_pods { Pods::Keep } else { Pods::Stop };
-    runtime()?.block_on(async {
+    runtime(terminal)?.block_on(async {
         let mut signals = StopSignals::listen()?;
         let mut running = if let Some(kubeconfig) = &arguments.join {
             let client = client_of(kubeconfig).await?;
@@ -176,7 +176,7 @@ async fn client_of(kubeconfig: &Path) -> anyhow::Result<kube::Client> {
 /// Runs an API server until it is told to stop.
 fn serve_api(arguments: EngineArguments, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
     let config = ApiServerConfig { data: arguments.data, listen: arguments.listen, kubeconfig: arguments.kubeconfig };
-    runtime()?.block_on(async {
+    runtime(terminal)?.block_on(async {
         let mut signals = StopSignals::listen()?;
         let mut server = ApiServer::start(config).await?;
         let (address, serving) = (server.address(), server.serving().as_millis());
@@ -194,12 +194,13 @@ fn serve_api(arguments: EngineArguments, terminal: &mut Terminal) -> anyhow::Res
 }
 
 /// The threads of an engine, which log from now on.
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+fn runtime(terminal: &Terminal) -> anyhow::Result<tokio::runtime::Runtime> {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("LANDFALL_LOG")
                 .unwrap_or_else(|_| "landfall_engine=warn".into()),
         )
+        .with_ansi(terminal.colors_errors())
         .with_writer(std::io::stderr)
         .init();
     tokio::runtime::Builder::new_multi_thread()
@@ -212,7 +213,7 @@ fn greet(running: &Running, pods: Pods, terminal: &mut Terminal) -> std::io::Res
     let machine = running.machine();
     let network = match machine.network {
         Level::Namespace => "each pod has its own network, policies are enforced",
-        Level::Loopback => "pods have loopback addresses, policies are not enforced",
+        Level::Loopback => "pods have loopback addresses; policies are not enforced, and services have no names",
     };
     match running {
         Running::Engine(engine) => {

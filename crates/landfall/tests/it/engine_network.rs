@@ -105,6 +105,23 @@ impl Cluster {
         said.lines().rfind(|line| line.contains("Error") || line.len() == 3).unwrap_or(&said).trim().to_owned()
     }
 
+    /// The status that a pod gets for a path of the API when it asks as client libraries do in a pod.
+    fn ask_api(&self, pod: &str, path: &str) -> String {
+        let script = format!(
+            "import os, ssl, urllib.request as r, urllib.error as e
+folder = '/var/run/secrets/kubernetes.io/serviceaccount/'
+trust = ssl.create_default_context(cafile=folder + 'ca.crt')
+token = {{'Authorization': 'Bearer ' + open(folder + 'token').read()}}
+for host in [os.environ['KUBERNETES_SERVICE_HOST'], 'kubernetes.default.svc']:
+    url = 'https://' + host + ':' + os.environ['KUBERNETES_SERVICE_PORT'] + '{path}'
+    try: print(r.urlopen(r.Request(url, headers=token), timeout=5, context=trust).status)
+    except e.HTTPError as error: print(error.code)"
+        );
+        let output = self.kubectl(&["exec", pod, "--", "python3", "-c", &script]);
+        let (said, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        said.split_whitespace().collect::<Vec<_>>().join(" ") + &error
+    }
+
     /// Whether the node port of the service answers outside of the cluster.
     fn is_served_outside(&self) -> bool {
         let port = self.kubectl(&["get", "service", "server", "-o", "jsonpath={.spec.ports[0].nodePort}"]);
@@ -151,6 +168,8 @@ fn pods_find_services_by_name_and_policies_close_what_they_do_not_open() {
         cluster.eventually("stranger", url, "200");
     }
     cluster.eventually_outside();
+    assert_eq!(cluster.ask_api("stranger", "/version"), "200 200");
+    assert_eq!(cluster.ask_api("stranger", "/api/v1/namespaces/default/secrets"), "403 403");
     cluster.apply(ONLY_FRIENDS);
     cluster.eventually("stranger", "http://server", "Connection refused");
     cluster.eventually("friend", "http://server", "200");
