@@ -75,6 +75,11 @@ impl Admitted {
     }
 }
 
+/// Whether the quotas have room for a write that is only tried.
+pub(crate) fn affords(call: &Call<'_>, new: &Value, old: Option<&Value>) -> Result<(), Failure> {
+    quota::charge(call, new, old).map(drop)
+}
+
 /// Why a write was not made.
 pub(crate) enum Refused {
     /// The object has changed meanwhile.

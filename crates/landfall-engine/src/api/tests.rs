@@ -299,6 +299,8 @@ async fn a_quota_is_charged_with_the_write_and_refuses_what_is_too_much() {
         "configmaps \"two\" is forbidden: exceeded quota: few, requested: count/configmaps=1, used: \
          count/configmaps=1, limited: count/configmaps=1"
     );
+    let (code, tried) = send(&server, "POST", &format!("{MAPS}?dryRun=All"), config_map("two")).await;
+    assert_eq!((code, &tried["message"]), (StatusCode::FORBIDDEN, &status["message"]));
 }
 
 #[tokio::test]

@@ -133,6 +133,7 @@ pub(crate) async fn created(
         admission::check(call, create, Some(&object), None, warnings).await?;
         let key = call.key_of(&call.target.namespace, &name);
         if dry_run {
+            admission::affords(call, &object, None)?;
             if call.state.store.get(&key).is_some() {
                 return Err(Failure::already_exists(&Subject::resource(call.resource, &name)));
             }
@@ -488,6 +489,7 @@ pub(crate) async fn changed(call: &Call<'_>, change: Change<'_>, warnings: &mut 
             return Ok(Outcome::Stored { record, created: false });
         }
         if dry_run {
+            admission::affords(call, &new, Some(&live))?;
             return Ok(Outcome::Tried { object: new, created: false });
         }
         let gone = is_finished(&new);
