@@ -33,10 +33,17 @@ enum Outcome {
     NotUnderstood,
 }
 
+/// What runs for long beside others of its kind: engines, and what they start this program again for.
+const RUNS_ON: [&str; 5] = [commands::engine::POD, commands::engine::NETWORK, commands::up::STANDIN, "engine", "up"];
+
 fn main() -> ExitCode {
     // The engine starts this program again for the parts of it that need a process with one thread.
     let mut arguments = std::env::args_os().skip(1);
-    match arguments.next() {
+    let mode = arguments.next();
+    if mode.as_ref().is_some_and(|mode| RUNS_ON.iter().any(|one| mode == one)) {
+        without_huge_pages();
+    }
+    match mode {
         Some(mode) if mode == commands::engine::POD => {
             return landfall_engine::shim_main(&arguments.collect::<Vec<_>>());
         }
@@ -93,6 +100,13 @@ fn main() -> ExitCode {
             ExitCode::from(3)
         }
     }
+}
+
+/// The allocator asks for huge pages of 2 MB (madvise(2)), which hurry large computations; a process that waits has them nearly
+/// empty. What it starts inherits this (prctl(2), `PR_SET_THP_DISABLE`); programs of containers get the default back.
+fn without_huge_pages() {
+    // A kernel without huge pages has none to leave out.
+    let _ = nix::sys::prctl::set_thp_disable(true);
 }
 
 /// This program as the program of a pod; its log is that of the pod.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use nix::sched::{CloneFlags, setns};
-use nix::sys::prctl::set_no_new_privs;
+use nix::sys::prctl::{set_no_new_privs, set_thp_disable};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use serde::{Deserialize, Serialize};
 
@@ -140,6 +140,8 @@ fn prepare(launch: &Launch) -> io::Result<()> {
     if launch.no_new_privileges {
         set_no_new_privs()?;
     }
+    // The engine may do without huge pages, which is inherited; what its pods do is their own matter.
+    let _ = set_thp_disable(false);
     Ok(())
 }
 
