@@ -156,9 +156,7 @@ fn is_sparse(size: u64, live: u64) -> bool {
 }
 
 fn write(database: &Database, events: &[Arc<Event>]) -> Result<(), redb::Error> {
-    let mut transaction = database.begin_write()?;
-    // The allocation state is saved with each commit, so that a start after a crash does not walk the whole file.
-    transaction.set_quick_repair(true);
+    let transaction = database.begin_write()?;
     {
         let mut objects = transaction.open_table(OBJECTS)?;
         for event in events {

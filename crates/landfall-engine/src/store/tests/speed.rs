@@ -1,6 +1,7 @@
 //! Figures for a person who asks for them: `LANDFALL_BENCH=1 cargo test --release … speed -- --nocapture`.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt as _, StreamExt as _};
@@ -45,6 +46,7 @@ async fn creates(store: &Store, clients: usize, each: usize) -> Duration {
 async fn the_store_answers_under_load() {
     let scale = if std::env::var_os("LANDFALL_BENCH").is_some() { 10_000 } else { 64 };
     let folder = tempfile::tempdir().expect("a temporary folder");
+    let killed = tempfile::tempdir().expect("a temporary folder");
     for (name, path) in [("memory", None), ("disk", Some(folder.path()))] {
         let store = Store::open(path).expect("the folder is free");
         for clients in [1, 16, 64] {
@@ -52,11 +54,24 @@ async fn the_store_answers_under_load() {
             let elapsed = creates(&store, clients, each).await;
             say(&format!("put, {name}, {clients} clients"), &rate(clients * each, elapsed));
         }
+        if path.is_some() {
+            // What somebody who is killed now leaves behind.
+            for file in std::fs::read_dir(folder.path()).expect("the folder is there").flatten() {
+                std::fs::copy(file.path(), killed.path().join(file.file_name())).expect("the file can be copied");
+            }
+        }
     }
-    let start = Instant::now();
-    let store = Store::open(Some(folder.path())).expect("the folder is free again");
-    let count = store.count(&"pods".into(), None);
-    say(&format!("open with {count} objects"), &format!("{:?}", start.elapsed()));
+    let open = |what: &str, folder: &Path| {
+        let start = Instant::now();
+        let store = Store::open(Some(folder)).expect("nobody else has the folder");
+        say(
+            &format!("open with {} objects{what}", store.count(&"pods".into(), None)),
+            &format!("{:?}", start.elapsed()),
+        );
+        store
+    };
+    drop(open(", after a kill", killed.path()));
+    let store = open("", folder.path());
 
     let start = Instant::now();
     for n in 0..scale {
