@@ -175,19 +175,18 @@ impl Launch {
             ("PATH".to_owned(), DEFAULT_PATH.to_owned()),
             ("HOSTNAME".to_owned(), super::hostname(pod)),
         ]);
-        for (name, value) in &entry.env {
-            env.insert(name.clone(), self.fill(value)?);
-        }
+        let fill = |text: &str| self.fill(text);
+        env.extend(entry.env.iter().map(|(name, value)| (name.clone(), fill(value))));
         let own = environment::variables(pod, container, services, &sources, &self.place)?;
         let expand = |text: &str| environment::expand(text, |name| own.get(name).cloned());
 
         let command: Vec<_> = container.command.iter().flatten().map(|text| expand(text)).collect();
         let args: Vec<_> = container.args.iter().flatten().map(|text| expand(text)).collect();
-        let image_args = || entry.args.iter().map(|text| self.fill(text)).collect::<Result<Vec<_>, _>>();
-        let program = entry.program.as_deref().map(|program| self.fill(program)).transpose()?;
+        let image_args = || entry.args.iter().map(|text| fill(text)).collect::<Vec<_>>();
+        let program = entry.program.as_deref().map(fill);
         let argv = match program {
             Some(program) if entry.ignore_command || (command.is_empty() && args.is_empty()) => {
-                [vec![program], image_args()?].concat()
+                [vec![program], image_args()].concat()
             }
             Some(program) if command.is_empty() => [vec![program], args].concat(),
             None if command.is_empty() && args.is_empty() => return Err("no command specified".to_owned()),
@@ -247,8 +246,8 @@ impl Launch {
         })
     }
 
-    /// Fills in the placeholders of the image catalogue; fails when the container has nothing to put there.
-    fn fill(&self, text: &str) -> Result<String, String> {
+    /// Fills in the placeholders of the image catalogue.
+    fn fill(&self, text: &str) -> String {
         let ports: Vec<_> = self.container.ports.iter().flatten().collect();
         let mut filled = text
             .replace("{{pod_ip}}", &self.place.pod_ip)
@@ -261,14 +260,7 @@ impl Launch {
             let name = port.name.as_deref().unwrap_or_default();
             filled = filled.replace(&format!("{{{{port:{name}}}}}"), &port.container_port.to_string());
         }
-        match filled.find("{{port") {
-            None => Ok(filled),
-            Some(at) => {
-                let rest = &filled[at..];
-                let asked = rest.find("}}").map_or(rest, |end| &rest[..end + 2]);
-                Err(format!("the image catalogue asks for {asked}, but the container names no such port"))
-            }
-        }
+        filled
     }
 }
 

@@ -177,8 +177,17 @@ impl Applier {
     }
 }
 
+/// A group whose first definition has just come is listed before its kinds are served: then they are asked for again.
 async fn discover(client: &Client) -> Result<Discovery, ApplyError> {
-    Discovery::new(client.clone()).run().await.map_err(|error| request("ask for the kinds that are served", error))
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match Discovery::new(client.clone()).run().await {
+            Err(kube::Error::Api(status)) if status.code == 404 && tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(POLL).await;
+            }
+            found => return found.map_err(|error| request("ask for the kinds that are served", error)),
+        }
+    }
 }
 
 fn request(action: impl Into<String>, error: kube::Error) -> ApplyError {
