@@ -186,13 +186,14 @@ impl Engine {
         server.set_dialer(machine.network.dialer());
         server.set_gateway(Arc::clone(&machine.figures));
         match machine.network.listen(front.within).await {
-            Ok(listener) => {
+            Ok(Some(listener)) => {
                 parts.spawn(server::serve(listener, front.tls, server.router(), stop.clone()));
             }
-            // On loopback addresses the port belongs to the machine, whose ordinary users may not have it.
+            // Not handled: the API server as seen from pods on loopback addresses.
+            Ok(None) => {}
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::info!(error, "the API server cannot be reached from pods");
+                tracing::warn!(error, "the API server cannot be reached from pods");
             }
         }
 

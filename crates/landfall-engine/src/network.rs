@@ -142,13 +142,12 @@ impl ClusterNetwork {
         }
     }
 
-    /// A socket on an address of a service, which pods reach without a rule that leads on from there.
-    pub(crate) async fn listen(&self, address: SocketAddr) -> Result<TcpListener, NetworkError> {
+    /// A socket on an address of a service, which pods reach without a rule that leads on from there. None on loopback
+    /// addresses, where the proxy has the sockets of services.
+    pub(crate) async fn listen(&self, address: SocketAddr) -> Result<Option<TcpListener>, NetworkError> {
         match self {
-            Self::Namespace { network, .. } => Ok(network.listen(address).await?.1),
-            Self::Loopback => TcpListener::bind(address)
-                .await
-                .map_err(|source| NetworkError::Request { operation: "listen on the address of a service", source }),
+            Self::Namespace { network, .. } => Ok(Some(network.listen(address).await?.1)),
+            Self::Loopback => Ok(None),
         }
     }
 
