@@ -33,17 +33,10 @@ enum Outcome {
     NotUnderstood,
 }
 
-/// What runs for long beside others of its kind: engines, and what they start this program again for.
-const RUNS_ON: [&str; 5] = [commands::engine::POD, commands::engine::NETWORK, commands::up::STANDIN, "engine", "up"];
-
 fn main() -> ExitCode {
     // The engine starts this program again for the parts of it that need a process with one thread.
     let mut arguments = std::env::args_os().skip(1);
-    let mode = arguments.next();
-    if mode.as_ref().is_some_and(|mode| RUNS_ON.iter().any(|one| mode == one)) {
-        without_huge_pages();
-    }
-    match mode {
+    match arguments.next() {
         Some(mode) if mode == commands::engine::POD => {
             return landfall_engine::shim_main(&arguments.collect::<Vec<_>>());
         }
@@ -54,6 +47,9 @@ fn main() -> ExitCode {
         _ => {}
     }
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Engine(_) | Command::Up(_)) {
+        without_huge_pages();
+    }
     let mut terminal = Terminal::new(cli.color);
     let result = match cli.command {
         Command::Check(arguments) => commands::check::run(&arguments, &mut terminal),
@@ -103,7 +99,8 @@ fn main() -> ExitCode {
 }
 
 /// The allocator asks for huge pages of 2 MB (madvise(2)), which hurry large computations; a process that waits has them nearly
-/// empty. What it starts inherits this (prctl(2), `PR_SET_THP_DISABLE`); programs of containers get the default back.
+/// empty. The shims and the network of an engine inherit this (prctl(2), `PR_SET_THP_DISABLE`); programs of containers get the default
+/// back.
 fn without_huge_pages() {
     // A kernel without huge pages has none to leave out.
     let _ = nix::sys::prctl::set_thp_disable(true);
@@ -111,6 +108,7 @@ fn without_huge_pages() {
 
 /// This program as the program of a pod; its log is that of the pod.
 fn standin(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    without_huge_pages();
     tracing_subscriber::fmt().json().with_env_filter("warn,landfall_standin=info").init();
     let arguments: Vec<String> = arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
     landfall_standin::main(&arguments)
