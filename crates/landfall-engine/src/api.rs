@@ -12,6 +12,7 @@ mod decode;
 mod delete;
 mod discovery;
 mod eviction;
+mod expiry;
 mod failure;
 mod identity;
 pub(crate) mod machine;
@@ -316,7 +317,7 @@ async fn answer(state: &Arc<State>, request: Request<Body>) -> Result<Response, 
         }
         return discovery::answer(state, &scheme, &parts);
     };
-    let attributes = rbac::Attributes::of(&target);
+    let attributes = rbac::Attributes::of(&target, &query);
     let Some(resource) = scheme.resource(&target.group, &target.version, &target.plural) else {
         rbac::authorize(state, &identity, &attributes)?;
         if scheme.resources().any(|known| known.group == target.group && !known.custom) {
@@ -390,8 +391,8 @@ async fn dispatch(call: &Call<'_>, parts: &Parts, body: Body) -> Result<Response
                 Verb::Create => write::create(call, &body, &mut warnings).await,
                 Verb::Update => write::update(call, &body, &mut warnings).await,
                 Verb::Patch => write::patch(call, &body, &mut warnings).await,
-                Verb::Delete => delete::delete(call, &body).await,
-                _ => delete::delete_collection(call, &body).await,
+                Verb::Delete => delete::delete(call, &body, &mut warnings).await,
+                _ => delete::delete_collection(call, &body, &mut warnings).await,
             };
             // Who is refused is warned too.
             let mut response = answered.unwrap_or_else(Failure::into_response);

@@ -1,7 +1,9 @@
 //! The wall clock of the engine: it can be offset and sped up, so that a day of schedules takes seconds.
 //!
-//! Schedules, windows, retention and time-to-live read this clock. Heartbeats, probes, grace periods and back-off use
-//! tokio's monotonic time, which nobody turns: a real server beside the engine would not turn with it.
+//! Schedules, windows, retention, time-to-live and the time stamps of objects and events read this clock. Heartbeats,
+//! probes, grace periods and back-off use tokio's monotonic time, which nobody turns: a real server beside the engine would
+//! not turn with it. For the same reason the status of pods has the time of the machine, and so has what is reckoned from
+//! it: a process is not ready for longer because a clock was set.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;

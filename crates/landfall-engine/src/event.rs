@@ -24,6 +24,8 @@ use tracing::debug;
 
 use correlator::{Correlator, Observed};
 
+use crate::clock::Clock;
+
 /// How many events may wait to be written.
 const QUEUE: usize = 4096;
 
@@ -56,6 +58,8 @@ impl EventType {
 #[derive(Debug, Clone)]
 pub(crate) struct Recorder {
     queue: mpsc::Sender<Event>,
+    /// What events are dated by.
+    clock: Clock,
     component: String,
     host: Option<String>,
     action: Option<&'static str>,
@@ -70,9 +74,10 @@ pub(crate) struct EventWriter {
 }
 
 /// A queue of events: its recorder and its writer, which the caller runs in a task of its own.
-pub(crate) fn queue(client: Client, component: &str) -> (Recorder, EventWriter) {
+pub(crate) fn queue(client: Client, clock: Clock, component: &str) -> (Recorder, EventWriter) {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let recorder = Recorder { queue: sender, component: component.to_owned(), host: None, action: None, muted: None };
+    let component = component.to_owned();
+    let recorder = Recorder { queue: sender, clock, component, host: None, action: None, muted: None };
     (recorder, EventWriter { client, queue: receiver })
 }
 
@@ -116,8 +121,12 @@ impl Recorder {
         if self.muted.as_ref().is_some_and(|muted| muted.load(Ordering::Acquire)) {
             return;
         }
-        let event = event(&self.component, self.host.as_deref(), about, type_, reason, message, Timestamp::now());
-        let event = Event { action: self.action.map(str::to_owned), ..event };
+        // A clock that stands still, or was set back, shows the same time again: no two events may have one name.
+        let name = name_of(&about, Timestamp::now());
+        let now = self.clock.now();
+        let mut event = event(&self.component, self.host.as_deref(), about, type_, reason, message, now);
+        event.metadata.name = Some(name);
+        event.action = self.action.map(str::to_owned);
         if let Err(error) = self.queue.try_send(event) {
             debug!(%error, "an event is lost");
         }
@@ -146,6 +155,7 @@ impl EventWriter {
             Some((event?, (queue, cancel)))
         });
         let observed = recorded.filter_map(|event| {
+            // How often is often does not depend on what the clock is set to.
             let observed = correlator.observe(event, Timestamp::now());
             async move { observed }
         });
@@ -255,5 +265,26 @@ async fn write(client: &Client, observed: Observed) {
     };
     if let Err(error) = written {
         debug!(%error, reason = event.reason, "an event could not be written");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn events_have_the_time_of_the_clock_and_names_of_their_own_while_it_stands_still() {
+        let noon: Timestamp = "2030-01-01T12:00:00Z".parse().expect("a time");
+        let clock = Clock::wall();
+        clock.set(noon, 0.0);
+        let (recorder, mut writer) = queue(crate::api::tests::client().await, clock, "test");
+        let about = ObjectReference { name: Some("web".to_owned()), ..ObjectReference::default() };
+        for message in ["one", "two"] {
+            recorder.record(about.clone(), EventType::Normal, "Tested", message.to_owned());
+        }
+        let [one, two] =
+            [writer.queue.try_recv(), writer.queue.try_recv()].map(|event| event.expect("it was recorded"));
+        assert_eq!((one.first_timestamp, two.last_timestamp), (Some(Time(noon)), Some(Time(noon))));
+        assert_ne!(one.metadata.name, two.metadata.name);
     }
 }

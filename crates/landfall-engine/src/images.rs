@@ -8,6 +8,7 @@
 //!   env: { NGINX_PORT: "{{port:http}}" }
 //!   working-dir: /srv
 //!   files: { /opt/site: /home/me/site }          # what the image has in it: a file or folder of this machine, to be read
+//!   writable: [/home/me/records]                 # folders of this machine that it may change, even where its root is read-only
 //! - image: busybox                               # no program: the pod names its command
 //! ```
 //!
@@ -56,6 +57,10 @@ pub struct Entry {
     /// Files and folders of this machine that containers see elsewhere, only to be read: by where.
     #[serde(default)]
     pub files: BTreeMap<PathBuf, PathBuf>,
+    /// Folders of this machine, at the same path inside, that containers may change even where the pod asks for a root that is
+    /// only to be read. They must be there.
+    #[serde(default)]
+    pub writable: Vec<PathBuf>,
 }
 
 /// Why a catalogue cannot be read.

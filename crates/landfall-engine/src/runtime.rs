@@ -48,8 +48,8 @@ pub(crate) trait Runtime: Send + Sync + 'static {
 
 /// The containers of one pod.
 pub(crate) trait Sandbox: Send + Sync + 'static {
-    /// Starts a container; its process may still turn out to fail, which its record then says.
-    fn start(&self, container: ContainerSpec) -> BoxFuture<'_, Result<(), RuntimeError>>;
+    /// Starts a container, and waits until its program runs or could not be run: its record then says `StartError`.
+    fn start(&self, container: ContainerSpec) -> BoxFuture<'_, Result<ContainerRecord, RuntimeError>>;
 
     /// Asks the container with this id to end by `signal`, kills it after `grace`, and waits until it has ended. A
     /// container that is not there has ended.
@@ -163,6 +163,8 @@ pub(crate) struct ContainerSpec {
     pub(crate) termination_message_from_log: bool,
     /// Its programs never get more rights than it had, whatever the files that they come from say.
     pub(crate) no_new_privileges: bool,
+    /// Outside its volumes it can change no file. Only where [`MountIsolation::Private`].
+    pub(crate) read_only_root: bool,
 }
 
 /// What a container reads when nobody is attached.
@@ -226,6 +228,9 @@ pub(crate) enum ContainerState {
     Exited(Exit),
 }
 
+/// The reason of a container whose program never ran.
+pub(crate) const START_ERROR: &str = "StartError";
+
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Exit {
@@ -233,7 +238,7 @@ pub(crate) struct Exit {
     pub(crate) finished_at: Timestamp,
     /// 128 and the signal's number, when a signal ended it.
     pub(crate) code: i32,
-    /// `Completed`, `Error`, `OOMKilled`, `StartError`, `ContainerStatusUnknown`.
+    /// `Completed`, `Error`, `OOMKilled`, [`START_ERROR`], `ContainerStatusUnknown`.
     pub(crate) reason: String,
     /// Its last words.
     pub(crate) message: Option<String>,

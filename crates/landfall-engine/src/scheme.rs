@@ -7,7 +7,7 @@ mod convert;
 mod custom;
 mod decode;
 mod defaults;
-mod expression;
+pub(crate) mod expression;
 mod fields;
 mod measured;
 pub(crate) mod merge;
@@ -147,22 +147,22 @@ pub(crate) fn group_version(group: &str, version: &str) -> String {
 }
 
 impl Scheme {
-    /// The built-in kinds that the engine acts on.
+    /// The kinds of the built-in groups that the engine acts in, among them some that are only kept.
     pub(crate) fn builtin() -> Self {
         static BUILTIN: OnceLock<Scheme> = OnceLock::new();
         let known = |resource: &Arc<Resource>| !UNATTENDED.contains(&resource.qualified().as_str());
         BUILTIN.get_or_init(|| Self::of(builtin_resources().into_iter().filter(known).collect())).clone()
     }
 
-    /// Those, and the ones that only the controllers of others act on.
+    /// Those, and the groups that only the controllers of others act in.
     ///
-    /// Not handled: what is special about the latter beyond their structure, such as the defaults of replication controllers.
+    /// Not handled: what is special about the latter beyond their structure.
     pub(crate) fn with_unattended() -> Self {
         Self::of(builtin_resources())
     }
 
     fn has_unattended(&self) -> bool {
-        self.resource("", "v1", UNATTENDED[0]).is_some()
+        self.resource("certificates.k8s.io", "v1", "certificatesigningrequests").is_some()
     }
 
     /// The built-in kinds and those of `definitions`, which are established `CustomResourceDefinition`s.
@@ -276,21 +276,14 @@ impl Scheme {
     }
 }
 
-/// Kinds that nothing in the engine acts on. The controllers and the scheduler of Kubernetes do, and do not start without.
-const UNATTENDED: [&str; 13] = [
-    "replicationcontrollers",
+/// Kinds of groups that nothing in the engine acts in. The controllers and the scheduler of Kubernetes do, and do not
+/// start without.
+const UNATTENDED: [&str; 5] = [
     "certificatesigningrequests.certificates.k8s.io",
-    "ipaddresses.networking.k8s.io",
-    "servicecidrs.networking.k8s.io",
     "deviceclasses.resource.k8s.io",
     "resourceclaims.resource.k8s.io",
     "resourceclaimtemplates.resource.k8s.io",
     "resourceslices.resource.k8s.io",
-    "csidrivers.storage.k8s.io",
-    "csinodes.storage.k8s.io",
-    "csistoragecapacities.storage.k8s.io",
-    "volumeattachments.storage.k8s.io",
-    "volumeattributesclasses.storage.k8s.io",
 ];
 
 /// The order of groups in discovery; groups of custom resources come after them.

@@ -36,10 +36,13 @@ pub use behaviour::{
 pub use connect::{HttpClient, Pipe, TlsConfig, tls as trust};
 pub use fault::Fault;
 pub use metrics::edges_told;
-pub use operators::{OperatorError, URL_OF, kafka_image, run_operators};
+pub use operators::{OperatorError, URL_OF, container_security, kafka_image, pod_security, run_operators};
 pub use program::Looked;
 pub use record::arrivals;
-pub use servers::{Found, Server, TOOLS, arguments as server_arguments, find as find_server, tools, unpacked};
+pub use servers::{
+    Found, Server, TOOLS, arguments as server_arguments, find as find_server, first_of as find_program,
+    pod_environment, program_command, tools,
+};
 pub use sink::{
     CallSeen, ELASTICSEARCH_PORT, JAEGER_PORT, LOKI_PORT, OTLP_GRPC_PORT, OTLP_HTTP_PORT, OperationSeen, SinkSeen,
     TraceSeen,
@@ -84,4 +87,10 @@ fn use_ring() {
 
 fn on_threads<T, F: Future<Output = Result<T, Failure>>>(run: F) -> Result<T, Failure> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(run)
+}
+
+/// Where a process writes what is gone with it: a container whose root is only to be read may write to memory all the same.
+pub(crate) fn scratch() -> std::path::PathBuf {
+    let memory = std::path::PathBuf::from("/dev/shm");
+    if memory.is_dir() { memory } else { std::env::temp_dir() }
 }

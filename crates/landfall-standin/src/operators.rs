@@ -306,11 +306,12 @@ fn is_ready(pod: &Pod) -> bool {
 }
 
 /// The context that pods of a namespace with restricted pod security must have.
-fn pod_security() -> Value {
+pub fn pod_security() -> Value {
     json!({ "runAsNonRoot": true, "runAsUser": 1000, "fsGroup": 1000, "seccompProfile": { "type": "RuntimeDefault" } })
 }
 
-fn container_security() -> Value {
+/// The context that their containers must have.
+pub fn container_security() -> Value {
     json!({ "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } })
 }
 

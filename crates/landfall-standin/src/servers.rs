@@ -8,7 +8,9 @@ mod forward;
 pub(crate) mod kafka;
 mod mongodb;
 mod mosquitto;
+mod packages;
 mod postgres;
+mod prometheus;
 mod rabbitmq;
 mod redis;
 mod s3;
@@ -21,6 +23,8 @@ use std::process::Command;
 
 use nix::unistd::{User, geteuid};
 
+pub use self::packages::{TOOLS, first_of, pod_environment, program_command, tools};
+use self::packages::{first_in, roots, says, unpacked};
 pub(crate) use self::postgres::{ARCHIVE, SUPERUSER, archive};
 
 use crate::Failure;
@@ -42,6 +46,8 @@ pub enum Server {
     Mosquitto,
     /// `FerretDB`, which speaks MongoDB's protocol.
     Mongodb,
+    /// Prometheus.
+    Prometheus,
 }
 
 /// A server that this machine has.
@@ -55,8 +61,16 @@ pub struct Found {
 
 impl Server {
     /// All of them.
-    pub const ALL: &[Self] =
-        &[Self::Postgres, Self::Redis, Self::Rabbitmq, Self::Kafka, Self::S3, Self::Mosquitto, Self::Mongodb];
+    pub const ALL: &[Self] = &[
+        Self::Postgres,
+        Self::Redis,
+        Self::Rabbitmq,
+        Self::Kafka,
+        Self::S3,
+        Self::Mosquitto,
+        Self::Mongodb,
+        Self::Prometheus,
+    ];
 
     /// Its name on the command line of a stand-in.
     pub fn as_str(self) -> &'static str {
@@ -68,6 +82,7 @@ impl Server {
             Self::S3 => "s3",
             Self::Mosquitto => "mqtt",
             Self::Mongodb => "mongodb",
+            Self::Prometheus => "prometheus",
         }
     }
 
@@ -82,6 +97,7 @@ impl Server {
             Self::S3 => "cargo install landfall",
             Self::Mosquitto => "apt-get install mosquitto",
             Self::Mongodb => "tools/install-ferretdb",
+            Self::Prometheus => "apt-get install prometheus",
         }
     }
 
@@ -95,7 +111,7 @@ impl Server {
     /// What it cannot do that the server of an architecture can, if it is not the same program.
     pub fn differs(self) -> Option<&'static str> {
         match self {
-            Self::Postgres | Self::Redis | Self::Rabbitmq | Self::Kafka | Self::Mosquitto => None,
+            Self::Postgres | Self::Redis | Self::Rabbitmq | Self::Kafka | Self::Mosquitto | Self::Prometheus => None,
             Self::S3 => Some("the first member keeps all objects, without versions; the others lead there"),
             Self::Mongodb => Some("the first member keeps all documents; no election, no oplog"),
         }
@@ -112,6 +128,7 @@ pub fn find(server: Server) -> Option<Found> {
         Server::S3 => s3::find(),
         Server::Mosquitto => mosquitto::find(),
         Server::Mongodb => mongodb::find(),
+        Server::Prometheus => prometheus::find(),
     }
 }
 
@@ -137,6 +154,7 @@ pub(crate) fn become_server(name: &str, arguments: &[&str]) -> Result<(), Failur
         Server::S3 => s3::become_program(arguments),
         Server::Mosquitto => mosquitto::become_server(&found()?, arguments),
         Server::Mongodb => mongodb::become_server(&found()?),
+        Server::Prometheus => prometheus::become_server(&found()?),
     }
 }
 
@@ -198,43 +216,4 @@ fn setting(variable: &str) -> Result<String, Failure> {
 fn exec(mut command: Command) -> Failure {
     let error = command.exec();
     format!("failed to start {}: {error}", command.get_program().display()).into()
-}
-
-/// The variable that names the folder of tools, for those who keep it elsewhere and for pods, which have no home.
-pub const TOOLS: &str = "LANDFALL_TOOLS";
-
-/// Where the installers of `tools/` put what they make.
-pub fn tools() -> Option<PathBuf> {
-    let named = std::env::var_os(TOOLS).map(PathBuf::from);
-    named.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/landfall/tools")))
-}
-
-/// Where packages are unpacked for somebody who may not install them.
-pub fn unpacked() -> Option<PathBuf> {
-    tools().map(|tools| tools.join("packages"))
-}
-
-/// The first of these programs that is there, installed or unpacked.
-fn first_of(paths: &[&str]) -> Option<PathBuf> {
-    let installed = paths.iter().map(PathBuf::from);
-    let unpacked = unpacked().into_iter().flat_map(|root| paths.iter().map(move |path| root.join(&path[1..])));
-    installed.chain(unpacked).find(|path| path.is_file())
-}
-
-/// A command for a program; one of an unpacked package finds its libraries beside it.
-fn program_command(program: &Path) -> Command {
-    let mut command = Command::new(program);
-    if let Some(root) = unpacked().filter(|root| program.starts_with(root)) {
-        let folders = ["usr/lib", "usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "lib/x86_64-linux-gnu"];
-        let folders: Vec<_> = folders.iter().map(|folder| root.join(folder).display().to_string()).collect();
-        command.env("LD_LIBRARY_PATH", folders.join(":"));
-    }
-    command
-}
-
-/// What a program prints, trimmed.
-fn says(program: &Path, arguments: &[&str]) -> Option<String> {
-    let output = program_command(program).args(arguments).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (output.status.success() && !text.is_empty()).then_some(text)
 }

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
             return landfall_engine::shim_main(&arguments.collect::<Vec<_>>());
         }
         Some(mode) if mode == commands::engine::NETWORK => {
-            return landfall_engine::network_main(&arguments.collect::<Vec<_>>());
+            return landfall_engine::network_main(&arguments.collect::<Vec<_>>(), commands::engine::nft);
         }
         Some(mode) if mode == commands::up::STANDIN => return standin(arguments),
         _ => {}

@@ -2,6 +2,7 @@
 //! and takes addresses and quota for others.
 
 mod limits;
+mod pod_security;
 pub(crate) mod pods;
 mod policy;
 mod quota;
@@ -147,6 +148,7 @@ pub(crate) async fn check(
         let subject = Subject::resource(call.resource, &call.target.name);
         return Err(Failure::forbidden(&subject, "this namespace may not be deleted"));
     }
+    pod_security::check(call, new, old, warnings)?;
     policy::check(call, intent, new, old, warnings)?;
     webhook::validate(call, intent, new, old, warnings).await
 }

@@ -102,6 +102,16 @@ impl Options {
         })
     }
 
+    /// Says that pods stay behind, to who does not say what should become of them.
+    fn warn(&self, call: &Call<'_>, warnings: &mut Warnings) {
+        if self.propagation.is_none() && leaves_pods(call) {
+            warnings.add(
+                "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove \
+                 them or set propagationPolicy=Orphan to suppress this warning",
+            );
+        }
+    }
+
     /// Whether nothing is to be written.
     pub(crate) fn tries_only(&self) -> bool {
         self.dry_run
@@ -140,12 +150,13 @@ pub(crate) enum Deleted {
     Tried(Arc<Record>),
 }
 
-pub(crate) async fn delete(call: &Call<'_>, body: &Bytes) -> Result<Response, Failure> {
+pub(crate) async fn delete(call: &Call<'_>, body: &Bytes, warnings: &mut Warnings) -> Result<Response, Failure> {
     if !call.target.subresource.is_empty() {
         return Err(Failure::method_not_allowed());
     }
     let options = Options::read(call, body)?;
-    let deleted = delete_named(call, &call.target.name, &options).await?;
+    options.warn(call, warnings);
+    let deleted = delete_named(call, &call.target.name, &options, warnings).await?;
     let view = call.view()?;
     let (record, code) = match &deleted {
         Deleted::Pending(record) => {
@@ -191,7 +202,12 @@ fn returns_object(call: &Call<'_>) -> bool {
 }
 
 /// Deletes one object of the request's collection.
-pub(crate) async fn delete_named(call: &Call<'_>, name: &str, options: &Options) -> Result<Deleted, Failure> {
+pub(crate) async fn delete_named(
+    call: &Call<'_>,
+    name: &str,
+    options: &Options,
+    warnings: &mut Warnings,
+) -> Result<Deleted, Failure> {
     let key = call.key_of(&call.target.namespace, name);
     let store = &call.state.store;
     for _ in 0..ATTEMPTS {
@@ -201,7 +217,6 @@ pub(crate) async fn delete_named(call: &Call<'_>, name: &str, options: &Options)
         let live = super::view::convert_from_stored(call.scheme, call.resource, &record);
         options.check(call, name, &live)?;
         let intent = admission::Intent { operation: admission::Operation::Delete, dry_run: options.dry_run };
-        let warnings = &mut Warnings::default();
         admission::mutate_by_webhooks(call, intent, None, Some(&live), warnings).await?;
         admission::check(call, intent, None, Some(&live), warnings).await?;
         let mut object = Value::clone(&live);
@@ -240,7 +255,8 @@ fn mark(call: &Call<'_>, object: &mut Value, options: &Options) -> Result<bool, 
     if is("", "namespaces") {
         return mark_namespace(call, object, now);
     }
-    propagate(object, options.propagation);
+    let propagation = options.propagation.or_else(|| default_propagation(call, object));
+    propagate(object, propagation);
     let graceful = if is("", "pods") { mark_pod(object, options, now) } else { false };
     let finalizers = object["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty());
     if (finalizers || graceful) && !object["metadata"]["deletionTimestamp"].is_string() {
@@ -310,6 +326,19 @@ fn mark_namespace(call: &Call<'_>, namespace: &mut Value, now: Timestamp) -> Res
     Err(Failure::conflict(&Subject::resource(call.resource, name), why))
 }
 
+/// What happens to what an object owns if neither the client nor a finalizer says it: jobs leave it behind.
+fn default_propagation(call: &Call<'_>, object: &Value) -> Option<Propagation> {
+    let finalizers = object["metadata"]["finalizers"].as_array();
+    let said = finalizers.into_iter().flatten().any(|finalizer| finalizer == ORPHAN || finalizer == FOREGROUND);
+    (leaves_pods(call) && !said).then_some(Propagation::Orphan)
+}
+
+/// Whether objects of the kind leave what they own behind, if nothing else is said.
+fn leaves_pods(call: &Call<'_>) -> bool {
+    let resource = call.resource;
+    (resource.group.as_str(), resource.version.as_str(), resource.plural.as_str()) == ("batch", "v1", "jobs")
+}
+
 /// The finalizers by which the garbage collector learns what is wished.
 fn propagate(object: &mut Value, propagation: Option<Propagation>) {
     let Some(propagation) = propagation else { return };
@@ -328,12 +357,17 @@ fn propagate(object: &mut Value, propagation: Option<Propagation>) {
     }
 }
 
-pub(crate) async fn delete_collection(call: &Call<'_>, body: &Bytes) -> Result<Response, Failure> {
+pub(crate) async fn delete_collection(
+    call: &Call<'_>,
+    body: &Bytes,
+    warnings: &mut Warnings,
+) -> Result<Response, Failure> {
     if !call.can("deletecollection") {
         return Err(Failure::method_not_allowed());
     }
     read::check_list_options(call.query, false)?;
     let options = Options::read(call, body)?;
+    options.warn(call, warnings);
     let selection = Selection::parse(call)?;
     let namespace = Some(call.target.namespace.as_str()).filter(|namespace| !namespace.is_empty());
     let listing = call.state.store.list(&call.collection(), namespace);
@@ -346,7 +380,7 @@ pub(crate) async fn delete_collection(call: &Call<'_>, body: &Bytes) -> Result<R
             ..call.target.clone()
         };
         let one = Call { target: &target, ..*call };
-        match delete_named(&one, &target.name, &options).await {
+        match delete_named(&one, &target.name, &options, warnings).await {
             // Kubernetes answers with what it has found, not with what became of it.
             Ok(_) => deleted.push(record),
             // Somebody else has deleted it.

@@ -113,7 +113,7 @@ pub(crate) fn answer(state: &Arc<State>, scheme: &Scheme, parts: &Parts) -> Resu
         },
         ["api", "v1"] => resource_list(scheme, "", "v1"),
         ["apis", group, version] if serves(scheme, group, version) => resource_list(scheme, group, version),
-        ["openapi", "v2"] => return Ok(openapi_v2(parts)),
+        ["openapi", "v2"] => return Ok(openapi_v2(scheme, parts)),
         ["apis", group, _] if scheme.groups().iter().any(|known| known.name == *group) => {
             return Err(Failure::no_such_resource());
         }
@@ -134,14 +134,14 @@ pub(crate) fn answer(state: &Arc<State>, scheme: &Scheme, parts: &Parts) -> Resu
     Ok(negotiate::json(StatusCode::OK, &found))
 }
 
-fn openapi_v2(parts: &Parts) -> Response {
+fn openapi_v2(scheme: &Scheme, parts: &Parts) -> Response {
     let protobuf = accepted_types(&parts.headers).any(|media| media.essence.contains("proto-openapi.spec.v2"));
     if protobuf {
         // With an `@` in it, as the client writes it, Go cannot read the media type.
         let media = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-        return negotiate::with_type(StatusCode::OK, media, openapi::v2_protobuf());
+        return negotiate::with_type(StatusCode::OK, media, openapi::v2_protobuf(scheme));
     }
-    negotiate::json(StatusCode::OK, &openapi::v2_json())
+    negotiate::json(StatusCode::OK, &openapi::v2_json(scheme))
 }
 
 fn merge(into: &mut Value, from: Value) {

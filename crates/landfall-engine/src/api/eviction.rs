@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::delete::{self, Options};
 use super::failure::{Failure, Subject};
-use super::{Call, read, subresource, write};
+use super::{Call, Warnings, read, subresource, write};
 use crate::scheme::selector::LabelSelector;
 use crate::store::{Collection, CommitError, Draft, Expect, Record};
 
@@ -19,7 +19,7 @@ const MOST_DISRUPTED: usize = 2000;
 /// How often an eviction starts over when its budget changes under it.
 const ATTEMPTS: usize = 20;
 
-pub(crate) async fn evict(call: &Call<'_>, eviction: &Value) -> Result<Response, Failure> {
+pub(crate) async fn evict(call: &Call<'_>, eviction: &Value, warnings: &mut Warnings) -> Result<Response, Failure> {
     let name = eviction["metadata"]["name"].as_str().unwrap_or_default();
     if !name.is_empty() && name != call.target.name {
         return Err(Failure::bad_request("name in URL does not match name in Eviction object"));
@@ -56,7 +56,7 @@ pub(crate) async fn evict(call: &Call<'_>, eviction: &Value) -> Result<Response,
             Err(error) => return Err(write::storage(&error)),
         }
     }
-    delete::delete_named(call, &call.target.name, &options).await?;
+    delete::delete_named(call, &call.target.name, &options, warnings).await?;
     Ok(subresource::success(StatusCode::CREATED))
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::State;
 use super::failure::{Failure, Subject};
 use super::identity::Identity;
-use super::request::Target;
+use super::request::{Query, Target, Verb};
 use crate::scheme::selector::LabelSelector;
 use crate::store::{Collection, Store};
 
@@ -28,14 +28,19 @@ pub(crate) struct Attributes<'a> {
 }
 
 impl<'a> Attributes<'a> {
-    pub(crate) fn of(target: &'a Target) -> Self {
+    pub(crate) fn of(target: &'a Target, query: &'a Query) -> Self {
+        let name = match target.verb {
+            // A list or a watch of one name is about the object of that name.
+            Verb::List | Verb::Watch if target.name.is_empty() => query.selected_name().unwrap_or_default(),
+            _ => target.name.as_str(),
+        };
         Self {
             verb: target.verb.name(),
             group: &target.group,
             resource: &target.plural,
             subresource: target.subresource.split('/').next().unwrap_or_default(),
             namespace: &target.namespace,
-            name: &target.name,
+            name,
             path: "",
         }
     }

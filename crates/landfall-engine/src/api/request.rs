@@ -147,6 +147,16 @@ impl Query {
         self.0.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
+    /// The only name that the field selector lets through, if it asks for one.
+    pub(crate) fn selected_name(&self) -> Option<&str> {
+        let mut terms = self.text("fieldSelector").split(',');
+        let name = terms.find_map(|term| {
+            let value = term.strip_prefix("metadata.name=")?;
+            Some(value.strip_prefix('=').unwrap_or(value))
+        })?;
+        (!matches!(name, "." | "..") && !name.contains(['/', '%'])).then_some(name)
+    }
+
     /// Kubernetes takes anything but these for a yes.
     pub(crate) fn flag(&self, key: &str) -> bool {
         self.get(key).is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))

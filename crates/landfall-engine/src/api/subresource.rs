@@ -33,7 +33,7 @@ pub(crate) async fn create(call: &Call<'_>, body: &Bytes, warnings: &mut Warning
     let read =
         |kind: &str| decode::object(call.scheme, body, body_type(call.headers), kind).map(|decoded| decoded.value);
     match (call.resource.plural.as_str(), call.target.subresource.as_str()) {
-        ("pods", "eviction") => eviction::evict(call, &read("Eviction")?).await,
+        ("pods", "eviction") => eviction::evict(call, &read("Eviction")?, warnings).await,
         ("pods", "binding") => bind(call, &read("Binding")?, warnings).await,
         ("serviceaccounts", "token") => issue_token(call, &read("TokenRequest")?),
         _ => Err(Failure::method_not_allowed()),

@@ -140,6 +140,114 @@ async fn a_watch_tells_what_comes_to_match_its_selector_and_what_ceases_to() {
     assert_eq!(seen, ["added", "deleted"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_quiet_watch_tells_how_far_the_store_has_come() {
+    let server = server().await;
+    let (_, list) = send(&server, "GET", MAPS, Value::Null).await;
+    let version = list["metadata"]["resourceVersion"].as_str().expect("a version");
+    let path = format!("{MAPS}?watch=1&allowWatchBookmarks=1&resourceVersion={version}");
+    let mut request = Request::builder().uri(path).body(Body::empty()).expect("a request");
+    request.extensions_mut().insert(Identity::component("test"));
+    let watch = server.router().oneshot(request).await.expect("the router does not fail");
+    let secret = json!({"metadata": {"name": "elsewhere"}});
+    let (_, secret) = send(&server, "POST", "/api/v1/namespaces/default/secrets", secret).await;
+    let piece = watch.into_body().into_data_stream().next().await.expect("a bookmark").expect("the body goes on");
+    let event: Value = serde_json::from_slice(&piece).expect("one line of JSON");
+    assert_eq!(event["type"], "BOOKMARK");
+    assert_eq!(event["object"]["metadata"]["resourceVersion"], secret["metadata"]["resourceVersion"]);
+}
+
+#[tokio::test]
+async fn a_right_to_one_name_is_a_right_to_list_and_watch_that_name() {
+    let server = server().await;
+    let role = json!({
+        "metadata": {"name": "one"},
+        "rules": [{
+            "verbs": ["list", "deletecollection"], "apiGroups": [""], "resources": ["configmaps"],
+            "resourceNames": ["one"],
+        }],
+    });
+    let (code, _) = send(&server, "POST", "/apis/rbac.authorization.k8s.io/v1/clusterroles", role).await;
+    assert_eq!(code, StatusCode::CREATED);
+    bind(&server, "alice", "one").await;
+    let alice = || Identity::new("alice", Vec::<String>::new());
+    for (method, query, expected) in [
+        ("GET", "?fieldSelector=metadata.name%3Done", StatusCode::OK),
+        ("GET", "?fieldSelector=metadata.name%3D%3Done,metadata.namespace%3Ddefault", StatusCode::OK),
+        ("GET", "?fieldSelector=metadata.name%3Dtwo", StatusCode::FORBIDDEN),
+        ("GET", "?fieldSelector=metadata.name%21%3Done", StatusCode::FORBIDDEN),
+        ("GET", "", StatusCode::FORBIDDEN),
+        // As in Kubernetes, whoever may delete a collection may delete all of it.
+        ("DELETE", "?fieldSelector=metadata.name%3Done", StatusCode::FORBIDDEN),
+    ] {
+        let (code, _) = send_as(&server, alice(), method, &format!("{MAPS}{query}"), Value::Null).await;
+        assert_eq!(code, expected, "{method} {query}");
+    }
+}
+
+/// Deletes an object; answers its warnings too.
+async fn delete(server: &Server, path: &str, body: Value) -> (Value, Vec<String>) {
+    let mut request = Request::builder()
+        .method("DELETE")
+        .uri(path)
+        .header("Content-Type", "application/json")
+        .body(Body::from(body.to_string()))
+        .expect("a request");
+    request.extensions_mut().insert(Identity::component("test"));
+    let response = server.router().oneshot(request).await.expect("the router does not fail");
+    let warnings = response.headers().get_all("Warning").iter();
+    let warnings = warnings.map(|value| value.to_str().expect("a text").to_owned()).collect();
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a whole body");
+    (serde_json::from_slice(&bytes).expect("an object"), warnings)
+}
+
+#[tokio::test]
+async fn a_job_leaves_its_pods_behind_unless_the_client_says_otherwise() {
+    let server = server().await;
+    let path = "/apis/batch/v1/namespaces/default/jobs";
+    let job = |name: &str| {
+        let container = json!({"name": "c", "image": "i"});
+        let pod = json!({"spec": {"restartPolicy": "Never", "containers": [container]}});
+        json!({"metadata": {"name": name}, "spec": {"template": pod}})
+    };
+    send(&server, "POST", path, job("silent")).await;
+    send(&server, "POST", path, job("explicit")).await;
+    let (deleted, warnings) = delete(&server, &format!("{path}/silent"), json!({})).await;
+    assert_eq!(deleted["metadata"]["finalizers"], json!(["orphan"]));
+    assert_eq!(
+        warnings,
+        ["299 - \"child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
+             remove them or set propagationPolicy=Orphan to suppress this warning\""]
+    );
+    let (deleted, warnings) =
+        delete(&server, &format!("{path}/explicit"), json!({"propagationPolicy": "Background"})).await;
+    assert_eq!((deleted["status"].clone(), warnings), (json!("Success"), Vec::new()));
+}
+
+#[tokio::test]
+async fn a_policy_that_warns_of_a_deletion_is_heard() {
+    let server = server().await;
+    let policies = "/apis/admissionregistration.k8s.io/v1";
+    let policy = json!({
+        "metadata": {"name": "kept"},
+        "spec": {
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["configmaps"],
+            }]},
+            "validations": [{"expression": "oldObject.data.a != '1'", "message": "it is the one"}],
+        },
+    });
+    send(&server, "POST", &format!("{policies}/validatingadmissionpolicies"), policy).await;
+    let binding = json!({"metadata": {"name": "bound"}, "spec": {"policyName": "kept", "validationActions": ["Warn"]}});
+    send(&server, "POST", &format!("{policies}/validatingadmissionpolicybindings"), binding).await;
+    send(&server, "POST", MAPS, config_map("one")).await;
+    let (_, warnings) = delete(&server, &format!("{MAPS}/one"), json!({})).await;
+    assert_eq!(
+        warnings,
+        ["299 - \"Validation failed for ValidatingAdmissionPolicy 'kept' with binding 'bound': it is the one\""]
+    );
+}
+
 #[tokio::test]
 async fn an_object_with_a_finalizer_stays_until_it_is_taken_away() {
     let server = server().await;

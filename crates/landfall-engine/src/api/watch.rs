@@ -21,7 +21,7 @@ use super::read::{Selection, check_list_options, parse_revision};
 use super::view::{Included, View};
 use super::{Call, State};
 use crate::scheme::{Resource, Scheme};
-use crate::store::{Event, EventKind, Record, Revision, Watch};
+use crate::store::{Event, EventKind, Expired, Record, Revision, Watch};
 
 /// How often a quiet watch tells its version.
 const BOOKMARKS: Duration = Duration::from_mins(1);
@@ -98,7 +98,6 @@ pub(crate) fn watch(call: &Call<'_>) -> Result<Response, Failure> {
         first: first.into_iter(),
         marker,
         watch,
-        seen: after,
         asked: version.to_owned(),
         bookmarks: query.flag("allowWatchBookmarks").then_some(bookmarks),
         timeout: Box::pin(tokio::time::sleep(timeout)),
@@ -122,9 +121,8 @@ struct Changes {
     first: std::vec::IntoIter<Arc<Record>>,
     /// The end of the initial events is still to be told, with this version.
     marker: Option<Revision>,
-    /// `None`: the version asked for is too old.
+    /// `None`: the version asked for is too old, or has become so.
     watch: Option<Watch>,
-    seen: Revision,
     asked: String,
     bookmarks: Option<Interval>,
     timeout: Pin<Box<Sleep>>,
@@ -133,7 +131,7 @@ struct Changes {
 }
 
 enum Next {
-    Change(Option<Result<Arc<Event>, crate::store::Expired>>),
+    Change(Option<Result<Arc<Event>, Expired>>),
     Bookmark,
     End,
 }
@@ -171,18 +169,19 @@ impl Changes {
             match next {
                 Next::End | Next::Change(None) => return None,
                 Next::Bookmark => {
-                    // Nothing that happened before is still on its way to this watch once it has been polled empty.
-                    self.lines.bookmark(&mut piece, self.seen, false);
+                    // A watch that is asked in vain has come as far as the store, whatever was written elsewhere.
+                    let expired = self.lines.take_ready(&mut piece, watch).is_err();
+                    self.lines.bookmark(&mut piece, watch.position(), false);
+                    if expired {
+                        self.watch = None;
+                    }
                 }
                 Next::Change(Some(Err(_))) => return Some(self.expire()),
                 Next::Change(Some(Ok(event))) => {
-                    self.seen = event.record.revision();
                     self.lines.change(&mut piece, &event);
-                    while piece.len() < PIECE
-                        && let Some(Some(Ok(event))) = watch.next().now_or_never()
-                    {
-                        self.seen = event.record.revision();
-                        self.lines.change(&mut piece, &event);
+                    let expired = self.lines.take_ready(&mut piece, watch).is_err();
+                    if expired {
+                        self.watch = None;
                     }
                 }
             }
@@ -231,6 +230,17 @@ impl Lines {
             included: self.included,
             now: self.state.clock.now(),
         }
+    }
+
+    /// Writes the changes that are there already, up to the size of a piece.
+    fn take_ready(&mut self, out: &mut BytesMut, watch: &mut Watch) -> Result<(), Expired> {
+        while out.len() < PIECE
+            && let Some(Some(event)) = watch.next().now_or_never()
+        {
+            let event = event?;
+            self.change(out, &event);
+        }
+        Ok(())
     }
 
     /// An object that comes to match the selectors is added, one that ceases to match is deleted.

@@ -130,7 +130,7 @@ impl Namespaces {
         let old = namespace.status.clone().unwrap_or_default();
         let known = old.conditions.clone().unwrap_or_default();
         let new = NamespaceStatus {
-            conditions: Some(merge(&known, conditions(left))),
+            conditions: Some(merge(&known, conditions(left), self.context.clock.now())),
             phase: Some("Terminating".to_owned()),
         };
         let all = Api::<Namespace>::all(self.context.client.clone());
@@ -168,9 +168,9 @@ fn can(capabilities: &ApiCapabilities, verb: &str) -> bool {
 }
 
 /// Conditions keep the time at which they came to be as they are.
-fn merge(known: &[NamespaceCondition], new: Vec<NamespaceCondition>) -> Vec<NamespaceCondition> {
+fn merge(known: &[NamespaceCondition], new: Vec<NamespaceCondition>, now: Timestamp) -> Vec<NamespaceCondition> {
     let by_type: BTreeMap<_, _> = known.iter().map(|condition| (&condition.type_, condition)).collect();
-    let now = whole_seconds(Timestamp::now());
+    let now = whole_seconds(now);
     let dated = new.into_iter().map(|new| {
         let unchanged = by_type
             .get(&new.type_)

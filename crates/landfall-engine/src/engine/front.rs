@@ -103,6 +103,7 @@ impl Opened {
         let administrator = authority.administrator(ADMINISTRATOR)?;
         let text = kubeconfig::kubeconfig(address, authority.certificate(), &administrator);
         parts.spawn(server::serve(listener, Arc::clone(&tls), server.router(), stop.clone()));
+        parts.spawn(server.clone().expire_events(stop.clone()));
         authority::write_private(&kubeconfig, &text).map_err(write_error(&kubeconfig))?;
         let certificate = authority.certificate().to_owned();
         Ok(Front { server, address, kubeconfig, certificate, tls, within })

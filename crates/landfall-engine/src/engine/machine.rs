@@ -89,7 +89,7 @@ impl Ground {
         if let Some(error) = &refused {
             warn!(%error, "pods stay on loopback addresses");
         }
-        let (recorder, events) = event::queue(context.client.clone(), "landfall-engine");
+        let (recorder, events) = event::queue(context.client.clone(), context.clock.clone(), "landfall-engine");
         let agent = Agent::new(Parts {
             context: context.clone(),
             recorder: recorder.component("kubelet"),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{Patch, PatchParams};
@@ -63,6 +64,7 @@ struct Writer {
 impl Writer {
     /// False when something is left to write.
     async fn write(&self, report: &Report) -> bool {
+        let now = self.context.clock.now();
         let mut complete = true;
         for key in &report.ingresses {
             let Some(ingress) = self.context.caches.ingresses.get(key) else { continue };
@@ -76,7 +78,8 @@ impl Writer {
         for key in &report.classes {
             let Some(class) = self.sources.gateway_classes.get(key) else { continue };
             let generation = class.metadata.generation;
-            let conditions = conditions(&class.status["conditions"], &[Verdict::yes("Accepted")], generation);
+            let accepted = [Verdict::yes("Accepted")];
+            let conditions = conditions(&class.status["conditions"], &accepted, generation, now);
             if class.status["conditions"] != conditions {
                 let api = Api::<GatewayClass>::all(self.client.clone());
                 complete &= send(&api, key, json!({ "conditions": conditions })).await;
@@ -84,14 +87,14 @@ impl Writer {
         }
         for (key, report) in &report.gateways {
             let Some(gateway) = self.sources.gateways.get(key) else { continue };
-            let wanted = gateway_status(&gateway, report);
+            let wanted = gateway_status(&gateway, report, now);
             if ["addresses", "conditions", "listeners"].iter().any(|part| gateway.status[part] != wanted[part]) {
                 complete &= self.patch::<Gateway>(key, wanted).await;
             }
         }
         for (key, parents) in &report.routes {
             let Some(route) = self.sources.routes.get(key) else { continue };
-            let wanted = route_parents(&route, parents);
+            let wanted = route_parents(&route, parents, now);
             if route.status["parents"] != wanted {
                 complete &= self.patch::<HTTPRoute>(key, json!({ "parents": wanted })).await;
             }
@@ -102,7 +105,7 @@ impl Writer {
             let told = route.status["parents"].as_array().into_iter().flatten();
             let ours = told.filter(|parent| parent["controllerName"] == CONTROLLER).count();
             if ours > 0 && !report.routes.contains_key(&key) {
-                complete &= self.patch::<HTTPRoute>(&key, json!({ "parents": route_parents(&route, &[]) })).await;
+                complete &= self.patch::<HTTPRoute>(&key, json!({ "parents": route_parents(&route, &[], now) })).await;
             }
         }
         complete
@@ -129,28 +132,29 @@ async fn send<K: Clone + DeserializeOwned + std::fmt::Debug>(api: &Api<K>, key: 
     }
 }
 
-fn gateway_status(gateway: &Gateway, report: &GatewayReport) -> Value {
+fn gateway_status(gateway: &Gateway, report: &GatewayReport, now: Timestamp) -> Value {
     let generation = gateway.metadata.generation;
     let listeners = report.listeners.iter().map(|listener| {
         let mut known = gateway.status["listeners"].as_array().into_iter().flatten();
         let known = known.find(|known| known["name"] == listener.name.as_str());
+        let known = known.map_or(&Value::Null, |known| &known["conditions"]);
         let kinds = json!([{ "group": gateway_api::GROUP, "kind": "HTTPRoute" }]);
         json!({
             "name": listener.name,
             "supportedKinds": if listener.supported { kinds } else { json!([]) },
             "attachedRoutes": listener.attached,
-            "conditions": conditions(known.map_or(&Value::Null, |known| &known["conditions"]), &listener.conditions, generation),
+            "conditions": conditions(known, &listener.conditions, generation, now),
         })
     });
     json!({
         "addresses": [{ "type": "IPAddress", "value": ADDRESS }],
-        "conditions": conditions(&gateway.status["conditions"], &report.conditions, generation),
+        "conditions": conditions(&gateway.status["conditions"], &report.conditions, generation, now),
         "listeners": listeners.collect::<Vec<_>>(),
     })
 }
 
 /// Our parents as we see them, and those of other controllers as they are.
-fn route_parents(route: &HTTPRoute, reports: &[ParentReport]) -> Value {
+fn route_parents(route: &HTTPRoute, reports: &[ParentReport], now: Timestamp) -> Value {
     let known: Vec<&Value> = route.status["parents"].as_array().into_iter().flatten().collect();
     let others = known.iter().filter(|parent| parent["controllerName"] != CONTROLLER).map(|parent| (*parent).clone());
     let ours = reports.iter().map(|report| {
@@ -159,7 +163,7 @@ fn route_parents(route: &HTTPRoute, reports: &[ParentReport]) -> Value {
             known.iter().find(|known| known["controllerName"] == CONTROLLER && same(&known["parentRef"], &parent));
         let before = before.map_or(&Value::Null, |before| &before["conditions"]);
         let parent = before_or(&known, &parent);
-        let conditions = conditions(before, &report.conditions, route.metadata.generation);
+        let conditions = conditions(before, &report.conditions, route.metadata.generation, now);
         json!({ "parentRef": parent, "controllerName": CONTROLLER, "conditions": conditions })
     });
     others.chain(ours.collect::<Vec<_>>()).collect()
@@ -177,12 +181,12 @@ fn before_or(known: &[&Value], ours: &Value) -> Value {
 }
 
 /// Conditions with their times: a condition that says what it said keeps its time.
-fn conditions(known: &Value, verdicts: &[Verdict], generation: Option<i64>) -> Value {
+fn conditions(known: &Value, verdicts: &[Verdict], generation: Option<i64>, now: Timestamp) -> Value {
     let conditions = verdicts.iter().map(|verdict| {
         let status = if verdict.status { "True" } else { "False" };
         let mut known = known.as_array().into_iter().flatten();
         let before = known.find(|known| known["type"] == verdict.type_ && known["status"] == status);
-        let now = || json!(jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        let now = || json!(now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
         json!({
             "type": verdict.type_,
             "status": status,

@@ -13,7 +13,7 @@ use super::probe::{self, Target};
 use super::volumes::{self, Volumes};
 use crate::event::{EventType, Recorder, reference_to};
 use crate::images::{Entry, canonical};
-use crate::runtime::{ContainerSpec, Limits, Mount, Sandbox, Stdin};
+use crate::runtime::{ContainerRecord, ContainerSpec, Limits, Mount, START_ERROR, Sandbox, Stdin};
 use crate::scheme::quantity::Quantity;
 
 /// What `PATH` is when neither pod nor catalogue names one: as container images have it.
@@ -74,11 +74,17 @@ impl Launch {
         let spec = self.spec(&entry).await.map_err(|message| failed("CreateContainerConfigError", message))?;
         self.tell(EventType::Normal, "Created", "Container created");
         let mut records = self.sandbox.records();
-        self.sandbox.start(spec).await.map_err(|error| failed("RunContainerError", error.to_string()))?;
-        // The worker plans by the records: it must not see this container as one that was never started.
-        let recorded = records.wait_for(|records| records.iter().any(|record| record.id == self.id));
+        let started = self.sandbox.start(spec).await;
+        let started = started.map_err(|error| failed("RunContainerError", error.to_string()))?;
+        // The worker plans by the records: it must not see this container as one that was never started, or one that never
+        // ran as one that runs.
+        let is_this = |record: &ContainerRecord| record.id == self.id && (started.is_running() || !record.is_running());
+        let recorded = records.wait_for(|records| records.iter().any(is_this));
         if !matches!(tokio::time::timeout(PATIENCE, recorded).await, Ok(Ok(_))) {
             return Err(failed("RunContainerError", "the pod's shim says nothing of the container".to_owned()));
+        }
+        if let Some(exit) = started.exit().filter(|exit| exit.reason == START_ERROR) {
+            return Err(failed("RunContainerError", exit.message.clone().unwrap_or_default()));
         }
         self.tell(EventType::Normal, "Started", "Container started");
         let hook = self.container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
@@ -199,6 +205,8 @@ impl Launch {
             read_only: true,
         };
         mounts.extend(entry.files.iter().map(of_image));
+        let writable = |folder: &PathBuf| Mount { source: folder.clone(), target: folder.clone(), read_only: false };
+        mounts.extend(entry.writable.iter().map(writable));
         env.extend(own);
         let limit = |list: Option<&BTreeMap<String, _>>, name: &str, read: fn(Quantity) -> i128| {
             let quantity: Option<&k8s_openapi::apimachinery::pkg::api::resource::Quantity> = list?.get(name);
@@ -207,6 +215,7 @@ impl Launch {
         let resources = container.resources.as_ref();
         let limits = resources.and_then(|resources| resources.limits.as_ref());
         let requests = resources.and_then(|resources| resources.requests.as_ref());
+        let security = container.security_context.as_ref();
         let message_policy = container.termination_message_policy.as_deref();
         Ok(ContainerSpec {
             name: container.name.clone(),
@@ -239,10 +248,8 @@ impl Launch {
                 .unwrap_or_else(|| "/dev/termination-log".to_owned())
                 .into(),
             termination_message_from_log: message_policy == Some("FallbackToLogsOnError"),
-            no_new_privileges: container
-                .security_context
-                .as_ref()
-                .is_some_and(|context| context.allow_privilege_escalation == Some(false)),
+            no_new_privileges: security.is_some_and(|security| security.allow_privilege_escalation == Some(false)),
+            read_only_root: security.is_some_and(|security| security.read_only_root_filesystem == Some(true)),
         })
     }
 

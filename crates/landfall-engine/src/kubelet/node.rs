@@ -174,13 +174,13 @@ async fn register(spec: &NodeSpec, context: &Context) -> kube::Result<()> {
         nodes.create(&PostParams::default(), &node).await?;
     }
     // When each condition last changed is the API's to keep: a strategic merge leaves what it does not name.
-    let now = Timestamp::now();
-    let mut status = spec.status(now);
+    let mut status = spec.status(Timestamp::now());
+    let changed = context.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let old = nodes.get_status(&spec.name).await?.status.and_then(|status| status.conditions).unwrap_or_default();
     for condition in status["conditions"].as_array_mut().into_iter().flatten() {
         let same = old.iter().any(|old| condition["type"] == old.type_ && condition["status"] == old.status);
         if !same {
-            condition["lastTransitionTime"] = condition["lastHeartbeatTime"].clone();
+            condition["lastTransitionTime"] = changed.as_str().into();
         }
     }
     let body = json!({ "status": status });

@@ -1,6 +1,8 @@
 //! Probes: asks a container whether it has started, lives and is ready, as often as its pod says, and tells when the answer
 //! has changed for good.
 
+mod grpc;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::TcpStream;
@@ -104,7 +106,7 @@ pub(super) async fn ask(question: Question, target: Target, running_since: Insta
     let (mut last, mut run, mut said) = (None, 0, None);
     loop {
         let asked = Instant::now();
-        let answer = match tokio::time::timeout(timeout, attempt(&probe, &target)).await {
+        let answer = match tokio::time::timeout(timeout, attempt(&probe, &target, timeout)).await {
             Ok(answer) => answer,
             Err(_) => Err(Failure::Answered(slow(&probe, &target, timeout))),
         };
@@ -163,7 +165,8 @@ fn slow(probe: &Probe, target: &Target, timeout: Duration) -> String {
     )
 }
 
-async fn attempt(probe: &Probe, target: &Target) -> Result<(), Failure> {
+/// `timeout` is only told: it is kept by the caller.
+async fn attempt(probe: &Probe, target: &Target, timeout: Duration) -> Result<(), Failure> {
     if let Some(exec) = &probe.exec {
         let (code, output) = run(target, exec.command.clone().unwrap_or_default()).await.map_err(Failure::Answered)?;
         return if code == 0 { Ok(()) } else { Err(Failure::Answered(output)) };
@@ -189,9 +192,15 @@ async fn attempt(probe: &Probe, target: &Target) -> Result<(), Failure> {
             Err(error) => Err(Failure::NotListening(format!("dial tcp {host}:{port}: connect: {}", words(&error)))),
         };
     }
-    if let Some(grpc) = &probe.grpc {
-        let port = u16::try_from(grpc.port).map_err(|error| Failure::Answered(error.to_string()))?;
-        return check_grpc(target, port, grpc.service.as_deref().unwrap_or_default()).await;
+    if let Some(health) = &probe.grpc {
+        let port = u16::try_from(health.port).map_err(|error| Failure::Answered(error.to_string()))?;
+        let authority = format!("{}:{port}", target.pod_ip);
+        let stream = connect(&target.dialer, &target.pod_ip, &target.pod_ip, port).await.map_err(|error| {
+            let (within, why) = (timeout.as_secs(), words(&error));
+            Failure::NotListening(format!("timeout: failed to connect service \"{authority}\" within {within}s: {why}"))
+        })?;
+        let service = health.service.as_deref().unwrap_or_default();
+        return grpc::check(stream, &authority, service).await.map_err(Failure::Answered);
     }
     Err(Failure::Answered("missing probe handler".to_owned()))
 }
@@ -268,64 +277,6 @@ async fn send(
     // An answer that is longer than anybody reads is an answer too.
     let _ = Limited::new(answer.into_body(), MAX_BODY).collect().await;
     Ok(status)
-}
-
-/// Asks `grpc.health.v1.Health/Check` (gRPC health checking protocol). The two messages have one field each: the request
-/// a name (field 1, text), the answer a status (field 1, 1 = SERVING).
-async fn check_grpc(target: &Target, port: u16, service: &str) -> Result<(), Failure> {
-    let other = |error: String| Failure::Answered(error);
-    let stream = connect(&target.dialer, &target.pod_ip, &target.pod_ip, port).await.map_err(|error| {
-        Failure::NotListening(format!(
-            "timeout: failed to connect service \"{}:{port}\" within 1s: {}",
-            target.pod_ip,
-            words(&error)
-        ))
-    })?;
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-        .await
-        .map_err(|error| other(error.to_string()))?;
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        let _ = connection.await;
-    });
-    let mut message = Vec::new();
-    if !service.is_empty() {
-        let length = u8::try_from(service.len()).map_err(|_| other("the service name is too long".to_owned()))?;
-        message.extend([0x0a, length]);
-        message.extend_from_slice(service.as_bytes());
-    }
-    let mut body = vec![0];
-    body.extend(u32::try_from(message.len()).unwrap_or_default().to_be_bytes());
-    body.extend(message);
-    let request = http::Request::post(format!("http://{}:{port}/grpc.health.v1.Health/Check", target.pod_ip))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .header("user-agent", "kube-probe/1.36")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|error| other(error.to_string()))?;
-    let answer = sender.send_request(request).await.map_err(|error| other(error.to_string()))?;
-    let early = answer.headers().get("grpc-status").cloned();
-    let body = Limited::new(answer.into_body(), MAX_BODY).collect().await.map_err(|error| other(error.to_string()))?;
-    let status = body.trailers().and_then(|trailers| trailers.get("grpc-status").cloned()).or(early);
-    match status.as_ref().and_then(|status| status.to_str().ok()) {
-        Some("0") => {}
-        Some("12") => {
-            return Err(other(
-                "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)".to_owned(),
-            ));
-        }
-        code => {
-            return Err(other(format!(
-                "error: health rpc probe failed with status code {}",
-                code.unwrap_or("unknown")
-            )));
-        }
-    }
-    match body.to_bytes().get(5..) {
-        Some([0x08, 1, ..]) => Ok(()),
-        Some([0x08, 2, ..]) => Err(other("service unhealthy (responded with \"NOT_SERVING\")".to_owned())),
-        _ => Err(other("service unhealthy (responded with \"UNKNOWN\")".to_owned())),
-    }
 }
 
 /// A port by number, or by the name that the container gave it.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::api::machine::Machine as _;
+use crate::clock::Clock;
 use crate::context::Caches;
 use crate::event;
 use crate::images::Entry;
@@ -43,16 +44,11 @@ impl Kubelet {
         let (cancel, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let caches = Caches::new();
         caches.fill(&client, &cancel, &mut tasks).await;
-        let (recorder, events) = event::queue(client.clone(), "kubelet");
+        let (recorder, events) = event::queue(client.clone(), Clock::wall(), "kubelet");
         tasks.spawn(events.run_until(cancel.clone()));
         let runtime = Arc::new(FaultyRuntime::start(&folder.path().join("pods")).expect("a folder for pods"));
         let agent = Agent::new(Parts {
-            context: Context {
-                client: client.clone(),
-                caches,
-                clock: crate::clock::Clock::wall(),
-                authority: "".into(),
-            },
+            context: Context { client: client.clone(), caches, clock: Clock::wall(), authority: "".into() },
             recorder,
             runtime: Arc::clone(&runtime) as Arc<dyn Runtime>,
             network: Arc::new(PodNetwork::new(ClusterNetwork::loopback())),

@@ -533,6 +533,8 @@ impl Worker {
                 match result {
                     Ok(()) => slot.image_back_off = None,
                     Err(refusal) => {
+                        let records = self.sandbox.as_ref().map(|sandbox| sandbox.records().borrow().clone());
+                        let is_recorded = records.is_some_and(|all| all.iter().any(|record| record.id == slot.id));
                         let wait = if refusal.reason == "ErrImagePull" {
                             let wait = slot.image_back_off.map_or(self.shared.back_off.first, |(wait, _)| {
                                 (wait * 2).min(self.shared.back_off.most)
@@ -540,6 +542,9 @@ impl Worker {
                             slot.image_back_off = Some((wait, Instant::now() + wait));
                             slot.image_error.clone_from(&refusal.message);
                             wait
+                        } else if is_recorded {
+                            // As with any container that has ended.
+                            Duration::ZERO
                         } else {
                             // The kubelet looks again at its next round.
                             slot.restarts_at = Some(Instant::now() + self.shared.back_off.first);

@@ -1,7 +1,7 @@
 //! The DNS server of the cluster: the protocol around `names`.
 //!
-//! Names outside of the cluster are not there, except for those that a Service is published by: pods have no way to the outside world unless somebody opens one, and a
-//! name that resolves to an address that cannot be reached only hides that.
+//! Names outside of the cluster are not there, except for those that a Service is published by: pods have no way to the
+//! outside world, and a name that resolves to an address that cannot be reached only hides that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +31,9 @@ const IDLE: Duration = Duration::from_secs(5);
 
 /// How many answers may wait for a client that speaks TCP and does not read.
 const PENDING: usize = 16;
+
+/// How many names may stand for each other. More are most likely a circle.
+const ALIASES: usize = 8;
 
 /// Answers on both sockets until cancelled.
 pub(crate) async fn run(caches: Caches, udp: UdpSocket, tcp: TcpListener, cancel: CancellationToken) {
@@ -83,8 +86,8 @@ impl Handler {
                 let records = addresses.into_iter().map(|address| record(&name, RData::A(A(address))));
                 (metadata, records.collect(), Vec::new())
             }
-            Answer::Alias(target) => match Name::from_utf8(format!("{target}.")) {
-                Ok(target) => (metadata, vec![record(&name, RData::CNAME(CNAME(target)))], Vec::new()),
+            Answer::Alias(target) => match self.follow(&name, target, question) {
+                Ok(records) => (metadata, records, Vec::new()),
                 Err(error) => {
                     debug!(%name, %error, "an external name is no name");
                     metadata.response_code = ResponseCode::ServFail;
@@ -114,6 +117,26 @@ impl Handler {
                 (metadata, Vec::new(), Vec::new())
             }
         }
+    }
+
+    /// An alias with what it leads to, as long as that is in the cluster: the resolvers of most programs do not ask a second
+    /// time.
+    fn follow(&self, name: &Name, mut target: String, question: Question) -> Result<Vec<Record>, String> {
+        let (mut name, mut records) = (name.clone(), Vec::new());
+        while records.len() < ALIASES {
+            let next = Name::from_utf8(format!("{target}.")).map_err(|error| error.to_string())?;
+            records.push(record(&name, RData::CNAME(CNAME(next.clone()))));
+            match names::resolve(&self.caches, &target, question) {
+                Answer::Alias(further) => target = further,
+                Answer::Addresses(addresses) => {
+                    records.extend(addresses.into_iter().map(|address| record(&next, RData::A(A(address)))));
+                    break;
+                }
+                _ => break,
+            }
+            name = next;
+        }
+        Ok(records)
     }
 }
 

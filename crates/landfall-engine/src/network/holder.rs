@@ -46,9 +46,6 @@ const LOCAL_TABLE: u32 = 255;
 /// The longest message. Rules of the packet filter come as files.
 const MESSAGE: usize = 64 * 1024;
 
-/// Where `nft` is: not on the path of ordinary users, who may run it all the same.
-const PROGRAMS: &str = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin:/usr/local/bin";
-
 /// How many sockets are handed over at a time; the kernel takes up to 253 (`SCM_MAX_FD`).
 const SOCKETS: usize = 64;
 
@@ -95,10 +92,10 @@ pub(crate) struct Attachment {
 }
 
 /// What the binary does when it is called with the hidden arguments of a holder. To be called before anything else, while
-/// the process has one thread. `arguments` is the folder of the network.
-pub fn network_main(arguments: &[OsString]) -> ExitCode {
+/// the process has one thread. `arguments` is the folder of the network; `nft` begins a command that runs `nft`.
+pub fn network_main(arguments: &[OsString], nft: fn() -> Command) -> ExitCode {
     let [folder] = arguments else { return ExitCode::from(2) };
-    match hold(Path::new(folder)) {
+    match hold(Path::new(folder), nft) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The standard error of the holder is a file in its folder.
@@ -108,10 +105,10 @@ pub fn network_main(arguments: &[OsString]) -> ExitCode {
     }
 }
 
-fn hold(folder: &Path) -> io::Result<()> {
+fn hold(folder: &Path, nft: fn() -> Command) -> io::Result<()> {
     let owner = enter()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut holder = runtime.block_on(Holder::start(owner))?;
+    let mut holder = runtime.block_on(Holder::start(owner, nft))?;
     let listener = listen(folder)?;
     child::ready()?;
     // One engine at a time; when it has gone, the next may come.
@@ -155,6 +152,7 @@ struct Holder {
     outer: File,
     links: Handle,
     owner: Option<PathBuf>,
+    nft: fn() -> Command,
     pods: BTreeMap<String, Pod>,
     /// Names of interfaces have 15 characters, so they are numbered.
     next: u32,
@@ -169,7 +167,7 @@ struct Pod {
 }
 
 impl Holder {
-    async fn start(owner: Option<PathBuf>) -> io::Result<Self> {
+    async fn start(owner: Option<PathBuf>, nft: fn() -> Command) -> io::Result<Self> {
         let (connection, links, _) = rtnetlink::new_connection()?;
         let mut tasks = JoinSet::new();
         tasks.spawn(connection);
@@ -178,6 +176,7 @@ impl Holder {
             outer: File::open("/proc/self/ns/net")?,
             links,
             owner,
+            nft,
             pods: BTreeMap::new(),
             next: 0,
             _tasks: tasks,
@@ -213,7 +212,7 @@ impl Holder {
                 Answer::Done
             }
             Request::Filter(rules) => {
-                filter(&rules)?;
+                filter((self.nft)(), &rules)?;
                 Answer::Done
             }
             Request::Connectors(count) => {
@@ -326,8 +325,8 @@ async fn index(links: &Handle, name: &str) -> io::Result<u32> {
     link.map(|link| link.header.index).ok_or_else(|| io::Error::other(format!("there is no interface `{name}`")))
 }
 
-fn filter(rules: &Path) -> io::Result<()> {
-    let output = Command::new("nft").env("PATH", PROGRAMS).arg("-f").arg(rules).stdin(Stdio::null()).output()?;
+fn filter(mut nft: Command, rules: &Path) -> io::Result<()> {
+    let output = nft.arg("-f").arg(rules).stdin(Stdio::null()).output()?;
     if output.status.success() {
         return Ok(());
     }

@@ -4,9 +4,11 @@
 //! It is the same binary once more, so that everything happens in ordinary Rust: between `fork` and `execve` of a large
 //! process with many threads hardly anything may be done.
 
+//! Somebody waits for that at a named pipe ([`Outcome`]), which is open until the program runs.
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -14,10 +16,13 @@ use std::process::{Command, ExitCode};
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::{set_no_new_privs, set_thp_disable};
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use nix::sys::stat::Mode;
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, mkfifo, setsid};
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
 
-use super::mounts::{self, Namespaces};
+use super::mounts::{self, Namespaces, Root};
 use super::{Mount, NetworkNamespace};
 
 /// What a process of a container becomes, and where.
@@ -31,8 +36,8 @@ pub(super) struct Launch {
     pub(super) tty: Option<PathBuf>,
     /// `cgroup.procs` files that this process writes itself into.
     pub(super) cgroups: Vec<PathBuf>,
-    /// Written when the program cannot be run: why.
-    pub(super) failure: PathBuf,
+    /// The named pipe of its [`Outcome`].
+    pub(super) outcome: PathBuf,
     /// Written when the container has a mount namespace of its own: its name, by which the processes of the container are
     /// known even when they have left their parents and groups.
     pub(super) namespace: Option<PathBuf>,
@@ -49,6 +54,8 @@ pub(super) enum Place {
         netns: Option<NetworkNamespace>,
         hostname: String,
         root: PathBuf,
+        /// Whether nothing but the mounts can be changed.
+        read_only: bool,
         mounts: Vec<Mount>,
     },
     /// In those of a process that runs.
@@ -68,10 +75,45 @@ pub(super) fn write(file: &Path, launch: &Launch) -> io::Result<()> {
 /// Becomes the program that `file` describes. Returns only when that fails.
 pub(super) fn run(file: &Path) -> ExitCode {
     let Ok(launch) = read(file) else { return ExitCode::from(START_FAILED) };
+    // From inside, the path may be another one. It is closed when the program begins, as Rust opens all files (O_CLOEXEC).
+    let Ok(mut outcome) = OpenOptions::new().write(true).open(&launch.outcome) else {
+        return ExitCode::from(START_FAILED);
+    };
     let error = become_program(&launch);
     // When even this cannot be written, the exit code still tells that the program never ran.
-    let _ = fs::write(&launch.failure, error);
+    let _ = outcome.write_all(error.as_bytes());
     ExitCode::from(START_FAILED)
+}
+
+/// What came of a launch: a named pipe that is closed without a word when the program runs, and says why it could not.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    words: pipe::Receiver,
+    said: Vec<u8>,
+}
+
+impl Outcome {
+    /// To be called before the process is started, which does not go on unless somebody listens.
+    pub(super) fn listen(path: &Path) -> io::Result<Self> {
+        mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        Ok(Self { words: pipe::OpenOptions::new().open_receiver(path)?, said: Vec::new() })
+    }
+
+    /// Waits until the program runs or could not be run. For ever, when the process ended before it had opened the pipe.
+    /// Nothing is lost when dropped.
+    pub(super) async fn known(&mut self) {
+        // Before a writer has come, nothing is told to be ready, so that zero is always the end.
+        while self.words.read_buf(&mut self.said).await.is_ok_and(|length| length > 0) {}
+    }
+
+    /// Why the program could not be run; `None` when it could. To be called once that is known, or the process has ended.
+    pub(super) fn failure(mut self) -> Option<String> {
+        if let Ok(rest) = self.words.into_nonblocking_fd() {
+            // What was read before an error stays.
+            let _ = File::from(rest).read_to_end(&mut self.said);
+        }
+        (!self.said.is_empty()).then(|| String::from_utf8_lossy(&self.said).into_owned())
+    }
 }
 
 fn read(file: &Path) -> io::Result<Launch> {
@@ -110,7 +152,7 @@ fn prepare(launch: &Launch) -> io::Result<()> {
         fs::write(procs, &process)?;
     }
     match &launch.place {
-        Place::New { namespaces, netns, hostname, root, mounts } => {
+        Place::New { namespaces, netns, hostname, root, read_only, mounts } => {
             // As whom the program runs; in the namespace of the network we may be somebody else.
             let user = mounts::User::current();
             enter_network(netns.as_ref())?;
@@ -118,7 +160,9 @@ fn prepare(launch: &Launch) -> io::Result<()> {
             // Opened now: from inside, the path may be another one.
             let name = launch.namespace.as_ref().map(File::create).transpose()?;
             match namespaces {
-                Some(namespaces) => mounts::enter(*namespaces, user, root, hostname, mounts)?,
+                Some(namespaces) => {
+                    mounts::enter(*namespaces, user, &Root { path: root, read_only: *read_only }, hostname, mounts)?;
+                }
                 None => mounts::link(root, mounts)?,
             }
             if let Some(mut name) = name {

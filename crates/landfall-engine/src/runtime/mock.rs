@@ -119,25 +119,25 @@ impl MockSandbox {
         found
     }
 
-    fn run(&self, spec: ContainerSpec) {
+    fn run(&self, spec: ContainerSpec) -> ContainerRecord {
+        let record = ContainerRecord {
+            name: spec.name,
+            attempt: spec.attempt,
+            id: spec.id,
+            image: spec.image,
+            state: ContainerState::Running { pid: 0, ticks: 0, started_at: Timestamp::now() },
+        };
         self.change(|records| {
-            records.retain(|record| record.name != spec.name || record.attempt + 1 == spec.attempt);
-            let state = ContainerState::Running { pid: 0, ticks: 0, started_at: Timestamp::now() };
-            records.push(ContainerRecord {
-                name: spec.name,
-                attempt: spec.attempt,
-                id: spec.id,
-                image: spec.image,
-                state,
-            });
+            records.retain(|other| other.name != record.name || other.attempt + 1 == record.attempt);
+            records.push(record.clone());
         });
+        record
     }
 }
 
 impl Sandbox for MockSandbox {
-    fn start(&self, container: ContainerSpec) -> BoxFuture<'_, Result<(), RuntimeError>> {
-        self.run(container);
-        std::future::ready(Ok(())).boxed()
+    fn start(&self, container: ContainerSpec) -> BoxFuture<'_, Result<ContainerRecord, RuntimeError>> {
+        std::future::ready(Ok(self.run(container))).boxed()
     }
 
     fn stop<'a>(&'a self, id: &'a str, _signal: &'a str, _grace: Duration) -> BoxFuture<'a, Result<(), RuntimeError>> {

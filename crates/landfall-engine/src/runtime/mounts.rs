@@ -28,6 +28,9 @@ const DEVICES: &[&str] = &[
     "zero",
 ];
 
+/// No files, but what the kernel shows of itself: mounts of their own in every container, whatever its root may be.
+const OF_KERNEL: &[&str] = &["/dev", "/proc", "/sys"];
+
 /// Which new namespaces give a container mounts of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Namespaces {
@@ -50,6 +53,15 @@ impl User {
     }
 }
 
+/// The root of a container.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Root<'a> {
+    /// An empty folder of this machine.
+    pub(super) path: &'a Path,
+    /// Whether only the mounts of the container can be changed.
+    pub(super) read_only: bool,
+}
+
 /// Tries what this system allows, in this process, which is then changed: only for a process of its own with one thread.
 pub(super) fn try_namespaces(scratch: &Path) -> Option<Namespaces> {
     let file = scratch.join("file");
@@ -59,7 +71,7 @@ pub(super) fn try_namespaces(scratch: &Path) -> Option<Namespaces> {
         let mounts = [Mount { source: file.clone(), target: "/etc/landfall/probe/file".into(), read_only: true }];
         let root = scratch.join("root");
         fs::create_dir_all(&root)?;
-        enter(namespaces, User::current(), &root, "probe", &mounts)?;
+        enter(namespaces, User::current(), &Root { path: &root, read_only: true }, "probe", &mounts)?;
         let read = fs::read_to_string("/etc/landfall/probe/file")?;
         if read == "works" { Ok(()) } else { Err(io::Error::other("the file is another one")) }
     };
@@ -71,7 +83,7 @@ pub(super) fn try_namespaces(scratch: &Path) -> Option<Namespaces> {
 pub(super) fn enter(
     namespaces: Namespaces,
     User { user, group }: User,
-    root: &Path,
+    &Root { path: root, read_only }: &Root<'_>,
     hostname: &str,
     mounts: &[Mount],
 ) -> io::Result<()> {
@@ -93,11 +105,14 @@ pub(super) fn enter(
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
     mount(Some("tmpfs"), root, Some("tmpfs"), MsFlags::empty(), Some("mode=0755,size=16m"))?;
     let plan = Plan::new(mounts)?;
-    plan.fill(root, Path::new("/"))?;
+    plan.fill(root, Path::new("/"), read_only)?;
     for (target, mount) in &plan.mounts {
         let place = below(root, target);
         make_place(&place, &mount.source)?;
         bind(&mount.source, &place, mount.read_only)?;
+    }
+    if read_only {
+        make_read_only(root)?;
     }
     std::env::set_current_dir(root)?;
     // Both names may be the same folder: the old root then lies on top of the new one and is taken away (pivot_root(2)).
@@ -162,7 +177,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Fills a folder that is taken apart with what the machine has there.
-    fn fill(&self, root: &Path, folder: &Path) -> io::Result<()> {
+    fn fill(&self, root: &Path, folder: &Path, read_only: bool) -> io::Result<()> {
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
             let path = entry.path();
@@ -172,13 +187,15 @@ impl<'a> Plan<'a> {
             }
             if self.apart.contains(&path) {
                 fs::create_dir_all(&place)?;
-                self.fill(root, &path)?;
+                self.fill(root, &path, read_only)?;
             } else if entry.file_type()?.is_symlink() {
                 symlink(fs::read_link(&path)?, &place)?;
             } else {
                 // What we may not even look at, the program may not either.
-                if make_place(&place, &path).is_ok() {
-                    let _ = bind(&path, &place, false);
+                let is_bound = make_place(&place, &path).is_ok() && bind(&path, &place, false).is_ok();
+                let is_of_kernel = OF_KERNEL.iter().any(|folder| path.starts_with(folder));
+                if is_bound && read_only && !is_of_kernel {
+                    make_read_only(&place)?;
                 }
             }
         }
@@ -214,23 +231,26 @@ fn make_place(place: &Path, source: &Path) -> io::Result<()> {
 
 fn bind(source: &Path, place: &Path, read_only: bool) -> io::Result<()> {
     mount(Some(source), place, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
-    if read_only {
-        // A user namespace must keep the restrictions that the mount had (mount_namespaces(7)).
-        let had = statvfs(place)?.flags();
-        let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        for (is, keep) in [
-            (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
-            (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
-            (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
-            (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
-            (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
-            (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
-        ] {
-            if had.contains(is) {
-                flags |= keep;
-            }
+    if read_only { make_read_only(place) } else { Ok(()) }
+}
+
+/// What is mounted below stays as it is.
+fn make_read_only(place: &Path) -> io::Result<()> {
+    // A user namespace must keep the restrictions that the mount had (mount_namespaces(7)).
+    let had = statvfs(place)?.flags();
+    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    for (is, keep) in [
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+    ] {
+        if had.contains(is) {
+            flags |= keep;
         }
-        mount(None::<&str>, place, None::<&str>, flags, None::<&str>)?;
     }
+    mount(None::<&str>, place, None::<&str>, flags, None::<&str>)?;
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use serde::de::DeserializeOwned;
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::sync::{Mutex, mpsc, watch};
@@ -187,11 +188,11 @@ impl ProcessSandbox {
         Ok(())
     }
 
-    async fn ask(&self, request: Request) -> Result<(), RuntimeError> {
+    async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T, RuntimeError> {
         let answered = async {
             let mut stream = self.connect().await?;
             protocol::write_line(&mut stream, &request).await?;
-            let answer = protocol::read_line::<Answer>(&mut BufReader::new(stream)).await?;
+            let answer = protocol::read_line::<Answer<T>>(&mut BufReader::new(stream)).await?;
             io::Result::Ok(answer.ok_or(io::ErrorKind::UnexpectedEof)?)
         };
         answered.await.map_err(RuntimeError::shim("speak to the pod's shim"))?.map_err(RuntimeError::Refused)
@@ -257,7 +258,7 @@ impl ProcessSandbox {
 }
 
 impl Sandbox for ProcessSandbox {
-    fn start(&self, container: ContainerSpec) -> BoxFuture<'_, Result<(), RuntimeError>> {
+    fn start(&self, container: ContainerSpec) -> BoxFuture<'_, Result<ContainerRecord, RuntimeError>> {
         self.ask(Request::Start(Box::new(container))).boxed()
     }
 
@@ -286,7 +287,7 @@ impl Sandbox for ProcessSandbox {
     fn close(&self) -> BoxFuture<'_, ()> {
         async {
             // A shim that does not answer has ended already.
-            let _ = self.ask(Request::Close).await;
+            let _ = self.ask::<()>(Request::Close).await;
         }
         .boxed()
     }

@@ -186,7 +186,7 @@ impl Shim {
                 }
             }
             Request::Start(spec) => {
-                let answer: Answer = self.start(*spec).map_err(|error| error.to_string());
+                let answer: Answer<ContainerRecord> = self.start(*spec).await.map_err(|error| error.to_string());
                 protocol::write_line(&mut writing, &answer).await
             }
             Request::Stop { id, signal, grace_millis } => {

@@ -3,6 +3,8 @@
 //! <https://kubernetes.io/docs/reference/using-api/server-side-apply/>
 
 pub(crate) mod fields;
+#[cfg(test)]
+mod laws;
 mod typed;
 
 use serde_json::{Map, Value, json};

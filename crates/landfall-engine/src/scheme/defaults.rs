@@ -108,6 +108,7 @@ fn default_type(types: &Types, name: &str, object: &mut Object) {
                 set(object, "allocatable", || capacity);
             }
         }
+        "core.v1.ReplicationController" => replication_controller(object),
         "core.v1.LimitRangeItem" => limit_range_item(object),
         "core.v1.EndpointPort" => set(object, "protocol", || json!("TCP")),
         "discovery.v1.EndpointPort" => {
@@ -118,6 +119,7 @@ fn default_type(types: &Types, name: &str, object: &mut Object) {
         "apps.v1.DaemonSet" => within(object, "spec", daemon_set_spec),
         "apps.v1.StatefulSet" => within(object, "spec", stateful_set_spec),
         "apps.v1.ReplicaSet" => within(object, "spec", |spec| set(spec, "replicas", || json!(1))),
+        "storage.v1.CSIDriver" => within(object, "spec", csi_driver_spec),
         "batch.v1.Job" => job(object),
         "batch.v1.CronJob" => within(object, "spec", |spec| {
             set(spec, "concurrencyPolicy", || json!("Allow"));
@@ -398,6 +400,35 @@ fn deployment_spec(spec: &mut Object) {
     });
     set(spec, "revisionHistoryLimit", || json!(10));
     set(spec, "progressDeadlineSeconds", || json!(600));
+}
+
+/// It selects what its template makes, and is labelled so.
+fn replication_controller(object: &mut Object) {
+    let labels = object.get("spec").and_then(|spec| spec.pointer("/template/metadata/labels")).cloned();
+    within(object, "spec", |spec| set(spec, "replicas", || json!(1)));
+    let Some(labels) = labels.filter(|labels| labels.as_object().is_some_and(|labels| !labels.is_empty())) else {
+        return;
+    };
+    let given = |value: Option<&Value>| value.and_then(Value::as_object).is_some_and(|labels| !labels.is_empty());
+    within(object, "spec", |spec| {
+        if !given(spec.get("selector")) {
+            spec.insert("selector".to_owned(), labels.clone());
+        }
+    });
+    within(object, "metadata", |metadata| {
+        if !given(metadata.get("labels")) {
+            metadata.insert("labels".to_owned(), labels.clone());
+        }
+    });
+}
+
+fn csi_driver_spec(spec: &mut Object) {
+    set(spec, "attachRequired", || json!(true));
+    for name in ["podInfoOnMount", "requiresRepublish", "seLinuxMount", "storageCapacity"] {
+        set(spec, name, || json!(false));
+    }
+    set(spec, "fsGroupPolicy", || json!("ReadWriteOnceWithFSType"));
+    set(spec, "volumeLifecycleModes", || json!(["Persistent"]));
 }
 
 fn daemon_set_spec(spec: &mut Object) {

@@ -1,13 +1,27 @@
-//! Expressions in the Common Expression Language before they are run: do they compile, do they name what is there, and
-//! what do they give?
+//! Expressions in the Common Expression Language: do they compile, do they name what is there, what do they give, and
+//! what is their value?
 //!
-//! Types are followed as far as they are known. Not handled: the argument types of functions, the cost of an
-//! expression, which Kubernetes limits, and the macros `transformList` and `transformMap`.
+//! Types are followed as far as they are known. Not handled: the cost of an expression, which Kubernetes limits.
+
+mod addresses;
+mod amounts;
+mod extra;
+mod functions;
+mod texts;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo, operators};
-use cel::parser::Parser;
+use cel::common::ast::{
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo, operators,
+};
+use cel::{Context, Value};
+
+pub(crate) use self::extra::from_json;
+use self::functions::{Function, How, Overload, Sort};
+
+/// What a function says of arguments that it cannot have got.
+const MISFIT: &str = "the arguments are of other types";
 
 /// What is known of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +38,8 @@ pub(super) enum Type {
     /// From texts to values.
     Map(Box<Type>),
     Object(BTreeMap<String, Type>),
+    /// A time, or of a type that Kubernetes adds to the language.
+    Special(Sort),
 }
 
 impl Type {
@@ -45,7 +61,48 @@ impl Type {
             Self::List(item) => format!("list({})", item.name()),
             Self::Map(value) => format!("map(string, {})", value.name()),
             Self::Object(_) => "object".to_owned(),
+            Self::Special(sort) => sort.name().to_owned(),
         }
+    }
+
+    /// Of what a function gives; `first` is its first argument.
+    fn of_sort(sort: Sort, first: Option<&Self>) -> Self {
+        match (sort, first) {
+            (Sort::Bool, _) => Self::Bool,
+            (Sort::Int, _) => Self::Int,
+            (Sort::Uint, _) => Self::Uint,
+            (Sort::Double, _) => Self::Double,
+            (Sort::Text, _) => Self::String,
+            (Sort::Bytes, _) => Self::Bytes,
+            (Sort::List, _) => Self::List(Box::new(Self::Any)),
+            (Sort::Map, _) => Self::Map(Box::new(Self::Any)),
+            (Sort::Same, Some(first)) => first.clone(),
+            (Sort::Item, Some(Self::List(item))) => Self::clone(item),
+            (Sort::Any | Sort::Optional | Sort::Same | Sort::Item, _) => Self::Any,
+            (special, _) => Self::Special(special),
+        }
+    }
+
+    /// Whether a value can be a parameter.
+    fn fits(&self, parameter: Sort) -> bool {
+        match (self, parameter) {
+            (Self::Any, _) | (_, Sort::Any) => true,
+            (Self::Special(sort), _) => *sort == parameter,
+            (Self::Bool, Sort::Bool)
+            | (Self::Int, Sort::Int)
+            | (Self::Uint, Sort::Uint)
+            | (Self::Double, Sort::Double)
+            | (Self::String, Sort::Text)
+            | (Self::Bytes, Sort::Bytes)
+            | (Self::List(_), Sort::List)
+            | (Self::Map(_) | Self::Object(_), Sort::Map) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether only functions can do something with a value, and no operator but equality.
+    fn is_closed(&self) -> bool {
+        matches!(self, Self::Special(sort) if !matches!(sort, Sort::Duration | Sort::Timestamp))
     }
 
     fn is_number(&self) -> bool {
@@ -69,15 +126,15 @@ impl Type {
 
 /// Finds out what an expression gives; the error is what is wrong with it, as Kubernetes words it.
 pub(super) fn check(source: &str, variables: &BTreeMap<String, Type>) -> Result<Type, String> {
-    let (expression, places) =
-        Parser::default().enable_optional_syntax(true).parse_with_source_info(source).map_err(|errors| {
-            let first = errors.errors.first();
-            let (line, column) = first.map_or((1, 1), |error| error.pos);
-            let message = first.map(|error| error.msg.as_str()).unwrap_or_default();
-            // The parser says so itself of some errors and not of others.
-            let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
-            told(source, line.unsigned_abs(), column.unsigned_abs(), &format!("Syntax error: {message}"))
-        })?;
+    let parser = functions::environment().parser();
+    let (expression, places) = parser.parse_with_source_info(source).map_err(|errors| {
+        let first = errors.errors.first();
+        let (line, column) = first.map_or((1, 1), |error| error.pos);
+        let message = first.map(|error| error.msg.as_str()).unwrap_or_default();
+        // The parser says so itself of some errors and not of others.
+        let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
+        told(source, line.unsigned_abs(), column.unsigned_abs(), &format!("Syntax error: {message}"))
+    })?;
     let checker = Checker { places: &places };
     checker.infer(&expression, &Scope { variables, outer: None }).map_err(|(id, message)| {
         let (line, column) = checker.place(id);
@@ -87,7 +144,25 @@ pub(super) fn check(source: &str, variables: &BTreeMap<String, Type>) -> Result<
 
 /// Whether an expression that can be read names a variable.
 pub(super) fn mentions(source: &str, variable: &str) -> bool {
-    cel::Program::compile(source).is_ok_and(|program| program.references().has_variable(variable))
+    functions::environment().compile(source).is_ok_and(|program| program.references().has_variable(variable))
+}
+
+/// A place without variables in which every expression that passed its check can be evaluated.
+pub(crate) fn context<'v>() -> Context<'static, 'v> {
+    Context::with_env(Arc::clone(functions::environment()))
+}
+
+/// The value of an expression.
+pub(crate) fn evaluate(source: &str, context: &Context<'_, '_>) -> Result<Value, String> {
+    let program = functions::environment().compile(source).map_err(|error| error.to_string())?;
+    program.execute(context).map_err(|error| error.to_string())
+}
+
+/// The value of a text that the language reads with one of its functions, such as `timestamp`.
+pub(super) fn read(function: &str, text: &str) -> Result<Value, String> {
+    let mut context = context();
+    context.add_variable_from_value("text", text);
+    evaluate(&format!("{function}(text)"), &context)
 }
 
 /// The message with the line and a mark below it.
@@ -135,21 +210,7 @@ impl Checker<'_> {
                 None => Err((node.id, undeclared(name))),
             },
             Expr::Select(select) => self.select(node.id, select, scope),
-            Expr::Call(call) => {
-                let qualified = call.target.as_ref().is_some_and(|target| {
-                    matches!(&target.expr, Expr::Ident(name)
-                        if scope.get(name).is_none() && LIBRARIES.contains(&name.as_str()))
-                });
-                let target = match &call.target {
-                    Some(target) if !qualified => Some(self.infer(target, scope)?),
-                    _ => None,
-                };
-                let mut arguments = Vec::new();
-                for argument in &call.args {
-                    arguments.push(self.infer(argument, scope)?);
-                }
-                of_call(&call.func_name, target.as_ref(), &arguments).map_err(|message| (node.id, message))
-            }
+            Expr::Call(call) => self.call(node.id, call, scope),
             Expr::List(list) => {
                 let mut item: Option<Type> = None;
                 for element in &list.elements {
@@ -175,6 +236,31 @@ impl Checker<'_> {
             }
             Expr::Comprehension(comprehension) => self.comprehension(comprehension, scope),
         }
+    }
+
+    fn call(&self, id: u64, call: &CallExpr, scope: &Scope<'_>) -> Result<Type, Wrong> {
+        let name = call.func_name.as_str();
+        let library = call.target.as_ref().and_then(|target| match &target.expr {
+            Expr::Ident(name) if scope.get(name).is_none() => functions::library(name),
+            _ => None,
+        });
+        let how = library.unwrap_or(if call.target.is_some() { How::Of } else { How::Plain });
+        let function = functions::find(name, how);
+        if function.is_none() && functions::ABSENT.contains(&name) {
+            return Err((id, format!("this engine does not have the function '{name}'")));
+        }
+        let mut types = Vec::new();
+        if let (Some(target), None) = (&call.target, library) {
+            types.push(self.infer(target, scope)?);
+        }
+        for argument in &call.args {
+            types.push(self.infer(argument, scope)?);
+        }
+        let found = match function {
+            Some(function) => of_function(function, &types),
+            None => of_operator(name, &types),
+        };
+        found.map_err(|message| (id, message))
     }
 
     fn entry(&self, entry: &EntryExpr, scope: &Scope<'_>) -> Result<(), Wrong> {
@@ -244,9 +330,32 @@ fn of_literal(literal: &LiteralValue) -> Type {
     }
 }
 
-fn of_call(name: &str, target: Option<&Type>, arguments: &[Type]) -> Result<Type, String> {
-    let names = |types: &[&Type]| types.iter().map(|of| of.name()).collect::<Vec<_>>().join(", ");
-    let misfit = |types: &[&Type]| format!("found no matching overload for '{name}' applied to '({})'", names(types));
+/// What a function gives for arguments of some types.
+fn of_function(function: &Function, types: &[Type]) -> Result<Type, String> {
+    let fits = |(parameters, ..): &&Overload| {
+        parameters.len() == types.len() && types.iter().zip(*parameters).all(|(of, parameter)| of.fits(*parameter))
+    };
+    let overloads = function.overloads.iter().filter(fits);
+    let mut given = overloads.map(|(_, gives, _)| Type::of_sort(*gives, types.first()));
+    let first = given.next().ok_or_else(|| misfit(function.name, function.how, types))?;
+    Ok(given.fold(first, |one, other| one.joined(&other)))
+}
+
+fn misfit(name: &str, how: How, types: &[Type]) -> String {
+    let names: Vec<_> = types.iter().map(Type::name).collect();
+    let shown = match names.split_first() {
+        Some((first, rest)) if how == How::Of => format!("{first}.({})", rest.join(", ")),
+        _ => format!("({})", names.join(", ")),
+    };
+    format!("found no matching overload for '{name}' applied to '{shown}'")
+}
+
+fn of_operator(name: &str, arguments: &[Type]) -> Result<Type, String> {
+    let misfit = || misfit(name, How::Plain, arguments);
+    let compares = matches!(name, operators::EQUALS | operators::NOT_EQUALS | operators::CONDITIONAL);
+    if name.starts_with('_') && !compares && arguments.iter().any(Type::is_closed) {
+        return Err(misfit());
+    }
     match (name, arguments) {
         (
             operators::EQUALS
@@ -260,25 +369,25 @@ fn of_call(name: &str, target: Option<&Type>, arguments: &[Type]) -> Result<Type
             if left.meets(right) {
                 Ok(Type::Bool)
             } else {
-                Err(misfit(&[left, right]))
+                Err(misfit())
             }
         }
         (operators::LOGICAL_AND | operators::LOGICAL_OR, [left, right]) => {
             let fits = |of: &Type| matches!(of, Type::Any | Type::Bool);
-            if fits(left) && fits(right) { Ok(Type::Bool) } else { Err(misfit(&[left, right])) }
+            if fits(left) && fits(right) { Ok(Type::Bool) } else { Err(misfit()) }
         }
         (operators::LOGICAL_NOT, [of]) => match of {
             Type::Any | Type::Bool => Ok(Type::Bool),
-            _ => Err(misfit(&[of])),
+            _ => Err(misfit()),
         },
         (operators::CONDITIONAL, [condition, yes, no]) => match condition {
             Type::Any | Type::Bool => Ok(yes.clone().joined(no)),
-            _ => Err(misfit(&[condition, yes, no])),
+            _ => Err(misfit()),
         },
         (operators::ADD, [left, right]) => match (left, right) {
             (Type::List(_), Type::List(_)) if left != right => Ok(Type::List(Box::new(Type::Any))),
             _ if left == right => Ok(left.clone()),
-            _ if left.is_scalar() && right.is_scalar() => Err(misfit(&[left, right])),
+            _ if left.is_scalar() && right.is_scalar() => Err(misfit()),
             _ => Ok(Type::Any),
         },
         (operators::INDEX, [Type::List(item), _]) => Ok(Type::clone(item)),
@@ -289,11 +398,6 @@ fn of_call(name: &str, target: Option<&Type>, arguments: &[Type]) -> Result<Type
             [first, ..],
         ) => Ok(if first.is_number() { first.clone() } else { Type::Any }),
         (operators::INDEX | operators::OPT_INDEX | operators::OPT_SELECT, _) => Ok(Type::Any),
-        _ if CONDITIONS.contains(&name) => Ok(Type::Bool),
-        ("size", _) | ("int", [_]) => Ok(Type::Int),
-        ("string", [_]) | ("lowerAscii" | "upperAscii" | "trim" | "replace", _) => Ok(Type::String),
-        ("dyn", _) => Ok(Type::Any),
-        _ if FUNCTIONS.contains(&name) || target.is_some() && METHODS.contains(&name) => Ok(Type::Any),
         _ => Err(undeclared(name)),
     }
 }
@@ -301,132 +405,6 @@ fn of_call(name: &str, target: Option<&Type>, arguments: &[Type]) -> Result<Type
 /// Types, which are values too.
 const TYPES: [&str; 12] =
     ["bool", "bytes", "double", "dyn", "int", "list", "map", "null_type", "string", "type", "uint", "optional_type"];
-
-/// What stands before the dot of functions that are not asked of a value.
-const LIBRARIES: [&str; 8] = ["cidr", "format", "ip", "jsonpatch", "lists", "optional", "sets", "strings"];
-
-/// Functions that say yes or no.
-const CONDITIONS: [&str; 12] = [
-    "bool",
-    "contains",
-    "endsWith",
-    "hasValue",
-    "isCIDR",
-    "isIP",
-    "isQuantity",
-    "isSemver",
-    "isSorted",
-    "isURL",
-    "matches",
-    "startsWith",
-];
-
-/// Functions of the language and of what Kubernetes adds to it, whose type is not followed.
-const FUNCTIONS: [&str; 18] = [
-    "bytes",
-    "cidr",
-    "double",
-    "duration",
-    "equivalent",
-    "intersects",
-    "ip",
-    "named",
-    "none",
-    "of",
-    "ofNonZeroValue",
-    "quantity",
-    "range",
-    "semver",
-    "timestamp",
-    "type",
-    "uint",
-    "url",
-];
-
-/// What can be asked of a value beside that.
-const METHODS: [&str; 81] = [
-    "add",
-    "allowed",
-    "asApproximateFloat",
-    "asInteger",
-    "charAt",
-    "check",
-    "compareTo",
-    "containsCIDR",
-    "containsIP",
-    "distinct",
-    "error",
-    "errored",
-    "escapeKey",
-    "family",
-    "fieldSelector",
-    "find",
-    "findAll",
-    "first",
-    "flatten",
-    "format",
-    "getDate",
-    "getDayOfMonth",
-    "getDayOfWeek",
-    "getDayOfYear",
-    "getEscapedPath",
-    "getFullYear",
-    "getHost",
-    "getHostname",
-    "getHours",
-    "getMilliseconds",
-    "getMinutes",
-    "getMonth",
-    "getPort",
-    "getQuery",
-    "getScheme",
-    "getSeconds",
-    "group",
-    "indexOf",
-    "isCanonical",
-    "isGlobalUnicast",
-    "isGreaterThan",
-    "isInteger",
-    "isLessThan",
-    "isLinkLocalMulticast",
-    "isLinkLocalUnicast",
-    "isLoopback",
-    "isUnspecified",
-    "join",
-    "labelSelector",
-    "last",
-    "lastIndexOf",
-    "major",
-    "masked",
-    "max",
-    "min",
-    "minor",
-    "name",
-    "namespace",
-    "optFlatMap",
-    "optMap",
-    "or",
-    "orValue",
-    "patch",
-    "path",
-    "prefixLength",
-    "quote",
-    "reason",
-    "resource",
-    "reverse",
-    "serviceAccount",
-    "sign",
-    "slice",
-    "sort",
-    "sortBy",
-    "split",
-    "sub",
-    "subresource",
-    "substring",
-    "sum",
-    "validate",
-    "value",
-];
 
 #[cfg(test)]
 mod tests;

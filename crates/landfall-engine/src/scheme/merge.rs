@@ -3,6 +3,9 @@
 //! <https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/> and the API conventions
 //! describe the second one.
 
+#[cfg(test)]
+mod laws;
+
 use serde_json::{Map, Value};
 
 use super::Resource;

@@ -3,6 +3,8 @@
 //!
 //! Made from the table when they are asked for; the caller keeps them. Without descriptions, which are text.
 
+mod v2;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -51,26 +53,25 @@ pub(crate) fn v3(scheme: &Scheme, path: &str) -> Option<Bytes> {
     Some(Bytes::from(document.to_string()))
 }
 
-/// An OpenAPI v2 document without paths: what old clients need to go on, as JSON.
-pub(crate) fn v2_json() -> Value {
-    json!({ "swagger": "2.0", "info": { "title": "Kubernetes", "version": "v1.36.0" }, "paths": {} })
+/// Everything in one document of OpenAPI 2, as JSON.
+pub(crate) fn v2_json(scheme: &Scheme) -> Value {
+    let (paths, schemas) = everything(scheme);
+    v2::document(&paths, &schemas)
 }
 
-/// The same as a `openapi.v2.Document` message.
-pub(crate) fn v2_protobuf() -> Bytes {
-    let text = |number: u8, text: &str| {
-        let length = u8::try_from(text.len()).expect("the texts below are short");
-        let mut field = vec![number << 3 | 2, length];
-        field.extend(text.as_bytes());
-        field
-    };
-    let info = [text(1, "Kubernetes"), text(2, "v1.36.0")].concat();
-    let mut document = text(1, "2.0");
-    document.extend([2 << 3 | 2, u8::try_from(info.len()).expect("two short texts")]);
-    document.extend(info);
-    // No paths.
-    document.extend([8 << 3 | 2, 0]);
-    Bytes::from(document)
+/// The definitions of that as an `openapi.v2.Document` message.
+pub(crate) fn v2_protobuf(scheme: &Scheme) -> Bytes {
+    v2::protobuf(&everything(scheme).1)
+}
+
+/// The paths and the schemas of all resources.
+fn everything(scheme: &Scheme) -> (Map<String, Value>, Map<String, Value>) {
+    let (mut paths, mut schemas) = (Map::new(), Map::new());
+    for resource in scheme.resources() {
+        add_paths(resource, &mut paths);
+        add_schemas(resource, &mut schemas);
+    }
+    (paths, schemas)
 }
 
 const JSON: &str = "application/json";

@@ -63,6 +63,16 @@ impl Quantity {
         Some(Self { nanos: if negative { -nanos } else { nanos }, form })
     }
 
+    /// The sum, written as this one is.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self { nanos: self.nanos.saturating_add(other.nanos), ..self }
+    }
+
+    /// The difference, written as this one is.
+    pub(crate) fn minus(self, other: Self) -> Self {
+        Self { nanos: self.nanos.saturating_sub(other.nanos), ..self }
+    }
+
     /// The amount in billionths.
     pub(crate) fn nanos(self) -> i128 {
         self.nanos

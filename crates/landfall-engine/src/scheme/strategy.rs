@@ -30,7 +30,7 @@ const KEPT: [&str; 8] = [
 fn counts_generation(resource: &Resource) -> bool {
     match resource.group.as_str() {
         _ if resource.custom => true,
-        "" => matches!(resource.kind.as_str(), "Pod" | "PodTemplate"),
+        "" => matches!(resource.kind.as_str(), "Pod" | "PodTemplate" | "ReplicationController"),
         "apps" => resource.kind != "ControllerRevision",
         "networking.k8s.io" => matches!(resource.kind.as_str(), "Ingress" | "NetworkPolicy" | "IngressClass"),
         "batch"

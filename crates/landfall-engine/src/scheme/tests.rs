@@ -364,7 +364,29 @@ fn each_document_tells_clients_that_the_server_validates_fields() {
             assert!(patch["x-kubernetes-group-version-kind"]["kind"].is_string(), "{path}");
         }
     }
-    assert_eq!(openapi::v2_protobuf(), &b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.36.0\x42\x00"[..]);
+    assert!(
+        openapi::v2_protobuf(&scheme).starts_with(b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.36.0\x42\x00\x4a")
+    );
+}
+
+#[test]
+fn the_older_document_names_every_kind_and_refers_to_nothing_else() {
+    let document = openapi::v2_json(&Scheme::builtin());
+    let definitions = document["definitions"].as_object().expect("it has definitions");
+    let deployment = &definitions["io.k8s.api.apps.v1.Deployment"];
+    assert_eq!(
+        deployment["x-kubernetes-group-version-kind"],
+        json!([{ "group": "apps", "version": "v1", "kind": "Deployment" }])
+    );
+    let containers = &definitions["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+    assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+    let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+    assert_eq!(patch["parameters"][4]["in"], "body");
+    let text = document.to_string();
+    for target in text.split("\"#/definitions/").skip(1).filter_map(|rest| rest.split('"').next()) {
+        assert!(definitions.contains_key(target), "nothing defines {target}");
+    }
+    assert!(!text.contains("#/components/"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod admission;
 mod autoscaler;
 mod custom;
-mod format;
+pub(super) mod format;
 mod immutable;
 mod job;
 mod metadata;

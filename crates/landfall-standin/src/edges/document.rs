@@ -22,7 +22,7 @@ pub(super) struct Documents {
 
 impl Documents {
     pub(super) fn new(url: String, direct: bool, authority: &str) -> Result<Self, Failure> {
-        let mut file = NamedTempFile::new()?;
+        let mut file = NamedTempFile::new_in(crate::scratch())?;
         file.write_all(authority.as_bytes())?;
         Ok(Self { url, direct, authority: file, client: Slot::empty() })
     }

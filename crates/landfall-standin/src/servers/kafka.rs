@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Account, Found, exec, first_of, setting};
+use super::{Account, Found, exec, roots, setting, tools};
 use crate::Failure;
 
 /// Where the pod has its volume, its certificate and its settings.
@@ -73,20 +73,28 @@ pub(super) fn arguments(found: &Found) -> Vec<String> {
     vec![found.path.display().to_string(), java.display().to_string()]
 }
 
-fn tools() -> Option<PathBuf> {
-    let named = std::env::var_os("LANDFALL_TOOLS").map(PathBuf::from);
-    named.or_else(|| Some(std::env::home_dir()?.join(".cache/landfall/tools")))
+/// The one that is named, the one on PATH, or the newest of a package.
+fn java() -> Option<PathBuf> {
+    let named = std::env::var_os("JAVA_HOME").map(|home| PathBuf::from(home).join("bin/java"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join("java"));
+    let mut all = named.into_iter().chain(on_path).chain(of_packages(&roots()));
+    all.find_map(|java| new_enough(&java).map(|(_, java)| java))
 }
 
-fn java() -> Option<PathBuf> {
-    let home = std::env::var_os("JAVA_HOME").map(|home| PathBuf::from(home).join("bin/java"));
-    let on_path = || {
-        let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path).map(|folder| folder.join("java")).find(|java| java.is_file())
-    };
-    let java = home.filter(|java| java.is_file()).or_else(on_path).or_else(|| first_of(&["/usr/bin/java"]))?;
+/// Its version and its real place, if it can run Kafka.
+fn new_enough(java: &Path) -> Option<(u32, PathBuf)> {
     let java = java.canonicalize().ok()?;
-    (version_of(&java)? >= OLDEST_JAVA).then_some(java)
+    version_of(&java).filter(|version| *version >= OLDEST_JAVA).map(|version| (version, java))
+}
+
+/// The newest Java below each root. An unpacked one has its folder only: the link in `/usr/bin` is made when it is installed.
+fn of_packages(roots: &[PathBuf]) -> Vec<PathBuf> {
+    let newest = |root: &PathBuf| {
+        let folders = fs::read_dir(root.join("usr/lib/jvm")).into_iter().flatten().flatten();
+        folders.filter_map(|folder| new_enough(&folder.path().join("bin/java"))).max().map(|(_, java)| java)
+    };
+    roots.iter().filter_map(newest).collect()
 }
 
 /// By the file that stands beside it: to ask the program itself takes most of a second.
@@ -200,5 +208,24 @@ mod tests {
         );
         assert!(!text.contains("broker.rack"), "there is no zone: {text}");
         assert!(configuration(settings, "shop", Path::new("/log")).is_err());
+    }
+    #[test]
+    fn the_newest_java_of_unpacked_packages_is_found() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        // The root itself may be behind a link.
+        let root = folder.path().canonicalize().expect("it is there");
+        let unpack = |version: &str| {
+            let home = root.join(format!("usr/lib/jvm/java-{version}-openjdk"));
+            fs::create_dir_all(home.join("bin")).expect("folders can be made");
+            fs::write(home.join("bin/java"), "").expect("a file can be written");
+            fs::write(home.join("release"), format!("JAVA_VERSION=\"{version}.0.2\"\n"))
+                .expect("a file can be written");
+            home.join("bin/java")
+        };
+        unpack("11");
+        assert_eq!(of_packages(std::slice::from_ref(&root)), Vec::<PathBuf>::new(), "it is too old");
+        unpack("17");
+        let newest = unpack("21");
+        assert_eq!(of_packages(&[root]), [newest]);
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn become_server(found: &Found, arguments: &[&str]) -> Result<(), Fai
     if let Some(data) = kept {
         account.own(Path::new(data.trim()))?;
     }
-    let own = std::env::temp_dir().join(format!("mosquitto-{}-{}", setting("HOSTNAME")?, std::process::id()));
+    let own = crate::scratch().join(format!("mosquitto-{}-{}", setting("HOSTNAME")?, std::process::id()));
     account.folder(&own)?;
     let (configuration, copies) = moved(&rendered, &own);
     for (from, to) in copies {

@@ -12,11 +12,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use self::archive::{Archive, OWN};
-use super::{Account, Found, exec, first_of, says, setting};
+use super::{Account, Found, exec, first_in, roots, says, setting};
 use crate::Failure;
 
-/// Below it Debian and its kin have a folder for each version.
-const VERSIONS: &str = "/usr/lib/postgresql";
+/// Below it packages have a folder for each version. The programs find what belongs to them by their own place, so that
+/// unpacked ones run, too.
+const VERSIONS: &str = "usr/lib/postgresql";
 
 /// Who may do everything in a database.
 pub(crate) const SUPERUSER: &str = "postgres";
@@ -34,18 +35,24 @@ pub(crate) const ARCHIVE: &str = "/var/lib/postgresql/data/archive";
 /// How often a copy of the primary is tried again: it may not be there yet.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// The newest version.
 pub(super) fn find() -> Option<Found> {
-    let folders = fs::read_dir(VERSIONS).into_iter().flatten().flatten();
-    let newest = folders
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))))
-        .filter(|(_, bin)| bin.join("initdb").is_file())
-        .max();
-    let elsewhere = || {
-        let postgres = first_of(&["/usr/local/pgsql/bin/initdb", "/usr/local/bin/initdb", "/usr/bin/initdb"])?;
-        postgres.parent().map(Path::to_owned)
+    find_in(&roots())
+}
+
+/// The newest version that is installed, otherwise the newest that is unpacked.
+fn find_in(roots: &[PathBuf]) -> Option<Found> {
+    let newest = |root: &PathBuf| {
+        let folders = fs::read_dir(root.join(VERSIONS)).into_iter().flatten().flatten();
+        folders
+            .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))))
+            .filter(|(_, bin)| bin.join("initdb").is_file())
+            .max()
     };
-    let path = newest.map(|(_, bin)| bin).or_else(elsewhere)?;
+    let elsewhere = || {
+        let places = ["/usr/local/pgsql/bin/initdb", "/usr/local/bin/initdb", "/usr/bin/initdb"];
+        first_in(roots, &places)?.parent().map(Path::to_owned)
+    };
+    let path = roots.iter().find_map(newest).map(|(_, bin)| bin).or_else(elsewhere)?;
     // `postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)`
     let says = says(&path.join("postgres"), &["--version"])?;
     let version = says.split_whitespace().nth(2)?.to_owned();
@@ -227,4 +234,34 @@ fn name(text: &str) -> String {
 /// A text in SQL, and in PostgreSQL's configuration.
 fn text(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Programs that tell their version and do nothing, where a package of that version would have them.
+    fn unpack(root: &Path, version: &str) -> PathBuf {
+        let bin = root.join(VERSIONS).join(version).join("bin");
+        fs::create_dir_all(&bin).expect("folders can be made");
+        for program in ["initdb", "postgres"] {
+            let path = bin.join(program);
+            fs::write(&path, format!("#!/bin/sh\necho 'postgres (PostgreSQL) {version}.1 (Debian)'\n"))
+                .expect("a script");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it can be made a program");
+        }
+        bin
+    }
+
+    #[test]
+    fn the_newest_version_is_found_and_an_installed_one_before_an_unpacked_one() {
+        let (installed, unpacked) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let roots = [installed.path().to_owned(), unpacked.path().to_owned()];
+        assert_eq!(find_in(&roots), None);
+        unpack(unpacked.path(), "9");
+        let path = unpack(unpacked.path(), "16");
+        assert_eq!(find_in(&roots), Some(Found { path, version: "PostgreSQL 16.1".to_owned() }));
+        let path = unpack(installed.path(), "15");
+        assert_eq!(find_in(&roots), Some(Found { path, version: "PostgreSQL 15.1".to_owned() }));
+    }
 }

@@ -1,9 +1,9 @@
 //! RabbitMQ: one node of a cluster whose members know each other by the names of their pods.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{Account, Found, exec, first_of, setting};
+use super::{Account, Found, exec, first_in, roots, setting, unpacked};
 use crate::Failure;
 
 /// Where the pod has its volume, its certificate and its settings.
@@ -15,11 +15,34 @@ const SETTINGS: &str = "/etc/landfall";
 /// <https://www.rabbitmq.com/docs/vhosts#default-queue-type>
 const LATER: &[(&str, (u32, u32))] = &[("default_queue_type", (3, 13))];
 
+/// Not those on PATH, which on Debian change the user by themselves.
+const PROGRAMS: &[&str] = &["/usr/lib/rabbitmq/bin/rabbitmq-server", "/opt/rabbitmq/sbin/rabbitmq-server"];
+
+/// Below the folder of unpacked packages: the programs of an Erlang that `tools/install-packages` has told its place.
+const ERLANG: &str = "usr/lib/erlang/bin";
+
 pub(super) fn find() -> Option<Found> {
-    // Not the one on PATH, which on Debian changes the user by itself.
-    let path = first_of(&["/usr/lib/rabbitmq/bin/rabbitmq-server", "/opt/rabbitmq/sbin/rabbitmq-server"])?;
+    find_in(&roots(), unpacked().as_deref())
+}
+
+/// An unpacked one only with the Erlang beside it.
+fn find_in(roots: &[PathBuf], unpacked: Option<&Path>) -> Option<Found> {
+    let runs = |path: &Path| {
+        let beside = unpacked.filter(|root| path.starts_with(root));
+        beside.is_none_or(|root| root.join(ERLANG).join("erl").is_file())
+    };
+    let path = first_in(roots, PROGRAMS).filter(|path| runs(path))?;
     let version = version(&path)?;
     Some(Found { path, version: format!("RabbitMQ {version}") })
+}
+
+/// Where its script looks for `erl`: beside an unpacked one first.
+fn path_for(program: &Path, unpacked: Option<&Path>) -> String {
+    let path = std::env::var("PATH").unwrap_or_default();
+    match unpacked.filter(|root| program.starts_with(root)) {
+        Some(root) => format!("{}:{path}", root.join(ERLANG).display()),
+        None => path,
+    }
 }
 
 /// By the folder that it is installed in: to ask the program itself takes seconds.
@@ -66,6 +89,7 @@ pub(super) fn become_server(found: &Found) -> Result<(), Failure> {
     server
         .current_dir(&home)
         .env("HOME", &home)
+        .env("PATH", path_for(&found.path, unpacked().as_deref()))
         .env("RABBITMQ_NODENAME", format!("rabbit@{}", setting("LANDFALL_NODE_HOST")?))
         .env("RABBITMQ_USE_LONGNAME", "true")
         .env("RABBITMQ_MNESIA_BASE", data.join("base"))
@@ -93,5 +117,26 @@ mod tests {
         assert!(is_before("RabbitMQ 3.10.8", (3, 13)));
         assert!(!is_before("RabbitMQ 3.13.0", (3, 13)));
         assert!(!is_before("RabbitMQ 4.2", (3, 13)));
+    }
+
+    #[test]
+    fn an_unpacked_one_is_found_with_the_erlang_beside_it_and_told_where_that_is() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let root = folder.path();
+        let put = |path: &str| {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().expect("it is in a folder")).expect("folders can be made");
+            fs::write(path, "").expect("a file can be written");
+        };
+        put("usr/lib/rabbitmq/bin/rabbitmq-server");
+        put("usr/lib/rabbitmq/lib/rabbitmq_server-3.10.8/plugins/rabbit-3.10.8/ebin/rabbit.app");
+        let find = || find_in(&[root.to_owned()], Some(root));
+        assert_eq!(find(), None, "there is no Erlang");
+        put("usr/lib/erlang/bin/erl");
+        let path = root.join("usr/lib/rabbitmq/bin/rabbitmq-server");
+        assert_eq!(find(), Some(Found { path: path.clone(), version: "RabbitMQ 3.10.8".to_owned() }));
+        let told = path_for(&path, Some(root));
+        assert_eq!(told.split(':').next(), root.join("usr/lib/erlang/bin").to_str());
+        assert_eq!(path_for(&path, None), std::env::var("PATH").unwrap_or_default(), "it is installed");
     }
 }

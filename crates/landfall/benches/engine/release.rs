@@ -47,11 +47,11 @@ pub(crate) async fn rolling(services: usize, copies: u32) -> Cost {
     let wanted = Wanted { architecture: &architecture, objects: &objects, images: &wanted, prometheus: None };
     let proposal = propose(&counting, wanted).await.expect("it can be planned");
     assert!(proposal.refusals.is_empty(), "{:?}", proposal.refusals);
-    let mut lock = Lock::take(&counting, "shop", "shop", "bench").await.expect("nobody else ships");
+    let lock = Lock::take(&counting, "shop", "shop", "bench").await.expect("nobody else ships");
     let author = Author::of(&counting, "shop", "shop", "bench").await.expect("the cluster says who we are");
     let release = create(&counting, &proposal, &author).await.expect("it can be written down");
     let telling = Telling { folder: std::env::temp_dir(), linger: std::time::Duration::ZERO };
-    let ended = carry(&counting, "shop", &release.name_any(), &mut lock, telling, |_| ()).await.expect("it ends");
+    let ended = carry(&counting, "shop", &release.name_any(), &lock, telling, |_| ()).await.expect("it ends");
     let milliseconds = began.elapsed().as_secs_f64() * 1e3;
     assert_eq!(phase_of(&ended), Phase::Succeeded);
     #[expect(clippy::cast_precision_loss, reason = "there are not so many requests")]

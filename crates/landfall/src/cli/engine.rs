@@ -88,7 +88,7 @@ pub(crate) enum ClockCommand {
     },
     /// Set the clock. What is not named stays as it is.
     #[command(
-        after_help = "Schedules, deadlines of jobs, time to live and time stamps read this clock. Probes, heartbeats, grace\nperiods and back-off do not: a database beside the engine would not turn with it. With `--runtime mock` the\nclock may also stand still (`--speed 0`). The clock is that of the machine again when the engine starts again.\n\nExamples:\n  landfall engine clock set --offset 3h            three hours ahead of this machine\n  landfall engine clock set --time 2026-12-24T18:00:00Z\n  landfall engine clock set --speed 3600           an hour passes in a second\n  landfall engine clock set --offset 0s --speed 1  the time of this machine again"
+        after_help = "Schedules, deadlines of jobs, time to live and the time stamps of objects and events read this clock. Probes,\nheartbeats, grace periods, back-off and how long pods have run do not: a database beside the engine would not\nturn with it. With `--runtime mock` the\nclock may also stand still (`--speed 0`). The clock is that of the machine again when the engine starts again.\n\nExamples:\n  landfall engine clock set --offset 3h            three hours ahead of this machine\n  landfall engine clock set --time 2026-12-24T18:00:00Z\n  landfall engine clock set --speed 3600           an hour passes in a second\n  landfall engine clock set --offset 0s --speed 1  the time of this machine again"
     )]
     Set {
         /// The time that the clock is to show now.

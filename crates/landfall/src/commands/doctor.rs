@@ -9,14 +9,15 @@ use std::process::{Command, Stdio};
 use anyhow::Context as _;
 use comfy_table::{Table, presets};
 use landfall_engine::{
-    Catalogue, Config, Engine, GatewayConfig, Level, NODE_MONITOR_GRACE_PERIOD, NodeSpec, PodRuntime, Pods, Shim,
+    Catalogue, Config, Engine, GatewayConfig, Isolation, Level, MachineReport, NODE_MONITOR_GRACE_PERIOD, NodeSpec,
+    PodRuntime, Pods, Shim,
 };
-use landfall_standin::{Server, find_server};
+use landfall_standin::{Server, find_program, find_server};
 use serde::Serialize;
 
 use crate::Outcome;
 use crate::cli::{DoctorArguments, Output};
-use crate::commands::engine::{NETWORK, POD};
+use crate::commands::engine::{NETWORK, NFT, POD, containers};
 use crate::commands::up::server_of;
 use crate::output::VERSION;
 use crate::project::Project;
@@ -34,12 +35,15 @@ const SCRIPTS: &[(&str, &str)] = &[
 const PACKAGE: &str = "apt-get install ";
 const SCRIPT: &str = "tools/";
 
+/// What `up` does without a server.
+const INSTEAD_OF_A_SERVER: &str = "`up` leaves out what needs it, edges and flows too, and says so; all else runs";
+
 /// Programs that are no server of a store.
 const PROGRAMS: &[Program] = &[
     Program {
         name: "nft",
         purpose: "network policies",
-        places: &["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"],
+        places: NFT,
         remedy: "apt-get install nftables",
         instead: "pods get loopback addresses, which `up` does not handle yet",
         needed: true,
@@ -65,6 +69,7 @@ const PROGRAMS: &[Program] = &[
 struct Program {
     name: &'static str,
     purpose: &'static str,
+    /// Where it is when it is installed.
     places: &'static [&'static str],
     remedy: &'static str,
     instead: &'static str,
@@ -78,6 +83,8 @@ struct Diagnosis {
     version: u32,
     /// How far pods can be kept apart here; tried, not guessed.
     isolation: &'static str,
+    /// How containers have their volumes and keep to their limits; tried as well.
+    containers: Isolation,
     /// The file whose stores were looked at.
     file: Option<PathBuf>,
     items: Vec<Item>,
@@ -129,12 +136,13 @@ pub(crate) fn run(arguments: &DoctorArguments, terminal: &mut Terminal) -> anyho
         install(&items, terminal)?;
         items = self::items(stores.as_ref());
     }
-    let isolation = match isolation()? {
+    let machine = machine()?;
+    let isolation = match machine.network {
         Level::Namespace => "namespace",
         Level::Loopback => "loopback",
     };
     let healthy = isolation == "namespace" && !items.iter().any(Item::is_missing);
-    let diagnosis = Diagnosis { version: VERSION, isolation, file, items, healthy };
+    let diagnosis = Diagnosis { version: VERSION, isolation, containers: machine.isolation, file, items, healthy };
     match arguments.output {
         Output::Json => writeln!(terminal.data(), "{}", serde_json::to_string_pretty(&diagnosis)?)?,
         Output::Text => print(&diagnosis, terminal)?,
@@ -182,7 +190,7 @@ fn items(stores: Option<&BTreeMap<&'static str, BTreeSet<String>>>) -> Vec<Item>
             remedy: found.is_none().then(|| server.remedy().to_owned()),
             instead: match found {
                 Some(_) => server.differs().map(ToOwned::to_owned),
-                None => Some("nothing; what needs it does not start".to_owned()),
+                None => Some(INSTEAD_OF_A_SERVER.to_owned()),
             },
             path: found.as_ref().map(|found| found.path.clone()),
             found: found.map(|found| found.version),
@@ -199,11 +207,11 @@ fn items(stores: Option<&BTreeMap<&'static str, BTreeSet<String>>>) -> Vec<Item>
             found: None,
             path: None,
             remedy: Some("not handled yet".to_owned()),
-            instead: Some("nothing; what needs it does not start".to_owned()),
+            instead: Some(INSTEAD_OF_A_SERVER.to_owned()),
         });
     }
     for program in PROGRAMS {
-        let path = program.places.iter().map(PathBuf::from).find(|path| path.is_file());
+        let path = find_program(program.places);
         items.push(Item {
             name: program.name.to_owned(),
             purpose: program.purpose.to_owned(),
@@ -218,8 +226,8 @@ fn items(stores: Option<&BTreeMap<&'static str, BTreeSet<String>>>) -> Vec<Item>
     items
 }
 
-/// Tries how far pods can be kept apart: an engine without pods, which is stopped at once.
-fn isolation() -> anyhow::Result<Level> {
+/// Tries how far pods and containers can be kept apart: an engine without pods, which is stopped at once.
+fn machine() -> anyhow::Result<MachineReport> {
     let folder = tempfile::tempdir().context("failed to make a temporary folder")?;
     let program = std::env::current_exe().context("failed to find this program")?;
     let again = |mode: &str| Shim { program: program.clone(), arguments: vec![mode.to_owned()] };
@@ -240,9 +248,9 @@ fn isolation() -> anyhow::Result<Level> {
         .context("failed to start the threads of the engine")?;
     runtime.block_on(async {
         let engine = Engine::start(configuration).await?;
-        let level = engine.report().machine.network;
+        let machine = engine.report().machine.clone();
         engine.stop(Pods::Stop).await;
-        Ok(level)
+        Ok(machine)
     })
 }
 
@@ -305,6 +313,7 @@ fn print(diagnosis: &Diagnosis, terminal: &mut Terminal) -> anyhow::Result<()> {
         _ => "loopback: pods share this machine's addresses, policies are not enforced, and `up` does not run",
     };
     writeln!(terminal.data(), "isolation  {isolation}")?;
+    writeln!(terminal.data(), "containers {}", containers(diagnosis.containers))?;
     for item in &diagnosis.items {
         match (&item.found, &item.remedy, &item.instead) {
             (None, Some(remedy), Some(instead)) if item.needed => {

@@ -7,13 +7,15 @@ mod node;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::Context as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use landfall_engine::{
-    ApiServer, ApiServerConfig, Catalogue, Config, Engine, GatewayConfig, Handle, JoinConfig, Joined, Level,
-    MachineReport, NODE_MONITOR_GRACE_PERIOD, NodeSpec, PodRuntime, Pods, Shim,
+    ApiServer, ApiServerConfig, Catalogue, Config, Engine, GatewayConfig, Handle, Isolation, JoinConfig, Joined, Level,
+    LimitIsolation, MachineReport, MountIsolation, NODE_MONITOR_GRACE_PERIOD, NodeSpec, PodRuntime, Pods, Shim,
 };
+use landfall_standin::{find_program, program_command};
 use serde::Deserialize;
 
 use self::endpoint::RequestError;
@@ -28,11 +30,20 @@ pub(crate) const POD: &str = "__pod";
 /// The first argument with which this program becomes the holder of the network.
 pub(crate) const NETWORK: &str = "__network";
 
+/// Where `nft` is: not on the path of ordinary users, who may run it all the same.
+pub(crate) const NFT: &[&str] =
+    &["/usr/sbin/nft", "/sbin/nft", "/usr/local/sbin/nft", "/usr/bin/nft", "/bin/nft", "/usr/local/bin/nft"];
+
 /// The file for `--nodes`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Nodes {
     nodes: Vec<NodeSpec>,
+}
+
+/// A command that runs `nft`, installed or unpacked.
+pub(crate) fn nft() -> Command {
+    program_command(&find_program(NFT).unwrap_or_else(|| "nft".into()))
 }
 
 /// Runs an engine until it is told to stop, or does something to one that runs.
@@ -223,6 +234,7 @@ fn greet(running: &Running, pods: Pods, terminal: &mut Terminal) -> std::io::Res
         Running::Joined(_) => terminal.say("ready at the other control plane: its pods run here")?,
     }
     terminal.say(&format!("network: {network}"))?;
+    terminal.say(&format!("containers: {}", containers(machine.isolation)))?;
     let gateway = machine.gateway;
     terminal.say(&format!(
         "gateway: http://{} and https://{}, figures at http://{}/metrics",
@@ -236,6 +248,21 @@ fn greet(running: &Running, pods: Pods, terminal: &mut Terminal) -> std::io::Res
         (Running::Joined(_), Pods::Stop) => "Ctrl-C stops it and its pods; the nodes stay registered",
         (_, Pods::Keep) => "Ctrl-C stops it; the pods run on",
     })
+}
+
+/// How containers have their volumes and keep to their limits, as a person is told.
+pub(crate) fn containers(isolation: Isolation) -> String {
+    let volumes = match isolation.mounts {
+        MountIsolation::Private => "volumes are at the paths that pods name",
+        MountIsolation::Linked => "volumes are links below the folder in `POD_ROOT`, and no root is read-only",
+        MountIsolation::None => return "none, pods are only said to run".to_owned(),
+    };
+    let limits = match isolation.limits {
+        LimitIsolation::CgroupV1 => "control groups (version 1) hold them to their limits",
+        LimitIsolation::CgroupV2 => "control groups (version 2) hold them to their limits",
+        LimitIsolation::None => "nothing holds them to their limits, as no control group can be made",
+    };
+    format!("{volumes}; {limits}")
 }
 
 /// A node of a usual size.

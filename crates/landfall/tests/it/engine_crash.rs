@@ -9,13 +9,15 @@ mod load;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use futures::TryStreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::api::{ListParams, PostParams};
+use kube::api::{ListParams, PostParams, WatchEvent, WatchParams};
+use kube::client::Body;
 use kube::{Api, Client};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -136,4 +138,58 @@ fn the_ports_of_a_killed_engine_are_taken_again() {
     let engine = start();
     assert_eq!(server(&kubeconfig(&engine)), server(&before), "{}", json!(before));
     assert_eq!(gateway(), gateway_before);
+}
+
+/// The code and the body of what is answered to a `GET`.
+async fn get(client: &Client, path: &str) -> (u16, Value) {
+    let request = http::Request::get(path).body(Body::empty()).expect("it is a request");
+    let answer = client.send(request).await.expect("there is an answer");
+    let code = answer.status().as_u16();
+    let body = answer.into_body().collect_bytes().await.expect("it has a body");
+    (code, serde_json::from_slice(&body).expect("it is JSON"))
+}
+
+#[test]
+fn who_goes_on_from_before_a_restart_is_told_that_it_is_too_long_ago() {
+    const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    let create = async |client: &Client, name: &str| {
+        let map = serde_json::from_value(json!({ "metadata": { "name": name } })).expect("it is one");
+        let maps = Api::<ConfigMap>::default_namespaced(client.clone());
+        maps.create(&PostParams::default(), &map).await.expect("it is made");
+    };
+    let engine = RunningEngine::api_only(folder.path());
+    let page = runtime.block_on(async {
+        let client = engine.client().await;
+        for name in ["a", "b", "c"] {
+            create(&client, name).await;
+        }
+        let (code, page) = get(&client, &format!("{MAPS}?limit=1")).await;
+        assert_eq!((code, &page["items"][0]["metadata"]["name"]), (200, &json!("a")), "{page}");
+        create(&client, "d").await;
+        page["metadata"].clone()
+    });
+    drop(engine);
+
+    let engine = RunningEngine::api_only(folder.path());
+    runtime.block_on(async {
+        let client = engine.client().await;
+        let text = |value: &Value| value.as_str().expect("it is a text").to_owned();
+        let (code, refused) = get(&client, &format!("{MAPS}?limit=1&continue={}", text(&page["continue"]))).await;
+        assert_eq!((code, &refused["reason"]), (410, &json!("Expired")), "{refused}");
+        // The answer says how to go on with what is there by now.
+        let onward = text(&refused["metadata"]["continue"]);
+        let (code, rest) = get(&client, &format!("{MAPS}?continue={onward}")).await;
+        let names = rest["items"].as_array().into_iter().flatten().map(|map| text(&map["metadata"]["name"]));
+        assert_eq!((code, names.collect::<Vec<_>>()), (200, ["b", "c", "d"].map(str::to_owned).to_vec()));
+
+        let maps = Api::<ConfigMap>::default_namespaced(client);
+        let events = maps.watch(&WatchParams::default(), &text(&page["resourceVersion"])).await;
+        let mut events = std::pin::pin!(events.expect("the watch begins"));
+        let first = timeout(PATIENCE, events.try_next()).await.expect("in time").expect("an event");
+        let Some(WatchEvent::Error(status)) = first else { panic!("{first:?}") };
+        assert_eq!((status.code, status.reason.as_str()), (410, "Expired"), "{}", status.message);
+        assert!(timeout(PATIENCE, events.try_next()).await.expect("in time").expect("an end").is_none());
+    });
 }

@@ -1,4 +1,4 @@
-//! A disk that fills up under an engine, and has room again.
+//! A disk that fills up under an engine, and has room again; one that cannot be written at all.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::running_engine::{POLL, command};
+use crate::running_engine::{POLL, RunningEngine, command};
 
 /// How long anything may take; the machine may be busy.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -32,6 +32,18 @@ for turn in first second; do
     "$@" &
     echo $! >> "$processes"
     wait $!
+done
+"#;
+
+/// Starts a program on three data folders of a disk that cannot be written any more: one that is not there, an empty one, and
+/// a copy of one that an engine has used. `$0` is where the disk is, `$1` the folder that is copied.
+const ON_A_DISK_FOR_READING: &str = r#"
+disk=$0 used=$1
+shift
+mount -t tmpfs tmpfs "$disk" && cp -r "$used" "$disk/used" && mkdir "$disk/empty" && mount -o remount,ro "$disk" || exit 1
+for data in new empty used; do
+    timeout 60 "$@" --data "$disk/$data"
+    echo "exit $?" >&2
 done
 "#;
 
@@ -108,14 +120,19 @@ async fn names(client: &Client) -> BTreeSet<String> {
     maps.iter().map(kube::ResourceExt::name_any).filter(|name| name.starts_with("map-")).collect()
 }
 
-#[tokio::test]
-async fn a_full_disk_is_told_and_nothing_that_was_acknowledged_is_lost() {
+/// Whether disks can be had for a test; if not, it is reported as skipped.
+fn has_mounts() -> bool {
     let mounts = Command::new("unshare")
         .args(["--map-root-user", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /mnt"])
         .output()
         .map_err(|error| error.to_string())
         .and_then(|tried| if tried.status.success() { Ok(()) } else { Err(format!("{tried:?}")) });
-    if require_or_skip("a mount namespace", mounts).is_none() {
+    require_or_skip("a mount namespace", mounts).is_some()
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_nothing_that_was_acknowledged_is_lost() {
+    if !has_mounts() {
         return;
     }
     let engine = Cramped::start();
@@ -152,4 +169,30 @@ async fn a_full_disk_is_told_and_nothing_that_was_acknowledged_is_lost() {
     let process = engine.serves(2);
     assert_eq!(names(&engine.client().await).await, acknowledged);
     kill(process, Signal::SIGTERM).expect("the engine runs");
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_is_told_at_the_start() {
+    if !has_mounts() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let disk = folder.path().join("disk");
+    fs::create_dir(&disk).expect("a folder can be made");
+    drop(RunningEngine::api_only(folder.path()));
+    let output = Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-c", ON_A_DISK_FOR_READING])
+        .args([&disk, &folder.path().join("data")])
+        .args([env!("CARGO_BIN_EXE_landfall"), "engine", "--api-only"])
+        .output()
+        .expect("unshare is part of every Linux");
+    let said = String::from_utf8_lossy(&output.stderr).replace(&disk.display().to_string(), "<disk>");
+    insta::assert_snapshot!(said, @r"
+    error: failed to write `<disk>/new`: Read-only file system (os error 30)
+    exit 3
+    error: failed to open the folder `<disk>/empty/objects`: Read-only file system (os error 30)
+    exit 3
+    error: failed to open `<disk>/used/objects/store.redb`: Read-only file system (os error 30)
+    exit 3
+    ");
 }

@@ -62,6 +62,47 @@ spec:
     ports: [{ port: http }]
 ";
 
+/// Another server, and names that lead to pods rather than to an address of their own, and to another name.
+const NAMES: &str = r"
+apiVersion: v1
+kind: Service
+metadata: { name: each }
+spec: { clusterIP: None, selector: { app: server }, ports: [{ name: http, port: 8080 }] }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: other }
+spec: { type: ExternalName, externalName: server.default.svc.cluster.local }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: circle }
+spec: { type: ExternalName, externalName: circle.default.svc.cluster.local }
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: second, labels: { app: server } }
+spec:
+  hostname: one
+  subdomain: each
+  containers:
+  - name: server
+    image: server
+    ports: [{ name: http, containerPort: 8080 }]
+    readinessProbe: { httpGet: { path: /, port: http }, periodSeconds: 1 }
+";
+
+/// Friends reach nobody, unless there are `RULES`.
+const FRIENDS_STAY: &str = r"
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: friends-stay }
+spec:
+  podSelector: { matchLabels: { app: friend } }
+  policyTypes: [Egress]
+  egress: [RULES]
+";
+
 /// How long a change may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -143,6 +184,20 @@ for host in [os.environ['KUBERNETES_SERVICE_HOST'], 'kubernetes.default.svc']:
         }
     }
 
+    /// The addresses that a name has in a pod, in order.
+    fn addresses(&self, pod: &str, name: &str) -> Vec<String> {
+        let script = format!("import socket; print(*sorted(socket.gethostbyname_ex('{name}')[2]))");
+        let output = self.kubectl(&["exec", pod, "--", "python3", "-c", &script]);
+        String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// Whether pods have networks of their own; if not, it is reported as skipped.
+    fn has_networks(&self) -> bool {
+        let log = std::fs::read_to_string(self.folder.path().join("engine.log")).expect("the engine has a log");
+        let namespaces = if log.contains("its own network") { Ok(()) } else { Err(log) };
+        require_or_skip("network namespaces", namespaces).is_some()
+    }
+
     fn eventually(&self, pod: &str, url: &str, expected: &str) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -159,9 +214,7 @@ for host in [os.environ['KUBERNETES_SERVICE_HOST'], 'kubernetes.default.svc']:
 #[test]
 fn pods_find_services_by_name_and_policies_close_what_they_do_not_open() {
     let Some(cluster) = Cluster::start("auto") else { return };
-    let level = std::fs::read_to_string(cluster.folder.path().join("engine.log")).expect("the engine has a log");
-    let namespaces = if level.contains("its own network") { Ok(()) } else { Err(level) };
-    if require_or_skip("network namespaces", namespaces).is_none() {
+    if !cluster.has_networks() {
         return;
     }
     for url in ["http://server", "http://server.default", "http://server.default.svc.cluster.local"] {
@@ -179,6 +232,39 @@ fn pods_find_services_by_name_and_policies_close_what_they_do_not_open() {
     assert!(removed.status.success(), "{removed:?}");
     cluster.eventually("stranger", "http://server", "200");
     cluster.eventually("stranger", "http://elsewhere", "Name or service not known");
+}
+
+#[test]
+fn what_pods_may_not_reach_is_closed_to_them_and_names_lead_to_pods_and_other_names() {
+    let Some(cluster) = Cluster::start("auto") else { return };
+    if !cluster.has_networks() {
+        return;
+    }
+    cluster.apply(NAMES);
+    let ready = cluster.kubectl(&["wait", "--for=condition=Ready", "pod/second", "--timeout=60s"]);
+    assert!(ready.status.success(), "{ready:?}");
+    let pods = cluster.kubectl(&["get", "pods", "-l", "app=server", "-o", "jsonpath={.items[*].status.podIP}"]);
+    let pods = String::from_utf8(pods.stdout).expect("addresses are ASCII");
+    let mut pods: Vec<&str> = pods.split(' ').collect();
+    pods.sort_unstable();
+    let deadline = Instant::now() + PATIENCE;
+    while cluster.addresses("stranger", "each") != pods {
+        assert!(Instant::now() < deadline, "{:?} and not {pods:?}", cluster.addresses("stranger", "each"));
+        std::thread::sleep(POLL);
+    }
+    for url in ["http://each:8080", "http://one.each:8080", "http://other", "http://other.default.svc.cluster.local"] {
+        cluster.eventually("stranger", url, "200");
+    }
+    assert_eq!(cluster.addresses("stranger", "circle"), Vec::<String>::new());
+
+    cluster.apply(&FRIENDS_STAY.replace("RULES", ""));
+    cluster.eventually("friend", "http://server", "Connection refused");
+    cluster.eventually("stranger", "http://server", "200");
+    let to = "{ to: [{ podSelector: { matchLabels: { app: server } } }], ports: [{ port: http }] }";
+    cluster.apply(&FRIENDS_STAY.replace("RULES", to));
+    cluster.eventually("friend", "http://server", "200");
+    cluster.apply(&FRIENDS_STAY.replace("RULES", &to.replace("app: server", "app: stranger")));
+    cluster.eventually("friend", "http://server", "Connection refused");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Pods of a running engine, from outside: what they say, what is said to them, and how they live, restart and end.
 
+mod autoscaled;
+mod containers;
 mod hooks;
 mod lifecycle;
 mod ordered;

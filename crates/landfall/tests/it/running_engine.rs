@@ -74,6 +74,12 @@ impl RunningEngine {
         self.process.wait().expect("a child can be waited for");
     }
 
+    /// How many files and connections the process has open.
+    pub(crate) fn open_files(&self) -> usize {
+        let files = fs::read_dir(Path::new("/proc").join(self.process.id().to_string()).join("fd"));
+        files.expect("the process runs, and is ours").count()
+    }
+
     /// Whether the process is there still.
     pub(crate) fn lives(&mut self) -> bool {
         self.process.try_wait().expect("a child can be asked").is_none()

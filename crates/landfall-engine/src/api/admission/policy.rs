@@ -1,17 +1,17 @@
 //! Validating admission policies: expressions in the Common Expression Language that a write must satisfy.
 //!
-//! Not handled: `authorizer` variables, audit annotations, and Kubernetes' own extensions of the language beyond those
-//! of the `cel` crate; an expression that needs them fails, and its policy's failure policy says what follows.
+//! Not handled: `authorizer` variables, whose functions no policy that is accepted calls, and audit annotations.
 
 use std::sync::Arc;
 
-use cel::{Context, Program, Value as CelValue};
+use cel::{Context, Value as CelValue};
 use serde_json::{Value, json};
 
 use super::{Intent, Operation};
 use crate::api::failure::{Failure, Subject};
 use crate::api::{Call, Warnings};
 use crate::scheme::Resource;
+use crate::scheme::expression::{self, evaluate, from_json};
 use crate::scheme::selector::LabelSelector;
 use crate::store::{Collection, Key};
 
@@ -241,15 +241,17 @@ impl Request<'_> {
 
     fn context(&self, parameter: &Value) -> Context<'static, 'static> {
         let call = self.call;
+        let resource = &call.resource;
+        let kind = json!({"group": resource.group, "version": resource.version, "kind": resource.kind});
+        let resource = json!({"group": resource.group, "version": resource.version, "resource": resource.plural});
         let request = json!({
             "operation": self.operation(),
             "name": self.object()["metadata"]["name"], "namespace": call.target.namespace,
-            "kind": {"group": call.resource.group, "version": call.resource.version, "kind": call.resource.kind},
-            "resource": {"group": call.resource.group, "version": call.resource.version, "resource": call.resource.plural},
-            "subResource": call.target.subresource, "userInfo": call.identity.user_info(),
-            "dryRun": self.intent.dry_run,
+            "kind": kind, "resource": resource, "subResource": call.target.subresource,
+            "requestKind": kind, "requestResource": resource, "requestSubResource": call.target.subresource,
+            "userInfo": call.identity.user_info(), "dryRun": self.intent.dry_run,
         });
-        let mut context = Context::default();
+        let mut context = expression::context();
         let variables = [
             ("object", self.new.unwrap_or(&Value::Null)),
             ("oldObject", self.old.unwrap_or(&Value::Null)),
@@ -258,8 +260,7 @@ impl Request<'_> {
             ("namespaceObject", self.namespace),
         ];
         for (name, value) in variables {
-            let value = cel::to_value(value).unwrap_or(CelValue::Null);
-            context.add_variable_from_value(name, value);
+            context.add_variable_from_value(name, from_json(value));
         }
         context
     }
@@ -296,11 +297,6 @@ fn define(policy: &Value, context: &mut Context<'_, '_>) -> Result<(), String> {
         context.add_variable_from_value("variables", CelValue::from(variables.clone()));
     }
     Ok(())
-}
-
-fn evaluate(expression: &str, context: &Context<'_, '_>) -> Result<CelValue, String> {
-    let program = Program::compile(expression).map_err(|error| error.to_string())?;
-    program.execute(context).map_err(|error| error.to_string())
 }
 
 /// What the client is told: a text, the value of an expression, or the expression that failed.

@@ -11,7 +11,9 @@ use tokio::sync::watch;
 
 use super::{MockRuntime, MockSandbox};
 use crate::api::node_agent::{Command, Session};
-use crate::runtime::{Consumption, ContainerSpec, Isolation, PodSandbox, Records, Runtime, RuntimeError, Sandbox};
+use crate::runtime::{
+    Consumption, ContainerRecord, ContainerSpec, Isolation, PodSandbox, Records, Runtime, RuntimeError, Sandbox,
+};
 
 /// What a container does instead of what it should.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,23 +99,23 @@ impl FaultySandbox {
 }
 
 impl Sandbox for FaultySandbox {
-    fn start(&self, container: ContainerSpec) -> BoxFuture<'_, Result<(), RuntimeError>> {
+    fn start(&self, container: ContainerSpec) -> BoxFuture<'_, Result<ContainerRecord, RuntimeError>> {
         async move {
             let id = container.id.clone();
-            match self.next_fault(&container.name) {
+            Ok(match self.next_fault(&container.name) {
                 None => self.mock.run(container),
                 Some(Fault::Fail(why)) => return Err(RuntimeError::Refused(why)),
                 Some(Fault::Block) => std::future::pending().await,
                 Some(Fault::Exit(code)) => {
-                    self.mock.run(container);
+                    let record = self.mock.run(container);
                     self.mock.end(|record| record.id == id, code);
+                    record
                 }
                 Some(Fault::Leak) => {
                     self.leaking.lock().unwrap_or_else(PoisonError::into_inner).push(id);
-                    self.mock.run(container);
+                    self.mock.run(container)
                 }
-            }
-            Ok(())
+            })
         }
         .boxed()
     }

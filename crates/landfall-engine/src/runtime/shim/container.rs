@@ -20,11 +20,11 @@ use tokio::net::unix::pipe;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::super::launch::{self, Launch, Place, START_FAILED};
+use super::super::launch::{self, Launch, Outcome, Place, START_FAILED};
 use super::super::limits::Group;
 use super::super::logs::LogWriter;
 use super::super::processes;
-use super::super::{ContainerRecord, ContainerSpec, ContainerState, Exit, Mount, Stdin, log_file};
+use super::super::{ContainerRecord, ContainerSpec, ContainerState, Exit, Mount, START_ERROR, Stdin, log_file};
 use super::Shim;
 use super::protocol::{Answer, Frame};
 use super::terminal::{Terminal, Typed};
@@ -51,12 +51,41 @@ pub(super) struct Live {
     pub(super) output: broadcast::Sender<Frame>,
     /// Where it reads from, until it is closed.
     pub(super) input: RefCell<Option<Typed>>,
-    pub(super) ended: watch::Sender<bool>,
+    pub(super) stage: watch::Sender<Stage>,
+}
+
+/// How far a container has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// Its process is not its program yet, and may not be in its namespaces.
+    Launching,
+    Runs,
+    Ended,
+}
+
+impl Live {
+    /// Waits until the container has come this far.
+    pub(super) async fn has_come_to(&self, stage: Stage) {
+        // We hold the sender ourselves.
+        let _ = self.stage.subscribe().wait_for(|now| *now >= stage).await;
+    }
 }
 
 impl Shim {
-    /// Starts a container. One with this id that was started before is left alone.
-    pub(super) fn start(self: &Rc<Self>, spec: ContainerSpec) -> io::Result<()> {
+    /// Starts a container and waits until its program runs or could not be run. One with this id that was started before is
+    /// left alone.
+    pub(super) async fn start(self: &Rc<Self>, spec: ContainerSpec) -> io::Result<ContainerRecord> {
+        let id = spec.id.clone();
+        self.begin(spec)?;
+        let live = self.live.borrow().get(&id).cloned();
+        if let Some(live) = live {
+            live.has_come_to(Stage::Runs).await;
+        }
+        let record = self.records.borrow().iter().find(|record| record.id == id).cloned();
+        record.ok_or_else(|| io::Error::other("the container has been forgotten"))
+    }
+
+    fn begin(self: &Rc<Self>, spec: ContainerSpec) -> io::Result<()> {
         if self.records.borrow().iter().any(|record| record.id == spec.id) {
             return Ok(());
         }
@@ -70,6 +99,7 @@ impl Shim {
         let terminal = spec.tty.then(Terminal::open).transpose()?;
         let tty = terminal.as_ref().map(Terminal::name).transpose()?;
         let launch = self.launch(&spec, &folder, &group, tty)?;
+        let outcome = Outcome::listen(&launch.outcome)?;
         let file = folder.join("launch.json");
         launch::write(&file, &launch)?;
 
@@ -101,7 +131,7 @@ impl Shim {
             group,
             output: broadcast::Sender::new(OUTPUT_BACKLOG),
             input: RefCell::new(input),
-            ended: watch::Sender::new(false),
+            stage: watch::Sender::new(Stage::Launching),
         });
         self.live.borrow_mut().insert(spec.id.clone(), Rc::clone(&live));
         let log = Rc::new(RefCell::new(log));
@@ -115,7 +145,9 @@ impl Shim {
             pumps.spawn_local(pump("stdout", output, Rc::clone(&log), live.output.clone()));
         }
         let shim = Rc::clone(self);
-        self.tasks.borrow_mut().spawn_local(async move { shim.attend(live, waiting, pumps, started_at).await });
+        self.tasks
+            .borrow_mut()
+            .spawn_local(async move { shim.attend(live, outcome, waiting, pumps, started_at).await });
         let record = ContainerRecord {
             name: spec.name,
             attempt: spec.attempt,
@@ -159,31 +191,40 @@ impl Shim {
                 netns: sandbox.netns.clone(),
                 hostname: sandbox.hostname.clone(),
                 root,
+                read_only: spec.read_only_root,
                 mounts,
             },
             tty,
             cgroups: group.procs(),
-            failure: folder.join("failure"),
-            namespace: self.namespace_file(&spec.id),
+            outcome: folder.join("outcome"),
+            namespace: self.setup.namespaces.is_some().then(|| folder.join("namespace")),
             no_new_privileges: spec.no_new_privileges,
         })
-    }
-
-    /// Where the process of a container writes the name of its mount namespace once it is in it. None: it gets none.
-    pub(super) fn namespace_file(&self, id: &str) -> Option<PathBuf> {
-        self.setup.namespaces.is_some().then(|| container_folder(&self.folder, id).join("namespace"))
     }
 
     /// Waits for the end of a container and writes down how it was.
     async fn attend(
         self: Rc<Self>,
         live: Rc<Live>,
-        waiting: oneshot::Receiver<i32>,
+        mut outcome: Outcome,
+        mut waiting: oneshot::Receiver<i32>,
         mut pumps: JoinSet<()>,
         started_at: Timestamp,
     ) {
+        let ended = tokio::select! {
+            ended = &mut waiting => Some(ended),
+            () = outcome.known() => None,
+        };
+        let failure = outcome.failure();
+        if ended.is_none() && failure.is_none() {
+            live.stage.send_replace(Stage::Runs);
+        }
+        let ended = match ended {
+            Some(ended) => ended,
+            None => waiting.await,
+        };
         // Nobody drops the sender of a child that was not reaped.
-        let mut code = waiting.await.unwrap_or(255);
+        let mut code = ended.unwrap_or(255);
         let siblings: Vec<_> =
             self.live.borrow().values().map(|other| other.pid).filter(|pid| *pid != live.pid).collect();
         kill_the_rest(&self.folder, &live.group, &live.spec.id, live.pid, &siblings);
@@ -191,12 +232,10 @@ impl Shim {
         let _ = tokio::time::timeout(LAST_OUTPUT, drained).await;
         pumps.abort_all();
 
-        let folder = container_folder(&self.folder, &live.spec.id);
-        let failure = fs::read_to_string(folder.join("failure")).ok();
         let (reason, message) = match failure {
             Some(failure) => {
                 code = i32::from(START_FAILED);
-                ("StartError", Some(failure))
+                (START_ERROR, Some(failure))
             }
             None if code == 0 => ("Completed", self.last_words(&live.spec, code)),
             None if live.group.out_of_memory() => ("OOMKilled", self.last_words(&live.spec, code)),
@@ -213,7 +252,7 @@ impl Shim {
             }
         });
         self.forget_old(&live.spec.name);
-        live.ended.send_replace(true);
+        live.stage.send_replace(Stage::Ended);
     }
 
     fn last_words(&self, spec: &ContainerSpec, code: i32) -> Option<String> {
@@ -255,17 +294,17 @@ impl Shim {
     pub(super) async fn stop(&self, id: &str, signal: &str, grace: Duration) -> Answer {
         let Some(live) = self.live.borrow().get(id).cloned() else { return Ok(()) };
         let signal = Signal::from_str(signal).map_err(|_| format!("{signal} is no signal"))?;
-        let mut ended = live.ended.subscribe();
         if !grace.is_zero() {
             // It may just have ended.
             let _ = kill(Pid::from_raw(live.pid), signal);
-            if tokio::time::timeout(grace, ended.wait_for(|ended| *ended)).await.is_ok() {
+            if tokio::time::timeout(grace, live.has_come_to(Stage::Ended)).await.is_ok() {
                 return Ok(());
             }
         }
         // The rest of the container goes when its first process is reaped.
         let _ = kill(Pid::from_raw(live.pid), Signal::SIGKILL);
-        ended.wait_for(|ended| *ended).await.map(drop).map_err(|error| error.to_string())
+        live.has_come_to(Stage::Ended).await;
+        Ok(())
     }
 
     pub(super) async fn stop_all(&self) {

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -17,21 +17,19 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::super::Stdin;
-use super::super::launch::{self, Launch, Place};
+use super::super::launch::{self, Launch, Outcome, Place};
 use super::Shim;
-use super::container::Live;
+use super::container::{Live, Stage};
 use super::protocol::{self, Answer, ExecCommand, Frame};
 use super::terminal::{Terminal, Typed};
 
 /// How many pieces of output may wait for a slow client before the command does.
 const OUTPUT_BACKLOG: usize = 16;
 
-/// How often a container that was just started is looked at.
-const SETTLE: Duration = Duration::from_millis(2);
-
 /// A command that runs.
 struct Running {
     pid: i32,
+    outcome: Outcome,
     ended: oneshot::Receiver<i32>,
     input: Option<Typed>,
     outputs: JoinSet<()>,
@@ -57,32 +55,25 @@ impl Shim {
                 attach(&live, output, reading, writing).await
             }
             Some(argv) => {
-                self.settled(&live).await;
+                // Before, the command would run where the container comes from, with the files of the machine.
+                live.has_come_to(Stage::Runs).await;
                 let (output, outputs) = mpsc::channel(OUTPUT_BACKLOG);
-                let failure = self.folder.join("containers").join(id).join(format!("failure-{}", uuid::Uuid::new_v4()));
-                match self.spawn(&live, argv, command.stdin, command.tty, failure.clone(), &output) {
+                let pipe = self.folder.join("containers").join(id).join(format!("outcome-{}", uuid::Uuid::new_v4()));
+                let running = self.spawn(&live, argv, command.stdin, command.tty, &pipe, &output);
+                drop(output);
+                let result = match running {
                     Ok(running) => {
-                        drop(output);
                         protocol::write_line(&mut writing, &ok).await?;
-                        let result = converse(running, outputs, reading, writing, &failure).await;
-                        let _ = fs::remove_file(&failure);
-                        result
+                        converse(running, outputs, reading, writing).await
                     }
                     Err(error) => {
                         let answer: Answer = Err(error.to_string());
                         protocol::write_line(&mut writing, &answer).await
                     }
-                }
+                };
+                let _ = fs::remove_file(&pipe);
+                result
             }
-        }
-    }
-
-    /// Waits until a container that was just started is in its namespaces, or has ended: a command would otherwise run
-    /// where the container comes from, with the files of the machine.
-    async fn settled(&self, live: &Live) {
-        let Some(file) = self.namespace_file(&live.spec.id) else { return };
-        while fs::metadata(&file).map_or(0, |file| file.len()) == 0 && !*live.ended.borrow() {
-            tokio::time::sleep(SETTLE).await;
         }
     }
 
@@ -92,7 +83,7 @@ impl Shim {
         argv: Vec<String>,
         stdin: bool,
         tty: bool,
-        failure: std::path::PathBuf,
+        pipe: &Path,
         output: &mpsc::Sender<Frame>,
     ) -> io::Result<Running> {
         let terminal = tty.then(Terminal::open).transpose()?;
@@ -103,11 +94,12 @@ impl Shim {
             place: Place::Beside { pid: live.pid, netns: self.setup.sandbox.netns.clone() },
             tty: terminal.as_ref().map(Terminal::name).transpose()?,
             cgroups: live.group.procs(),
-            failure: failure.clone(),
+            outcome: pipe.to_path_buf(),
             namespace: None,
             no_new_privileges: live.spec.no_new_privileges,
         };
-        let file = failure.with_extension("launch");
+        let outcome = Outcome::listen(pipe)?;
+        let file = pipe.with_extension("launch");
         launch::write(&file, &launch)?;
         let stdio = |piped: bool| match &terminal {
             Some(terminal) => terminal.stdio(),
@@ -139,19 +131,19 @@ impl Shim {
             }
             child.stdin.take().map(Typed::pipe).transpose()?
         };
-        Ok(Running { pid, ended, input, outputs })
+        Ok(Running { pid, outcome, ended, input, outputs })
     }
 }
 
 /// Carries everything between a command and its client, until the command has ended or the client has gone.
 async fn converse(
-    mut running: Running,
+    running: Running,
     mut outputs: mpsc::Receiver<Frame>,
     mut reading: OwnedReadHalf,
     mut writing: OwnedWriteHalf,
-    failure: &std::path::Path,
 ) -> io::Result<()> {
-    let input = RefCell::new(running.input.take());
+    let Running { pid, outcome, mut ended, input, outputs: mut copies } = running;
+    let input = RefCell::new(input);
     let feed = async {
         while let Some(frame) = Frame::read(&mut reading).await? {
             if matches!(frame, Frame::CloseStdin) {
@@ -163,7 +155,6 @@ async fn converse(
         io::Result::Ok(())
     };
     let tell = async {
-        let mut ended = std::pin::pin!(&mut running.ended);
         let mut code = None;
         loop {
             tokio::select! {
@@ -175,7 +166,7 @@ async fn converse(
                 result = &mut ended, if code.is_none() => {
                     code = Some(result.unwrap_or(255));
                     // What it has left behind may hold its output open for ever.
-                    let _ = killpg(Pid::from_raw(running.pid), Signal::SIGKILL);
+                    let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
                 }
             }
         }
@@ -183,22 +174,18 @@ async fn converse(
             Some(code) => code,
             None => ended.await.unwrap_or(255),
         };
-        let result = match fs::read_to_string(failure) {
-            Ok(why) => Err(why),
-            Err(_) => Ok(code),
-        };
+        let result = outcome.failure().map_or(Ok(code), Err);
         Frame::Ended(result).write(&mut writing).await
     };
     let result = tokio::select! {
         told = tell => told,
-        // Without an error: the client has closed its sending side, which some do when they have nothing to say; it has
-        // gone when nothing can be written any more.
-        error = async { match feed.await { Err(error) => error, Ok(()) => std::future::pending().await } } => Err(error),
+        // The engine is the other end, and says when its client types no more: where it says nothing more, both have gone.
+        fed = feed => Err(fed.err().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())),
     };
     if result.is_err() {
-        let _ = killpg(Pid::from_raw(running.pid), Signal::SIGKILL);
+        let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
     }
-    running.outputs.abort_all();
+    copies.abort_all();
     result
 }
 
@@ -221,8 +208,8 @@ async fn attach(
         }
         io::Result::Ok(())
     };
-    let mut ended = live.ended.subscribe();
     let tell = async {
+        let mut ended = std::pin::pin!(live.has_come_to(Stage::Ended));
         loop {
             tokio::select! {
                 biased;
@@ -231,7 +218,7 @@ async fn attach(
                     Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => break,
                 },
-                _ = ended.wait_for(|ended| *ended) => break,
+                () = &mut ended => break,
             }
         }
         Frame::Ended(Ok(0)).write(&mut writing).await

@@ -37,18 +37,12 @@ pub(in crate::runtime) struct Setup {
 pub(in crate::runtime) enum Request {
     /// Tell the records now and at each change.
     Watch,
+    /// Answered by the container's record when its program runs or could not be run.
     Start(Box<ContainerSpec>),
     /// Answered when the container has ended.
-    Stop {
-        id: String,
-        signal: String,
-        grace_millis: u64,
-    },
+    Stop { id: String, signal: String, grace_millis: u64 },
     /// Answered when the command runs; then frames.
-    Exec {
-        id: String,
-        command: ExecCommand,
-    },
+    Exec { id: String, command: ExecCommand },
     /// Kill all, answer, end.
     Close,
 }
@@ -61,7 +55,7 @@ pub(in crate::runtime) struct ExecCommand {
     pub(in crate::runtime) tty: bool,
 }
 
-pub(in crate::runtime) type Answer = Result<(), String>;
+pub(in crate::runtime) type Answer<T = ()> = Result<T, String>;
 
 /// A piece of a command's conversation.
 #[derive(Debug, Clone)]

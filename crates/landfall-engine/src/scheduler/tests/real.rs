@@ -36,7 +36,7 @@ async fn start(client: &Client) -> (JoinSet<()>, CancellationToken) {
     let caches = Caches::new();
     caches.fill(client, &cancel, &mut tasks).await;
     let context = Context { client: client.clone(), caches, clock: Clock::wall(), authority: "".into() };
-    let (recorder, writer) = event::queue(client.clone(), "test");
+    let (recorder, writer) = event::queue(client.clone(), Clock::wall(), "test");
     tasks.spawn(writer.run());
     let until = cancel.clone();
     tasks.spawn(async move { crate::scheduler::run(context, &recorder, until).await });

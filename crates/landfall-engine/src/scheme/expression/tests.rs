@@ -82,6 +82,49 @@ fn values_that_can_never_be_equal_are_not_compared() {
 }
 
 #[test]
+fn every_function_that_is_accepted_can_be_evaluated() {
+    for function in functions::all() {
+        assert!(function.examples.len() >= function.overloads.len(), "{} lacks an example", function.name);
+        for example in function.examples {
+            assert_eq!(super::check(example, &BTreeMap::new()), Ok(Type::Bool), "{example}");
+            assert_eq!(evaluate(example, &context()), Ok(Value::Bool(true)), "{example}");
+        }
+    }
+}
+
+#[test]
+fn a_function_takes_what_it_is_for() {
+    check(
+        "self.m.any.find(1) == ''",
+        Err(
+            "compilation failed: ERROR: <input>:1:16: found no matching overload for 'find' applied to 'string.(int)'\n \
+             | self.m.any.find(1) == ''\n | ...............^",
+        ),
+    );
+    check(
+        "quantity('1') < quantity('2')",
+        Err("compilation failed: ERROR: <input>:1:15: found no matching overload for '_<_' applied to \
+             '(kubernetes.Quantity, kubernetes.Quantity)'\n | quantity('1') < quantity('2')\n | ..............^"),
+    );
+}
+
+#[test]
+fn what_this_engine_does_not_have_is_refused() {
+    check(
+        "self.l.transformList(i, x, x.a).size() == 1",
+        Err("compilation failed: ERROR: <input>:1:21: this engine does not have the function 'transformList'\n | \
+             self.l.transformList(i, x, x.a).size() == 1\n | ....................^"),
+    );
+}
+
+#[test]
+fn whole_numbers_of_json_are_added_to_those_of_an_expression() {
+    let mut context = context();
+    context.add_variable_from_value("self", from_json(&serde_json::json!({"n": 1, "f": 1.5})));
+    assert_eq!(evaluate("self.n + 1 == 2 && self.f * 2.0 == 3.0", &context), Ok(Value::Bool(true)));
+}
+
+#[test]
 fn what_cannot_be_read_is_a_syntax_error() {
     for source in ["object.(", "1 +", "self.n > "] {
         let wrong = super::check(source, &variables()).expect_err("it is no expression");

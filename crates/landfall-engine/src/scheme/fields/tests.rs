@@ -224,11 +224,11 @@ fn check(new: Value, old: Option<Value>) -> Vec<String> {
 fn an_ignored_field_is_named_with_its_path_and_the_reason() {
     let deployment = json!({ "spec": { "template": { "spec": { "containers": [
         { "name": "a" },
-        { "name": "b", "securityContext": { "readOnlyRootFilesystem": true, "runAsUser": 0, "runAsGroup": 7 } },
+        { "name": "b", "securityContext": { "privileged": true, "runAsUser": 0, "runAsGroup": 7 } },
     ] } } } });
     let found = unheeded(&resource("apps/v1", "Deployment"), &deployment, None);
     insta::assert_snapshot!(found.ignored.join("\n"), @r"
-    spec.template.spec.containers[1].securityContext.readOnlyRootFilesystem: accepted and ignored: containers see the folders of the machine as they are
+    spec.template.spec.containers[1].securityContext.privileged: accepted and ignored: programs may do what the user who runs the engine may do, and no more
     spec.template.spec.containers[1].securityContext.{runAsUser,runAsGroup}: accepted and ignored: programs run as the user who runs the engine, whose folders another user could not enter
     ");
 }

@@ -34,7 +34,7 @@ static EMAIL: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"^(?:.*<)?[^\s@<>]+@[^\s@<>]+>?$").expect("the pattern is a constant"));
 
 /// Whether a text has a format. A format that Kubernetes does not know says nothing.
-pub(super) fn fits(format: &str, text: &str) -> bool {
+pub(in crate::scheme) fn fits(format: &str, text: &str) -> bool {
     match format.replace('-', "").as_str() {
         "byte" => BASE64_STANDARD.decode(text).is_ok(),
         "cidr" => is_network(text),

@@ -35,6 +35,18 @@ fn a_changed_config_map_is_seen_in_its_volume() {
 }
 
 #[test]
+fn a_container_with_a_read_only_root_changes_its_volumes_and_nothing_else() {
+    let Some(world) = World::start() else { return };
+    world.apply(&pod("reader", FOREVER, "securityContext: { readOnlyRootFilesystem: true }"));
+    world.until_ready("reader");
+    let script = "for file in /tmp/landfall /var/tmp/landfall /landfall /dev/landfall; do \
+                  (echo mine > $file) 2>&1 && echo changed; done; true";
+    let said = world.in_pod("reader", script);
+    assert_eq!((said.matches("Read-only file system").count(), said.matches("changed").count()), (4, 0), "{said}");
+    assert_eq!(world.in_pod("reader", "echo > /dev/null; echo mine > /work/file; cat /work/file"), "mine\n");
+}
+
+#[test]
 fn a_job_runs_its_pods_to_their_end() {
     let Some(world) = World::start() else { return };
     world.apply(

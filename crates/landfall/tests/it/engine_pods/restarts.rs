@@ -92,3 +92,21 @@ fn a_process_that_is_killed_again_and_again_waits_longer_each_time() {
     let text = format!("2x Warning BackOff Back-off restarting failed container main in pod {full}");
     world.until_events("victim", &[&text]);
 }
+
+#[test]
+fn a_container_without_its_program_is_never_told_to_have_started() {
+    let Some(world) = World::start() else { return };
+    world.apply(&pod("lost", "", "").replace("command: [sh, -c, \"\"]", "command: [no-such-program]"));
+    let waiting = |status: &Value| status["state"]["waiting"]["reason"] == "CrashLoopBackOff";
+    let status = world.until_container("lost", waiting, "waiting");
+    let last = &status["lastState"]["terminated"];
+    let why = "exec: \"no-such-program\": executable file not found in $PATH";
+    assert_eq!(
+        (&last["reason"], &last["exitCode"], &last["message"]),
+        (&json!("StartError"), &json!(128), &json!(why)),
+        "{status}"
+    );
+    world.until_events("lost", &[&format!("2x Warning Failed Error: {why}")]);
+    let events = world.events("lost");
+    assert!(!events.iter().any(|event| event.contains(" Started ")), "{events:#?}");
+}

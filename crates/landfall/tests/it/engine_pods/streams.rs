@@ -2,11 +2,14 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::{Child, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use landfall_testing::{Tool, require_or_skip};
 
-use super::{FOREVER, World, pod, spoken_to, told};
+use super::{FOREVER, PATIENCE, World, pod, spoken_to, told};
+use crate::running_engine::POLL;
 
 /// Which protocol kubectl speaks: it takes the older one when it is told to.
 const WEB_SOCKET: &str = "true";
@@ -35,6 +38,11 @@ fn a_log_is_read_whole_in_part_and_as_it_grows() {
     let (time, text) = stamped.split_once(' ').expect("a line has a time");
     assert!(time.parse::<k8s_openapi::jiff::Timestamp>().is_ok(), "{time}");
     assert_eq!(text, "three\n");
+    // kubectl cuts the fractions of seconds off.
+    let exactly = format!("get --raw /api/v1/namespaces/default/pods/talker/log?sinceTime={time}");
+    assert_eq!(world.say(&exactly), "three\n");
+    assert_eq!(world.say("logs talker --since=1h"), "one\ntwo\nthree\n");
+    world.until("logs talker --since=1s", "");
 }
 
 #[test]
@@ -170,4 +178,80 @@ fn a_container_that_asks_for_a_terminal_has_one() {
     world.apply(&pod("screen", script, "stdin: true\ntty: true"));
     world.until_it("logs screen", |said| said.lines().count() == 2, "two lines");
     assert_eq!(world.say("logs screen"), "a terminal\r\n0 0\r\n");
+}
+
+/// A client of which the first line was heard, and which is gone without a word when dropped.
+struct Client {
+    kubectl: Child,
+    said: String,
+}
+
+impl Client {
+    fn start(mut command: Command) -> Self {
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut kubectl = spawned.expect("kubectl can be started");
+        let mut said = String::new();
+        let stdout = kubectl.stdout.as_mut().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut said).expect("kubectl writes text");
+        Self { kubectl, said }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _already_gone = self.kubectl.kill();
+        let _reaped = self.kubectl.wait();
+    }
+}
+
+#[track_caller]
+fn eventually(what: &str, fits: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !fits() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(POLL);
+    }
+}
+
+#[test]
+fn clients_that_vanish_leave_nothing_behind() {
+    const TIMES: usize = 4;
+    let Some(world) = World::start() else { return };
+    world.apply(&pod("idle", FOREVER, ""));
+    world.until_ready("idle");
+    let before = world.engine.open_files();
+
+    // In the middle of a watch.
+    let watches = [(); TIMES].map(|()| Client::start(world.command("get pods --watch -o name")));
+    assert!(watches.iter().all(|client| client.said == "pod/idle\n"));
+    drop(watches);
+
+    // In the middle of a command that says nothing any more.
+    let commands = [(); TIMES].map(|()| {
+        let mut command = world.command("exec idle -- sh -c");
+        command.arg("echo $$; exec sleep 1000");
+        Client::start(command)
+    });
+    let pids = commands.each_ref().map(|client| client.said.trim().to_owned());
+    assert!(pids.iter().all(|pid| Path::new("/proc").join(pid).exists()), "{pids:?}");
+    drop(commands);
+    eventually("the commands have ended", || pids.iter().all(|pid| !Path::new("/proc").join(pid).exists()));
+
+    // In the middle of a body. `Starting to serve on 127.0.0.1:43210`.
+    let bodies = [(); TIMES].map(|()| {
+        let proxy = Client::start(world.command("proxy --port=0"));
+        let address = proxy.said.split_whitespace().last().expect("it says where it listens").to_owned();
+        let mut connection = TcpStream::connect(address).expect("the proxy listens");
+        let head = "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: localhost\r\n\
+                    Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n";
+        connection.write_all(head.as_bytes()).expect("the proxy reads");
+        connection.write_all(&vec![b' '; 500_000]).expect("the proxy reads");
+        (proxy, connection)
+    });
+    drop(bodies);
+
+    // What else goes on in the engine may have opened one or two.
+    let left = || world.engine.open_files().saturating_sub(before);
+    eventually("connections are closed", || left() < TIMES);
+    assert_eq!(world.say("get pods -o name"), "pod/idle\n");
 }

@@ -396,7 +396,7 @@ fn type_of(schema: &Value, is_object: bool) -> Type {
 }
 
 /// How an expression writes the name of a property.
-fn escaped(name: &str) -> String {
+pub(super) fn escaped(name: &str) -> String {
     const RESERVED: [&str; 21] = [
         "true",
         "false",
