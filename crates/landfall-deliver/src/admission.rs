@@ -7,6 +7,8 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::CronJob;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
@@ -121,11 +123,13 @@ pub(crate) async fn admit(
 ) -> Result<(), ClusterError> {
     let Some(admitted) = read(client, namespace, &spec.architecture).await? else { return Ok(()) };
     let mut images = running(client, &admitted.namespaces).await?;
+    if admitted.namespaces.is_empty() {
+        // It does not say where: nobody knows what else runs there, so nothing is taken away.
+        images.extend(admitted.images.iter().cloned());
+    }
     for service in &spec.services {
-        // Whatever else the pods have besides the image of the service.
-        let pod: Option<PodSpec> = serde_json::from_value(service.new_template["spec"].clone()).ok();
-        images.extend(pod.iter().flat_map(images_of));
-        images.extend([service.new_image.clone(), service.old_image.clone()]);
+        images.extend(images_in(&service.new_template));
+        images.extend(images_in(&service.old_template));
     }
     let images: Vec<String> = images.into_iter().collect();
     if images == admitted.images && admitted.releases == [name] {
@@ -201,24 +205,37 @@ fn contains(whole: &Value, part: &Value) -> bool {
     }
 }
 
-/// The images of the pods in some namespaces, and of the Deployments' pods that are to come.
+/// The images of the pods in some namespaces, and of the pods that are to come of what makes them.
 async fn running(client: &Client, namespaces: &[String]) -> Result<BTreeSet<String>, ClusterError> {
     let mut images = BTreeSet::new();
     for namespace in namespaces {
-        let pods = Api::<Pod>::namespaced(client.clone(), namespace).list(&ListParams::default()).await;
-        let pods = pods.during(|| format!("list the pods in `{namespace}`"))?;
-        images.extend(pods.items.iter().flat_map(|pod| pod.spec.iter()).flat_map(images_of));
-        let deployments = namespaced::<k8s_openapi::api::apps::v1::Deployment>(client, namespace);
-        let deployments = deployments.list(&ListParams::default()).await;
-        let deployments = deployments.during(|| format!("list the Deployments in `{namespace}`"))?;
-        let templates = deployments.items.iter().filter_map(|own| own.spec.as_ref()?.template.spec.as_ref());
-        images.extend(templates.flat_map(images_of));
-        let jobs = namespaced::<k8s_openapi::api::batch::v1::CronJob>(client, namespace);
-        let jobs = jobs.list(&ListParams::default()).await.during(|| format!("list the CronJobs in `{namespace}`"))?;
-        let templates = jobs.items.iter().filter_map(|own| own.spec.job_template.spec.as_ref()?.template.spec.as_ref());
+        let pods = listed::<Pod>(client, namespace, "pods").await?;
+        images.extend(pods.iter().flat_map(|pod| pod.spec.iter()).flat_map(images_of));
+        let own = listed::<Deployment>(client, namespace, "Deployments").await?;
+        images.extend(own.iter().filter_map(|own| own.spec.as_ref()?.template.spec.as_ref()).flat_map(images_of));
+        let own = listed::<StatefulSet>(client, namespace, "StatefulSets").await?;
+        images.extend(own.iter().filter_map(|own| own.spec.as_ref()?.template.spec.as_ref()).flat_map(images_of));
+        let own = listed::<DaemonSet>(client, namespace, "DaemonSets").await?;
+        images.extend(own.iter().filter_map(|own| own.spec.as_ref()?.template.spec.as_ref()).flat_map(images_of));
+        let jobs = listed::<CronJob>(client, namespace, "CronJobs").await?;
+        let templates = jobs.iter().filter_map(|own| own.spec.job_template.spec.as_ref()?.template.spec.as_ref());
         images.extend(templates.flat_map(images_of));
     }
     Ok(images)
+}
+
+async fn listed<K>(client: &Client, namespace: &str, what: &str) -> Result<Vec<K>, ClusterError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let listed = namespaced::<K>(client, namespace).list(&ListParams::default()).await;
+    listed.map(|list| list.items).during(|| format!("list the {what} in `{namespace}`"))
+}
+
+/// The images that a pod template starts.
+fn images_in(template: &Value) -> Vec<String> {
+    let pod: Option<PodSpec> = serde_json::from_value(template["spec"].clone()).ok();
+    pod.iter().flat_map(images_of).collect()
 }
 
 fn images_of(pod: &PodSpec) -> impl Iterator<Item = String> {
@@ -346,7 +363,8 @@ fn shipper_rules() -> Value {
         ("landfall.dev", &["approvals", "signers", "freezes"], READ),
         ("coordination.k8s.io", &["leases"], CHANGE),
         ("apps", &["deployments"], ALL),
-        ("apps", &["replicasets"], READ),
+        ("apps", &["replicasets", "statefulsets", "daemonsets"], READ),
+        ("batch", &["cronjobs"], READ),
         ("autoscaling", &["horizontalpodautoscalers"], CHANGE),
         ("gateway.networking.k8s.io", &["httproutes"], CHANGE),
         ("", &["services"], ALL),

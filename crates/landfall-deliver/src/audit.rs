@@ -86,7 +86,7 @@ pub enum Action {
     Succeed,
     /// Every service runs the old version again, or what was not begun never will be.
     Return,
-    /// It could not be taken back.
+    /// Every service has its old template again, and not all copies became ready.
     Fail,
     /// Somebody wants it stopped or taken back.
     Demand,

@@ -14,9 +14,8 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::admission;
 use crate::analysis::Analysis;
-use crate::audit::{Action, Author, Fact};
+use crate::audit::{Action, AuditLog, Author, Fact};
 use crate::cluster::courier::Courier;
 use crate::cluster::figures::Counters;
 use crate::cluster::lock::{Lock, LockError};
@@ -28,6 +27,7 @@ use crate::observe::{Seen, allowed_seconds, observe};
 use crate::plan::Strategy;
 use crate::release::{REQUEST, Release, ReleaseSpec, ReleaseStatus, ServiceRelease, Window};
 use crate::rollout::{Event, Phase, Return, Stage};
+use crate::{admission, begin};
 
 /// How often the cluster is looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -50,6 +50,14 @@ pub enum CarryError {
     /// The cluster refuses, or does not answer for long.
     #[error(transparent)]
     Perform(#[from] PerformError),
+    /// Somebody has written down that it is under way, or what it brings, past its gates.
+    #[error("release `{name}` is not what was let through: {why}; look who wrote it, and delete it")]
+    NotLetThrough {
+        /// The release.
+        name: String,
+        /// What does not fit.
+        why: String,
+    },
 }
 
 impl From<ClusterError> for CarryError {
@@ -62,9 +70,12 @@ impl CarryError {
     fn may_pass(&self) -> bool {
         match self {
             Self::Perform(PerformError::Cluster(error)) | Self::Lock(LockError::Cluster(error)) => error.may_pass(),
+            // Until somebody else has it, it may be renewed.
+            Self::Lock(LockError::NotRenewed) => true,
             Self::Lock(LockError::Held { .. }) => false,
             // Something may be put back by whoever took it away.
             Self::Perform(PerformError::Missing(_)) => true,
+            Self::NotLetThrough { .. } => false,
         }
     }
 }
@@ -129,7 +140,7 @@ pub async fn carry(
     client: &Client,
     namespace: &str,
     name: &str,
-    lock: &mut Lock,
+    lock: &Lock,
     telling: Telling,
     tell: impl FnMut(&Release),
 ) -> Result<Release, CarryError> {
@@ -142,7 +153,7 @@ pub async fn tell_waiting(
     client: &Client,
     namespace: &str,
     name: &str,
-    lock: &mut Lock,
+    lock: &Lock,
     telling: Telling,
 ) -> Result<Release, CarryError> {
     Box::pin(run(client, namespace, name, lock, (Task::Tell, telling), |_| ())).await
@@ -161,7 +172,7 @@ async fn run(
     client: &Client,
     namespace: &str,
     name: &str,
-    lock: &mut Lock,
+    lock: &Lock,
     (task, telling): (Task, Telling),
     mut tell: impl FnMut(&Release),
 ) -> Result<Release, CarryError> {
@@ -176,6 +187,7 @@ async fn run(
         courier: Courier::new(client.clone(), namespace, telling.folder),
         task,
         linger: telling.linger,
+        let_through: false,
         ended: None,
         said: None,
     };
@@ -217,6 +229,8 @@ struct Carrier<'a> {
     courier: Courier,
     task: Task,
     linger: Duration,
+    /// Whether the audit log was seen to say that the gates of the release were open.
+    let_through: bool,
     /// When it was seen first that nothing but messages is left to do.
     ended: Option<Instant>,
     /// When the release was written last.
@@ -224,16 +238,22 @@ struct Carrier<'a> {
 }
 
 impl Carrier<'_> {
-    async fn step(&mut self, name: &str, lock: &mut Lock, tell: &mut impl FnMut(&Release)) -> Result<Step, CarryError> {
-        lock.keep().await?;
+    async fn step(&mut self, name: &str, lock: &Lock, tell: &mut impl FnMut(&Release)) -> Result<Step, CarryError> {
+        lock.check()?;
         let mut release = self.api.get(name).await.during(|| format!("read the release `{name}`"))?;
         tell(&release);
         let mut status = release.status.clone().unwrap_or_default();
+        self.was_let_through(&release, &status).await?;
+        let carried = release.carried();
         if !status.pending.is_empty() {
             for effect in status.pending.clone() {
-                lock.keep().await?;
+                lock.check()?;
                 debug!(?effect, "an effect is done");
-                perform(self.client, &release.spec, effect).await?;
+                tokio::select! {
+                    done = perform(self.client, &carried, effect) => done?,
+                    // Whoever has the lock does it again.
+                    lost = lock.lost() => return Err(lost.into()),
+                }
             }
             status.pending.clear();
             status.since = Some(Timestamp::now().to_string());
@@ -254,7 +274,7 @@ impl Carrier<'_> {
         self.receipts(&release, &mut status).await?;
         self.courier.send(&status.notices);
         let follow = |status: &mut ReleaseStatus, event: Option<Event>| {
-            event.is_some_and(|event| status.follow(&release.spec, &event, Timestamp::now()))
+            event.is_some_and(|event| status.follow(&carried, &event, Timestamp::now()))
         };
         let mut moved = follow(&mut status, demanded);
         if !moved {
@@ -262,7 +282,7 @@ impl Carrier<'_> {
                 return self.last_words(release, &before, status).await;
             }
             let seen = self.look(&release, &status).await?;
-            let event = observe(&release.spec, &mut status, &seen, Timestamp::now());
+            let event = observe(&carried, &mut status, &seen, Timestamp::now());
             moved = self.task == Task::Whole && follow(&mut status, event);
         }
         if moved {
@@ -283,6 +303,28 @@ impl Carrier<'_> {
             self.said = Some(Instant::now());
         }
         Ok(if moved { Step::Moved } else { Step::Waits })
+    }
+
+    /// Looks whether what is under way was let through, and is what was let through: a phase and what is to be done can be written
+    /// down by whoever may write releases.
+    async fn was_let_through(&mut self, release: &Release, status: &ReleaseStatus) -> Result<(), CarryError> {
+        let stands_still = status.phase == Phase::Pending || status.phase.is_terminal();
+        if stands_still && status.pending.is_empty() {
+            return Ok(());
+        }
+        let (name, spec) = (release.name_any(), &release.spec);
+        if let Some(why) = spec.contradiction() {
+            return Err(CarryError::NotLetThrough { name, why });
+        }
+        if !self.let_through {
+            let log = AuditLog::read(self.client, self.namespace, &spec.architecture).await?;
+            if !log.says(Action::Begin, &name, &spec.digest) {
+                let why = "the audit log does not say that its gates were open".to_owned();
+                return Err(CarryError::NotLetThrough { name, why });
+            }
+            self.let_through = true;
+        }
+        Ok(())
     }
 
     /// Tells the audit log of what changes where a release is, and lets its images in when it begins. Done again after a crash, it
@@ -373,11 +415,16 @@ impl Carrier<'_> {
         let look = async |service: &ServiceRelease, workload: &str| {
             workload::look(self.client, &service.namespace, workload, &name).await
         };
-        let spec = &release.spec;
+        let spec = &release.carried();
         let mut seen = Seen::default();
         match &status.phase {
             Phase::Pending => {
                 seen.gates = gate::look(self.client, self.namespace, Some(&name), spec).await?;
+                if seen.gates.iter().all(|gate| gate.standing == Standing::Open) {
+                    let ground = begin::look(self.client, &release.spec).await?;
+                    seen.gates.extend(ground.gates);
+                    seen.replanned = ground.replanned;
+                }
                 if seen.gates.iter().any(|gate| gate.standing != Standing::Open) {
                     tokio::time::sleep(GATES).await;
                 } else if spec.verification.is_some() {
@@ -411,8 +458,13 @@ impl Carrier<'_> {
                 }
                 seen.counted = self.counted_of_all(spec).await?;
             }
-            Phase::Progressing { service, stage: Stage::Draining }
-            | Phase::RollingBack { service, stage: Return::Draining, .. } => {
+            Phase::Progressing { service, stage: Stage::Draining } => {
+                let service = &spec.services[*service];
+                keep_room(self.client, service).await?;
+                seen.understood = self.is_understood(service).await?;
+            }
+            // On the way back the canary may be gone already, and its room given back.
+            Phase::RollingBack { service, stage: Return::Draining, .. } => {
                 seen.understood = self.is_understood(&spec.services[*service]).await?;
             }
             Phase::Held { .. } | Phase::Succeeded | Phase::RolledBack { .. } | Phase::Failed { .. } => {}

@@ -1,5 +1,6 @@
 //! The cluster, through the Kubernetes API alone: what is there, what is done to it, and who may do it.
 
+pub(crate) mod around;
 pub(crate) mod autoscaler;
 pub(crate) mod clock;
 pub(crate) mod courier;
@@ -10,6 +11,7 @@ mod mesh;
 pub(crate) mod perform;
 mod prometheus;
 pub(crate) mod records;
+mod route;
 pub(crate) mod workload;
 
 use kube::core::GroupVersionKind;

@@ -12,6 +12,7 @@ use crate::gate::Gate;
 use crate::propose::{list, phase_of};
 use crate::release::Release;
 use crate::rollout::Phase;
+use crate::schema::has_begun;
 use crate::{admission, freeze};
 
 /// What is otherwise than it should be, for people; nothing when all is well. Reads only.
@@ -21,6 +22,7 @@ pub async fn drift(client: &Client, architecture: &Architecture) -> Result<Vec<S
     let log = AuditLog::read(client, namespace, name).await?;
     let mut drift: Vec<String> = log.verify().into_iter().map(|problem| format!("audit log: {problem}")).collect();
     drift.extend(changed_past_releases(client, &releases).await?);
+    drift.extend(releases.iter().flat_map(|release| unwritten(release, &releases, &log)));
     drift.extend(unapproved(client, namespace, name, &releases, &log).await?);
     let protected = log.entries.iter().rfind(|entry| matches!(entry.action, Action::Protect | Action::Admit));
     if let Some(entry) = protected {
@@ -60,7 +62,7 @@ async fn changed_past_releases(client: &Client, releases: &[Release]) -> Result<
     let mut seen = std::collections::BTreeSet::new();
     for release in releases.iter().rev() {
         let phase = phase_of(release);
-        if !matches!(phase, Phase::Succeeded | Phase::RolledBack { .. }) {
+        if !matches!(phase, Phase::Succeeded | Phase::RolledBack { .. } | Phase::Failed { .. }) {
             continue;
         }
         for service in &release.spec.services {
@@ -81,6 +83,36 @@ async fn changed_past_releases(client: &Client, releases: &[Release]) -> Result<
         }
     }
     Ok(drift)
+}
+
+/// What does not fit together of a release: what it says of itself, what the audit log says of it, and where it is.
+fn unwritten(release: &Release, releases: &[Release], log: &AuditLog) -> Vec<String> {
+    let (name, spec) = (release.name_any(), &release.spec);
+    let mut drift: Vec<String> =
+        spec.contradiction().into_iter().map(|why| format!("release `{name}` is not what was signed: {why}")).collect();
+    if !log.says(Action::Propose, &name, &spec.digest) {
+        drift.push(format!("the audit log does not say that anybody wrote release `{name}` down"));
+    }
+    if !has_begun(release) {
+        return drift;
+    }
+    if !log.says(Action::Begin, &name, &spec.digest) {
+        drift.push(format!(
+            "release `{name}` is {}, and the audit log does not say that its gates were open",
+            phase_of(release).name()
+        ));
+    }
+    let Some(taken) = &spec.takes_back else { return drift };
+    match releases.iter().find(|other| other.name_any() == *taken).map(|other| spec.brings_back(&other.spec)) {
+        Some(Ok(())) => {}
+        Some(Err(why)) => {
+            drift.push(format!("release `{name}` went around the gates to take `{taken}` back, and {why}"));
+        }
+        None => {
+            drift.push(format!("release `{name}` went around the gates to take `{taken}` back, which is not there"));
+        }
+    }
+    drift
 }
 
 /// Releases that began without the approvals that they needed at that time, and lists of signers that nobody signed.
@@ -107,13 +139,16 @@ async fn unapproved(
     }
     // Not handled: releases that began under an earlier list of signers are judged by the one that counts now.
     let Some(policy) = &signers.policy else { return Ok(drift) };
-    for release in releases {
-        let asked = release.spec.gates.iter().any(|gate| matches!(gate, Gate::Approval { .. }));
+    let since = log.entries.iter().find(|entry| entry.action == Action::ChangeSigners).map(|entry| entry.number);
+    // One that takes another one back is asked for nothing, if it does just that.
+    for release in releases.iter().filter(|release| has_begun(release) && release.spec.takes_back.is_none()) {
         let release_name = release.name_any();
         let begun = log.entries.iter().find(|entry| entry.action == Action::Begin && entry.subject == release_name);
+        // Where signers are known, they are asked whatever the release says.
+        let asked = release.spec.gates.iter().any(|gate| matches!(gate, Gate::Approval { .. }))
+            || begun.is_some_and(|begun| since.is_some_and(|since| since < begun.number));
         let begun = begun.and_then(|entry| entry.at.parse::<Timestamp>().ok());
-        let has_begun = !matches!(phase_of(release), Phase::Pending) && release.spec.takes_back.is_none();
-        let Some(begun) = begun.filter(|_| asked && has_begun) else { continue };
+        let Some(begun) = begun.filter(|_| asked) else { continue };
         let subject = Subject { architecture: name, namespace, name: &release_name, digest: &release.spec.digest };
         let tally = policy.tally(subject, &signed, Expiry::At(begun));
         if !tally.is_enough(policy.count) {
@@ -126,4 +161,44 @@ async fn unapproved(
         }
     }
     Ok(drift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::release::{Entry, ReleaseSpec, ReleaseStatus, ServiceRelease};
+
+    /// The release of that number, with this many things that have happened to it.
+    fn release(number: u32, phase: Phase, happened: usize) -> Release {
+        let mut spec = ReleaseSpec { number, ..ReleaseSpec::sample(vec![ServiceRelease::sample("web")]) };
+        for service in &mut spec.services {
+            (service.old_image, service.new_image) = (String::new(), String::new());
+        }
+        spec.digest = spec.computed_digest();
+        let mut release = Release::new(&format!("shop-{number}"), spec);
+        let history = vec![Entry { at: String::new(), what: String::new() }; happened];
+        release.status = Some(ReleaseStatus { phase, history, ..ReleaseStatus::default() });
+        release
+    }
+
+    fn told(release: &Release, says: &[Action]) -> String {
+        let says: Vec<_> = says.iter().map(|action| (*action, "shop-1", release.spec.digest.as_str())).collect();
+        unwritten(release, std::slice::from_ref(release), &AuditLog::sample(&says)).join("\n")
+    }
+
+    #[test]
+    fn a_release_that_nobody_wrote_down_or_let_begin_is_seen() {
+        let (both, propose) = ([Action::Propose, Action::Begin], [Action::Propose]);
+        insta::assert_snapshot!(told(&release(1, Phase::Succeeded, 3), &both), @"");
+        insta::assert_snapshot!(told(&release(1, Phase::Pending, 0), &propose), @"");
+        insta::assert_snapshot!(told(&release(1, Phase::Pending, 0), &[]), @"the audit log does not say that anybody wrote release `shop-1` down");
+        insta::assert_snapshot!(told(&release(1, Phase::Succeeded, 0), &propose), @"release `shop-1` is Succeeded, and the audit log does not say that its gates were open");
+        let mut changed = release(1, Phase::Succeeded, 3);
+        "elsewhere".clone_into(&mut changed.spec.services[0].namespace);
+        assert!(told(&changed, &both).starts_with("release `shop-1` is not what was signed: "));
+        let mut back = release(1, Phase::Succeeded, 3);
+        back.spec.takes_back = Some("shop-0".to_owned());
+        back.spec.digest = back.spec.computed_digest();
+        insta::assert_snapshot!(told(&back, &both), @"release `shop-1` went around the gates to take `shop-0` back, which is not there");
+    }
 }

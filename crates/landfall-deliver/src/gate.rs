@@ -3,11 +3,13 @@
 //!
 //! A release keeps its gates with itself, so whoever carries it on asks for the same. Two gates are there whatever it says: a
 //! freeze closes every environment, and an environment with a list of signers asks them. A release that takes another one back has
-//! no gates: its images were let through before, and whoever waits for a signature meanwhile serves what is broken.
+//! no gates: what it brings was let through before, and whoever waits for a signature meanwhile serves what is broken. That it brings
+//! nothing else is looked at (`identity`), as is that a release is what was signed.
 
 mod capacity;
 mod decide;
 mod evidence;
+mod identity;
 mod report;
 mod window;
 
@@ -196,8 +198,12 @@ pub(crate) async fn look(
     name: Option<&str>,
     spec: &ReleaseSpec,
 ) -> Result<Vec<GateState>, ClusterError> {
-    if spec.takes_back.is_some() {
-        return Ok(Vec::new());
+    if let Some(why) = spec.contradiction().filter(|_| name.is_some()) {
+        return Ok(vec![identity::refused(why)]);
+    }
+    if let Some(taken) = &spec.takes_back {
+        let why = identity::no_return(client, namespace, taken, spec).await?;
+        return Ok(why.into_iter().map(identity::refused).collect());
     }
     let (signers, approvals) = SignersState::read(client, namespace, &spec.architecture).await?;
     let mut gates = spec.gates.clone();

@@ -8,6 +8,7 @@ mod admission;
 mod analysis;
 mod approval;
 mod audit;
+mod begin;
 mod carry;
 mod cluster;
 mod drift;
@@ -34,7 +35,7 @@ pub use approval::{
 pub use audit::{Action, AuditEntrySpec, AuditLog, Author, Fact, Head};
 pub use carry::{CarryError, Demand, Telling, carry, demand, read, tell_waiting, time_left};
 pub use cluster::ClusterError;
-pub use cluster::lock::{Lock, LockError};
+pub use cluster::lock::{Contender, Lock, LockError};
 pub use drift::drift;
 pub use freeze::{FreezeSpec, freeze, read as read_freeze, thaw};
 pub use gate::{
@@ -45,10 +46,12 @@ pub use notify::{
     CommitAuthor, Impact, Means, Message, Notice, PipelineNews, Receipt, ReleaseNews, ServiceImpact, ShippedService,
     Told, append, pause, post, told,
 };
-pub use plan::{CanaryPlan, CountedBy, PrometheusAt, Split, Strategy};
+pub use plan::{CanaryPlan, CanarySize, CountedBy, PrometheusAt, Split, Strategy};
 pub use promote::{Running, what_runs};
 pub use propose::{Proposal, Wanted, create, list, phase_of, propose, propose_return, state_of};
-pub use release::{Entry, Release, ReleaseSpec, ReleaseStatus, ServiceRelease, Verification, tells};
+pub use release::{
+    Entry, Release, ReleaseSpec, ReleaseStatus, Replanned, ServiceRelease, Took, Verification, WayBack, tells,
+};
 pub use rollout::{Cause, Phase, Reason, Return, Stage};
 pub use schema::SchemaUse;
 pub use windows::{Clock, Kept, Limits, keep, keep_once};

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::analysis::{Analysis, Verdict, analyse};
 use crate::gate::{self, GateState, Standing, WAITING};
 use crate::plan::{CanaryPlan, Strategy};
-use crate::release::{ReleaseSpec, ReleaseStatus, ServiceRelease, Verification, Window};
+use crate::release::{ReleaseSpec, ReleaseStatus, Replanned, ServiceRelease, Verification, Window};
 use crate::rollout::{Event, Phase, Return, Stage, Version};
 
 /// How often containers that were ready may crash before the version counts as broken: once may be the machine's fault.
@@ -24,6 +24,8 @@ const UNDERSTOOD_SECONDS: u64 = 10;
 pub(crate) struct Seen {
     /// What must hold before the release begins, and whether it does.
     pub(crate) gates: Vec<GateState>,
+    /// The canaries that were planned again, as copies beside them are others than when they were planned.
+    pub(crate) replanned: Vec<Replanned>,
     /// The workload that the stage is about; of each service when all are verified. `None` for one that is gone.
     pub(crate) workloads: Vec<Option<Workload>>,
     /// What has been counted since ever: of the service that is judged, or of each. `None` where nobody counts.
@@ -91,6 +93,7 @@ fn beginning(status: &mut ReleaseStatus, seen: &Seen) -> Option<Event> {
         status.message = gate::waits_for(&seen.gates);
         return None;
     }
+    status.replanned.clone_from(&seen.replanned);
     if let Some(counted) = &seen.counted {
         status.before = counted.iter().map(|window| window.stable.clone()).collect();
     }

@@ -36,6 +36,9 @@ pub enum Strategy {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CanaryPlan {
+    /// The shares as they are declared, in millionths.
+    #[serde(default)]
+    pub declared: Vec<u32>,
     /// The shares of the traffic, in millionths: those that are declared, or those that copies can have.
     pub steps: Vec<u32>,
     /// How it gets them.
@@ -54,7 +57,33 @@ pub struct CanaryPlan {
     pub ceiling: Option<u32>,
 }
 
+/// What of a canary follows from the copies beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CanarySize {
+    /// The shares of the traffic, in millionths.
+    pub steps: Vec<u32>,
+    /// How it gets them.
+    pub split: Split,
+    /// How many copies it has, the most of all steps.
+    pub copies: u32,
+    /// How many copies the autoscaler may have while the canary is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ceiling: Option<u32>,
+}
+
 impl CanaryPlan {
+    /// Gives it another size.
+    pub(crate) fn resize(&mut self, size: &CanarySize) {
+        let CanarySize { steps, split, copies, ceiling } = size.clone();
+        (self.steps, self.split, self.copies, self.ceiling) = (steps, split, copies, ceiling);
+    }
+
+    /// Its size beside so many copies; otherwise, why it does not fit.
+    pub(crate) fn size_beside(&self, copies: u32, autoscaler: Option<Bounds>) -> Result<CanarySize, String> {
+        canary::size(&self.declared, &self.split, copies, autoscaler)
+    }
+
     /// How many copies it has at a step; at its start it has those of the first.
     pub(crate) fn copies_at(&self, step: usize) -> u32 {
         match &self.split {

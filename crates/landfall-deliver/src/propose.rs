@@ -1,29 +1,25 @@
 //! From an architecture, its rendered objects and what is in the cluster to a release that could be shipped, and what speaks
 //! against it. Nothing is changed.
 
-mod configuration;
+pub(crate) mod configuration;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use kube::api::{DynamicObject, ListParams, PostParams};
+use kube::api::PostParams;
 use kube::{Api, Client, ResourceExt as _};
 use landfall_model::Architecture;
 use serde_json::{Value, json};
 
 use crate::audit::{Action, Author, Fact};
 use crate::cluster::figures::{self, Counters};
-use crate::cluster::records;
-use crate::cluster::workload::{self, progress};
-use crate::cluster::{
-    ClusterError, During as _, MANAGER, definition, if_there, mesh_resource, perform, route_resource,
-};
+use crate::cluster::workload::{self, progress, template_of};
+use crate::cluster::{ClusterError, During as _, MANAGER, around, definition, perform, records};
 use crate::gate::{self, GateState, Standing, WAITING};
 use crate::notify;
-use crate::plan::{self, Bounds, Counted, Live, PrometheusAt, Strategy};
+use crate::plan::{self, Counted, Live, PrometheusAt, Strategy};
 use crate::release::{
-    CONFIGURATION, RELEASE, Release, ReleaseSpec, ServiceRelease, Verification, annotate, digest, image_of, is_same,
+    CONFIGURATION, RELEASE, Ran, Release, ReleaseSpec, ServiceRelease, Verification, annotate, image_of, is_same, over,
     plain,
 };
 use crate::rollout::Phase;
@@ -121,6 +117,17 @@ pub async fn propose(client: &Client, wanted: Wanted<'_>) -> Result<Proposal, Cl
     spec.environment = architecture.environment.as_ref().map(ToString::to_string);
     spec.gates = gate::required(architecture);
     spec.notify = notify::told(architecture.notify());
+    spec.rollback_within_seconds =
+        architecture.document.delivery.rollback.within.as_ref().map(|within| within.value.seconds());
+    spec.bundle = Some(over(&json!(wanted.objects)));
+    spec.digest = spec.computed_digest();
+    if architecture.is_production() {
+        for note in spec.container_images().values().filter_map(|image| without_digest(image)) {
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+        }
+    }
     refusals.extend(schema::forward(&spec, &others, &mut notes));
     let gates = gate::look(client, &namespace, None, &spec).await?;
     Ok(Proposal { namespace, spec, lines, gates, refusals, notes })
@@ -134,12 +141,7 @@ pub async fn propose_return(
     release: Option<&str>,
 ) -> Result<Result<Proposal, String>, ClusterError> {
     let others = list(client, namespace, architecture).await?;
-    let succeeded = |other: &&Release| phase_of(other) == Phase::Succeeded;
-    let taken_back: Vec<&str> =
-        others.iter().filter(succeeded).filter_map(|other| other.spec.takes_back.as_deref()).collect();
-    let can_go = |other: &&Release| {
-        succeeded(other) && other.spec.takes_back.is_none() && !taken_back.contains(&other.name_any().as_str())
-    };
+    let can_go = |other: &&Release| can_go_back(other, &others);
     let wanted = match release {
         Some(name) => others.iter().find(|other| other.name_any() == name),
         None => others.iter().rfind(can_go),
@@ -147,7 +149,7 @@ pub async fn propose_return(
     let Some(wanted) = wanted else {
         return Ok(Err(match release {
             Some(name) => format!("there is no release `{name}` of `{architecture}`"),
-            None => format!("no release of `{architecture}` has succeeded, so there is nothing to take back"),
+            None => format!("nothing is left of any release of `{architecture}` that could be taken back"),
         }));
     };
     let name = wanted.name_any();
@@ -157,10 +159,8 @@ pub async fn propose_return(
             phase_of(wanted).name()
         )));
     }
-    let touches = |other: &Release| {
-        other.spec.services.iter().any(|own| wanted.spec.services.iter().any(|service| service.name == own.name))
-    };
-    let later = others.iter().find(|other| can_go(other) && other.spec.number > wanted.spec.number && touches(other));
+    let is_later = |other: &&Release| other.spec.number > wanted.spec.number && touches(other, wanted);
+    let later = others.iter().filter(can_go).find(is_later);
     if let Some(later) = later {
         let later = later.name_any();
         return Ok(Err(format!(
@@ -170,25 +170,32 @@ pub async fn propose_return(
     let mut refusals: Vec<String> =
         others.iter().filter(|other| !phase_of(other).is_terminal()).map(unfinished).collect();
     let ran = wanted.status.as_ref().map(|status| status.ran.as_slice()).unwrap_or_default();
-    let since = |service: &str| ran.iter().find(|ran| ran.service == service).map(|ran| ran.begin.clone());
+    let runs = |ran: &&Ran| ran.end.is_none();
+    let since = |service: &str| ran.iter().filter(runs).find(|ran| ran.service == service).map(|ran| ran.begin.clone());
     let (mut services, mut lines) = (Vec::new(), Vec::new());
+    // What never got its new version has nothing to go back from.
+    let has_run = |service: &&ServiceRelease| ran.iter().any(|ran| ran.service == service.name);
     // Who came last goes first, so that callers are old before those they call.
-    for service in wanted.spec.services.iter().rev() {
+    for service in wanted.spec.services.iter().rev().filter(has_run) {
         let live = workload::deployment(client, &service.namespace, &service.name).await?;
         let Some(live) = live else {
             refusals.push(format!("the Deployment `{}` is gone", service.name));
             continue;
         };
         lines.push(vec![format!("back to `{}`, copy by copy", service.old_image)]);
+        let (old_template, new_template) = (template_of(&live), plain(&service.old_template));
+        let image = |template: &Value| image_of(template, &service.name).unwrap_or_default().to_owned();
         services.push(ServiceRelease {
             strategy: Strategy::Rolling,
-            old_image: service.new_image.clone(),
-            new_image: service.old_image.clone(),
-            old_template: template_of(&live),
-            new_template: plain(&service.old_template),
+            old_image: image(&old_template),
+            new_image: image(&new_template),
+            old_template,
+            new_template,
+            copies: None,
             route_rules: None,
             mesh_rules: None,
             verified: None,
+            autoscaler_floor: None,
             autoscaler_ceiling: None,
             schema: service.old_schema.clone(),
             old_schema: service.schema.clone(),
@@ -200,8 +207,31 @@ pub async fn propose_return(
     let mut spec = assemble(architecture.to_owned(), &others, wanted.spec.automatic, services, Some(name));
     spec.environment.clone_from(&wanted.spec.environment);
     spec.notify.clone_from(&wanted.spec.notify);
+    spec.rollback_within_seconds = wanted.spec.rollback_within_seconds;
+    spec.digest = spec.computed_digest();
     let (namespace, gates) = (namespace.to_owned(), Vec::new());
     Ok(Ok(Proposal { namespace, spec, lines, gates, refusals, notes: Vec::new() }))
+}
+
+/// Whether something of a release can be taken back: it has succeeded and was not taken back yet, or it could not be taken back and
+/// nothing has succeeded since.
+fn can_go_back(release: &Release, others: &[Release]) -> bool {
+    let mut succeeded = others.iter().filter(|other| phase_of(other) == Phase::Succeeded);
+    if release.spec.takes_back.is_some() {
+        return false;
+    }
+    match phase_of(release) {
+        Phase::Succeeded => !succeeded.any(|other| other.spec.takes_back == Some(release.name_any())),
+        Phase::Failed { .. } => {
+            !succeeded.any(|other| other.spec.number > release.spec.number && touches(other, release))
+        }
+        _ => false,
+    }
+}
+
+/// Whether two releases change the same service.
+fn touches(one: &Release, other: &Release) -> bool {
+    one.spec.services.iter().any(|own| other.spec.services.iter().any(|service| service.name == own.name))
 }
 
 /// Writes a proposal down as a release that has not begun, and that into the audit log first.
@@ -276,11 +306,11 @@ fn assemble(
     takes_back: Option<String>,
 ) -> ReleaseSpec {
     let number = others.iter().map(|release| release.spec.number).max().unwrap_or(0) + 1;
-    let digest = digest(services.iter().map(|service| (service.name.as_str(), &service.new_template)));
     ReleaseSpec {
         architecture,
         number,
-        digest,
+        // It follows when the rest is there.
+        digest: String::new(),
         automatic,
         takes_back,
         verification: None,
@@ -288,6 +318,8 @@ fn assemble(
         environment: None,
         gates: Vec::new(),
         notify: Vec::new(),
+        bundle: None,
+        rollback_within_seconds: None,
     }
 }
 
@@ -304,12 +336,16 @@ fn choose(wanted: &Wanted<'_>, refusals: &mut Vec<String>, notes: &mut Vec<Strin
             refusals.push(format!("there is no service `{service}`; there are {}", names.join(", ")));
             continue;
         }
-        if !image.contains('@') {
-            notes.push(format!("`{image}` has no digest: whoever moves the tag changes what runs"));
-        }
+        notes.extend(without_digest(image));
         chosen.insert(service.clone());
     }
     chosen
+}
+
+/// That whoever pushes an image decides what runs under its name.
+fn without_digest(image: &str) -> Option<String> {
+    let has_one = image.contains("@sha256:");
+    (!has_one).then(|| format!("`{image}` has no digest: whoever moves the tag changes what runs"))
 }
 
 /// The rendered Deployment of a service.
@@ -350,6 +386,7 @@ async fn examine(
         }
     }
     let old_template = template_of(&live);
+    let replacement = object["spec"].get("strategy").cloned();
     let mut new_template = defaulted(client, &namespace, object).await?;
     let configuration = configuration::hash(client, &namespace, &new_template).await?;
     if let Some(configuration) = configuration {
@@ -358,30 +395,20 @@ async fn examine(
     if is_same(&old_template, &new_template) {
         return Ok(Examined::Same);
     }
-    let routes = Api::<DynamicObject>::namespaced_with(client.clone(), &namespace, &route_resource());
-    let route = if_there(routes.get(service).await).during(|| format!("read the HTTPRoute `{service}`"))?;
-    let route_rules = route.map(|route| route.data["spec"]["rules"].clone()).filter(|rules| {
-        let rules = rules.as_array().into_iter().flatten();
-        rules.flat_map(|rule| rule["backendRefs"].as_array().into_iter().flatten()).any(|to| to["name"] == service)
-    });
+    let route_rules = around::route_rules(client, &namespace, service).await?;
     let (meshed, mesh_rules) = match wanted.architecture.document.platform.mesh {
-        Some(_) => mesh_of(client, &namespace, service).await?,
+        Some(_) => around::mesh_rules(client, &namespace, service).await?,
         None => (false, None),
     };
     let ports = wanted.architecture.service(service).map_or(0, |service| service.all_ports().len());
     let settles = live.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
-    let autoscalers = Api::<HorizontalPodAutoscaler>::namespaced(client.clone(), &namespace);
-    let autoscaler =
-        if_there(autoscalers.get(service).await).during(|| format!("read the HorizontalPodAutoscaler `{service}`"))?;
-    let bounds = autoscaler.map(|autoscaler| autoscaler.spec).map(|spec| Bounds {
-        floor: u32::try_from(spec.min_replicas.unwrap_or(1)).unwrap_or_default(),
-        ceiling: u32::try_from(spec.max_replicas).unwrap_or_default(),
-    });
+    let bounds = around::bounds(client, &namespace, service).await?;
     let state = progress(&live);
+    let copies = u32::try_from(state.wanted).unwrap_or_default();
     let ready = live.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default();
     let image = |template: &Value| image_of(template, service).unwrap_or_default().to_owned();
     let live = Live {
-        copies: u32::try_from(state.wanted).unwrap_or_default(),
+        copies,
         ready: u32::try_from(ready).unwrap_or_default(),
         settled: state.settled,
         autoscaler: bounds,
@@ -396,28 +423,21 @@ async fn examine(
         old_image: image(&old_template),
         new_image: image(&new_template),
         strategy: Strategy::Rolling,
+        replacement,
         ready_within_seconds: 0,
+        copies: Some(copies),
         verified: None,
         old_template,
         new_template,
         route_rules,
         mesh_rules,
+        autoscaler_floor: bounds.map(|bounds| bounds.floor),
         autoscaler_ceiling: bounds.map(|bounds| bounds.ceiling),
         schema: wanted.architecture.service(service).and_then(SchemaUse::of),
         old_schema: None,
         old_since: None,
     };
     Ok(Examined::Differs(Box::new(Subject { release, live })))
-}
-
-/// Whether the cluster knows the kind `VirtualService`, and the rules of the one of a service.
-async fn mesh_of(client: &Client, namespace: &str, service: &str) -> Result<(bool, Option<Value>), ClusterError> {
-    let routes = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &mesh_resource());
-    let listed = if_there(routes.list(&ListParams::default()).await)
-        .during(|| format!("list the VirtualServices in `{namespace}`"))?;
-    let Some(listed) = listed else { return Ok((false, None)) };
-    let own = listed.items.into_iter().find(|route| route.name_any() == service);
-    Ok((true, own.map(|route| route.data["spec"]["http"].clone()).filter(Value::is_array)))
 }
 
 /// Who may count requests here.
@@ -437,10 +457,6 @@ impl Counting {
     async fn of(&self, namespace: &str, service: &str) -> Counted {
         self.counters.of(namespace, service, self.by_gateway, self.prometheus.as_ref()).await
     }
-}
-
-fn template_of(deployment: &Deployment) -> Value {
-    deployment.spec.as_ref().map(|spec| json!(spec.template)).unwrap_or_default()
 }
 
 /// The template as the cluster completes it: by a creation under another name that is only tried. Were it tried as a

@@ -1,10 +1,12 @@
 //! A release as it is kept in the cluster: what is shipped in `spec`, which never changes, and how far it is in `status`.
 
+mod compare;
+mod identity;
+mod replanned;
 #[cfg(test)]
 mod sample;
 mod story;
-
-use std::collections::BTreeMap;
+mod way_back;
 
 use jiff::Timestamp;
 use kube::CustomResource;
@@ -19,6 +21,10 @@ use crate::notify::{Notice, Told};
 use crate::plan::{CountedBy, Strategy};
 use crate::rollout::{Effect, Event, Phase, Plan, Return, Stage};
 use crate::schema::SchemaUse;
+
+pub(crate) use self::compare::differing;
+pub use self::replanned::Replanned;
+pub use self::way_back::{Took, WayBack};
 
 /// The annotation of a pod template that says to which release it belongs.
 pub(crate) const RELEASE: &str = "landfall.dev/release";
@@ -45,7 +51,7 @@ pub struct ReleaseSpec {
     pub architecture: String,
     /// Counts the releases of the architecture in its namespace.
     pub number: u32,
-    /// Over the new templates of all services: images, configuration, everything that makes a pod.
+    /// Over what people sign: see [`ReleaseSpec::computed_digest`].
     pub digest: String,
     /// Whether what goes wrong is taken back without a person.
     pub automatic: bool,
@@ -66,6 +72,12 @@ pub struct ReleaseSpec {
     /// Who is told of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<Told>,
+    /// The digest of all objects that were rendered for the environment: the pod templates are taken from them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
+    /// How long the way back may take, as the file promises.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_within_seconds: Option<u64>,
 }
 
 /// How long the services of a release are watched after the last has its new version.
@@ -92,8 +104,14 @@ pub struct ServiceRelease {
     pub new_image: String,
     /// How it gets it.
     pub strategy: Strategy,
+    /// How Kubernetes replaces its copies: `spec.strategy` of the rendered Deployment. What the Deployment has, where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<Value>,
     /// How long a copy may take to become ready.
     pub ready_within_seconds: u64,
+    /// How many copies were wanted when it was planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<u32>,
     /// By what it is judged when the release is verified, and who counts; nothing but crashes when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<(Judge, CountedBy)>,
@@ -116,6 +134,9 @@ pub struct ServiceRelease {
     /// The rules of its `VirtualService` before, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mesh_rules: Option<Value>,
+    /// The fewest copies that its autoscaler may have, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaler_floor: Option<u32>,
     /// The most copies that its autoscaler may have, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaler_ceiling: Option<u32>,
@@ -155,6 +176,9 @@ pub struct ReleaseStatus {
     /// What must hold before it begins, and whether it does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<GateState>,
+    /// The canaries that were planned again when it began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replanned: Vec<Replanned>,
     /// The last verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<Analysis>,
@@ -164,6 +188,9 @@ pub struct ReleaseStatus {
     /// What the new version has answered while it was judged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub answered: Vec<Answered>,
+    /// The way back, if it was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way_back: Option<WayBack>,
     /// What people are told, and the receipts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<Notice>,
@@ -237,11 +264,6 @@ impl ServiceRelease {
 }
 
 impl ReleaseSpec {
-    /// The image of each service.
-    pub fn images(&self) -> BTreeMap<String, String> {
-        self.services.iter().map(|service| (service.name.clone(), service.new_image.clone())).collect()
-    }
-
     /// What the state machine needs to know.
     pub fn plan(&self) -> Plan {
         let services = self.services.iter().map(|service| service.strategy.path()).collect();
@@ -265,8 +287,9 @@ impl ReleaseStatus {
     /// What follows from an event, written down; whether anything does.
     pub(crate) fn follow(&mut self, spec: &ReleaseSpec, event: &Event, now: Timestamp) -> bool {
         let Some((phase, effects)) = self.phase.next(event, &spec.plan()) else { return false };
-        let what = story::describe(spec, event, &phase);
+        let mut what = story::describe(spec, event, &self.phase, &phase);
         self.note_versions(spec, &phase, now);
+        what.extend(self.note_way_back(spec, &phase, now).map(|late| format!("; {late}")));
         self.enter(phase, effects, what, now);
         true
     }
@@ -284,10 +307,11 @@ impl ReleaseStatus {
                     self.ran[place].done = Some(now.to_string());
                 }
             }
+            // Of one that was too late nobody knows when its last new copy went.
             (
-                Phase::RollingBack { service, stage: Return::Restoring, .. },
-                Phase::RollingBack { .. } | Phase::RolledBack { .. },
-            ) => {
+                Phase::RollingBack { service, stage: Return::Restoring, late, .. },
+                Phase::RollingBack { .. } | Phase::RolledBack { .. } | Phase::Failed { .. },
+            ) if late.as_deref() == next.late() => {
                 if let Some(place) = ran(self, service) {
                     self.ran[place].end = Some(now.to_string());
                 }
@@ -328,15 +352,9 @@ pub fn tells(release: &Release) -> bool {
     release.status.as_ref().is_some_and(|status| status.notices.iter().any(Notice::is_open))
 }
 
-/// The digest of a release: over the templates, before they say to which release they belong.
-pub(crate) fn digest<'a>(templates: impl Iterator<Item = (&'a str, &'a Value)>) -> String {
-    let mut templates: Vec<_> = templates.collect();
-    templates.sort_by_key(|(name, _)| *name);
-    let mut hash = Sha256::new();
-    for (name, template) in templates {
-        hash.update(json!([name, sorted(template)]).to_string());
-    }
-    format!("sha256:{}", hexadecimal(&hash.finalize()))
+/// The digest of a value, whatever the order of its keys.
+pub(crate) fn over(value: &Value) -> String {
+    format!("sha256:{}", hexadecimal(&Sha256::digest(sorted(value).to_string())))
 }
 
 /// The same value whatever the order of its keys.
@@ -371,7 +389,7 @@ pub(crate) fn shortened(text: &str, longest: usize) -> String {
 /// The template without what says to which release it belongs, and what people leave behind who restart by hand.
 pub(crate) fn plain(template: &Value) -> Value {
     let mut template = template.clone();
-    if let Some(metadata) = template["metadata"].as_object_mut() {
+    if let Some(metadata) = template.get_mut("metadata").and_then(Value::as_object_mut) {
         if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
             annotations.retain(|key, _| key != RELEASE && key != "kubectl.kubernetes.io/restartedAt");
         }
@@ -419,11 +437,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_digest_is_that_of_what_runs_whatever_the_order() {
-        let (a, b) = (json!({ "x": 1, "y": [2] }), json!({ "y": [2], "x": 1 }));
-        let one = digest([("web", &a), ("api", &b)].into_iter());
-        assert_eq!(one, digest([("api", &a), ("web", &b)].into_iter()));
-        assert_ne!(one, digest([("api", &a), ("web", &json!({ "x": 1, "y": [3] }))].into_iter()));
+    fn the_digest_is_the_same_whatever_the_order_of_keys() {
+        assert_eq!(over(&json!({ "x": 1, "y": [2] })), over(&json!({ "y": [2], "x": 1 })));
+        assert_ne!(over(&json!({ "x": 1, "y": [2] })), over(&json!({ "x": 1, "y": [3] })));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //!                   │                              or Starting ─▶ Judging(0) ─▶ … ─▶ Draining ─▶ Promoting
 //!                   │
 //!                   ├─broken, worse, too late─▶ RollingBack (if automatic) ──first service is back──▶ RolledBack
-//!                   │                              ▲      └─too late─▶ Failed
+//!                   │                              ▲      └─the same, and one of them was too late─▶ Failed
 //!                   └─abort, or not automatic─▶ Held ─roll back─┘
 //! ```
 
@@ -68,6 +68,9 @@ pub enum Phase {
         stage: Return,
         /// Why.
         cause: Cause,
+        /// What of it was not done in time. The others go back all the same.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        late: Option<String>,
     },
     /// Every service runs the new version.
     Succeeded,
@@ -76,11 +79,11 @@ pub enum Phase {
         /// Why.
         cause: Cause,
     },
-    /// The way back was not finished: a person has to look.
+    /// Every service has its old template again, and not all of their copies became ready in time: a person has to look.
     Failed {
         /// Why it went back.
         cause: Cause,
-        /// Why it did not get there.
+        /// What was not done in time.
         why: String,
     },
 }
@@ -233,6 +236,15 @@ impl Phase {
         }
     }
 
+    /// What of the way back was not done in time.
+    pub(crate) fn late(&self) -> Option<&str> {
+        match self {
+            Self::RollingBack { late, .. } => late.as_deref(),
+            Self::Failed { why, .. } => Some(why),
+            _ => None,
+        }
+    }
+
     /// The phase that follows, and what has to be done in it. Pure: the caller performs the effects, in their order, after it
     /// has written both down. `None`: the event means nothing in this phase.
     pub fn next(&self, event: &Event, plan: &Plan) -> Option<(Self, Vec<Effect>)> {
@@ -248,7 +260,9 @@ impl Phase {
                 Event::RollBack(why) => Some(back(*service, cause(Reason::Requested, why), plan)),
                 _ => None,
             },
-            Self::RollingBack { service, stage, cause } => returning(*service, *stage, cause, event),
+            Self::RollingBack { service, stage, cause, late } => {
+                returning(*service, *stage, cause, late.as_deref(), event)
+            }
             Self::Succeeded | Self::RolledBack { .. } | Self::Failed { .. } => None,
         }
     }
@@ -326,25 +340,44 @@ fn back(service: usize, cause: Cause, plan: &Plan) -> (Phase, Vec<Effect>) {
         Some(Path::Canary { .. }) => (Return::Draining, Effect::Weigh { service, step: None }),
         Some(Path::Direct) | None => (Return::Restoring, Effect::SetTemplate { service, version: Version::Old }),
     };
-    (Phase::RollingBack { service, stage, cause }, vec![effect])
+    (Phase::RollingBack { service, stage, cause, late: None }, vec![effect])
 }
 
-fn returning(service: usize, stage: Return, cause: &Cause, event: &Event) -> Option<(Phase, Vec<Effect>)> {
-    let restoring = |service| Phase::RollingBack { service, stage: Return::Restoring, cause: cause.clone() };
-    let restore = |service| Effect::SetTemplate { service, version: Version::Old };
+fn returning(
+    service: usize,
+    stage: Return,
+    cause: &Cause,
+    late: Option<&str>,
+    event: &Event,
+) -> Option<(Phase, Vec<Effect>)> {
     match (stage, event) {
         // A canary that is not drained in time goes all the same.
         (Return::Draining, Event::Ready | Event::DeadlinePassed(_)) => {
-            Some((restoring(service), vec![Effect::RemoveCanary { service }, restore(service)]))
+            let late = late.map(ToOwned::to_owned);
+            let restoring = Phase::RollingBack { service, stage: Return::Restoring, cause: cause.clone(), late };
+            let restore = Effect::SetTemplate { service, version: Version::Old };
+            Some((restoring, vec![Effect::RemoveCanary { service }, restore]))
         }
-        (Return::Restoring, Event::Ready) => Some(match service.checked_sub(1) {
-            Some(before) => (restoring(before), vec![restore(before)]),
-            None => (Phase::RolledBack { cause: cause.clone() }, Vec::new()),
-        }),
-        (Return::Restoring, Event::DeadlinePassed(why)) => {
-            Some((Phase::Failed { cause: cause.clone(), why: why.clone() }, Vec::new()))
+        (Return::Restoring, Event::Ready) => Some(restored(service, cause, late.map(ToOwned::to_owned))),
+        // Whoever comes before it must not stay on the new version for that.
+        (Return::Restoring, Event::DeadlinePassed(why) | Event::Broken(why)) => {
+            let late: Vec<&str> = late.into_iter().chain([why.as_str()]).collect();
+            Some(restored(service, cause, Some(late.join("; "))))
         }
         _ => None,
+    }
+}
+
+/// The turn of the service before; when there is none, it is the end.
+fn restored(service: usize, cause: &Cause, late: Option<String>) -> (Phase, Vec<Effect>) {
+    let cause = cause.clone();
+    match (service.checked_sub(1), late) {
+        (Some(service), late) => {
+            let restore = Effect::SetTemplate { service, version: Version::Old };
+            (Phase::RollingBack { service, stage: Return::Restoring, cause, late }, vec![restore])
+        }
+        (None, Some(why)) => (Phase::Failed { cause, why }, Vec::new()),
+        (None, None) => (Phase::RolledBack { cause }, Vec::new()),
     }
 }
 

@@ -175,7 +175,7 @@ fn live(releases: &[Release]) -> BTreeMap<String, Live> {
 }
 
 /// Whether a release has changed something: one that was rejected has not.
-fn has_begun(release: &Release) -> bool {
+pub(crate) fn has_begun(release: &Release) -> bool {
     let Some(status) = &release.status else { return false };
     match status.phase {
         Phase::Pending => false,

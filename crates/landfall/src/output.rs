@@ -1,6 +1,7 @@
 //! What is printed for programs. Each document has a `version`, which changes when a field changes its meaning.
 
 mod gates;
+mod windows;
 
 use landfall_check::{LedgerRow, Proof, Report, Verdict};
 use landfall_model::{Finding, Sources, Span};
@@ -10,6 +11,7 @@ pub(crate) use self::gates::{
     ApprovalOutput, AttestOutput, AttestedOutput, AuditOutput, AuditVerifyOutput, FreezeOutput, GateOutput,
     ProtectOutput, SignersOutput,
 };
+pub(crate) use self::windows::WindowsOutput;
 
 use crate::commands::claims::Measured;
 
@@ -330,11 +332,27 @@ pub(crate) struct ReleaseOutput<'a> {
     state: &'static str,
     why: Option<&'a landfall_deliver::Cause>,
     takes_back: Option<&'a str>,
+    way_back: Option<WayBackOutput>,
     services: Vec<ShippedOutput<'a>>,
     gates: Vec<GateOutput<'a>>,
     last_verdict: Option<&'a landfall_deliver::Analysis>,
     history: &'a [landfall_deliver::Entry],
     notices: Vec<NoticeOutput<'a>>,
+}
+
+/// How long the way back of a release took.
+#[derive(Debug, Serialize)]
+struct WayBackOutput {
+    #[serde(flatten)]
+    took: landfall_deliver::Took,
+    /// Whether that was within what is promised; nothing where nothing is.
+    kept: Option<bool>,
+}
+
+impl WayBackOutput {
+    fn new(took: landfall_deliver::Took) -> Self {
+        Self { took, kept: took.promised_seconds.map(|_| !took.is_late()) }
+    }
 }
 
 /// A message about a release or a pipeline, and its receipt.
@@ -372,6 +390,7 @@ impl<'a> ReleaseOutput<'a> {
             state: landfall_deliver::state_of(release),
             why: status.and_then(|status| status.phase.cause()),
             takes_back: release.spec.takes_back.as_deref(),
+            way_back: release.way_back().map(WayBackOutput::new),
             services: release.spec.services.iter().map(|service| ShippedOutput::new(service, None)).collect(),
             gates: status.iter().flat_map(|status| &status.gates).map(GateOutput::new).collect(),
             last_verdict: status.and_then(|status| status.analysis.as_ref()),

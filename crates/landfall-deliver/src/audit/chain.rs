@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::AuditEntrySpec;
+use super::{Action, AuditEntrySpec};
 use crate::release::{hexadecimal, sorted};
 
 /// The last entry of a log.
@@ -56,6 +56,14 @@ impl AuditEntrySpec {
 }
 
 impl AuditLog {
+    /// Whether an entry says this of something with that digest.
+    pub fn says(&self, action: Action, subject: &str, digest: &str) -> bool {
+        let is_it = |entry: &AuditEntrySpec| {
+            entry.action == action && entry.subject == subject && entry.digest.as_deref() == Some(digest)
+        };
+        self.entries.iter().any(is_it)
+    }
+
     /// What is wrong with it; nothing when it is whole.
     pub fn verify(&self) -> Vec<String> {
         let mut problems: Vec<String> = self
@@ -144,8 +152,28 @@ fn removed(from: u64, to: u64) -> String {
 }
 
 #[cfg(test)]
+impl AuditLog {
+    /// A log of the architecture `shop` that says these things, each of a subject with its digest.
+    pub(crate) fn sample(says: &[(Action, &str, &str)]) -> Self {
+        let entry = |(number, (action, subject, digest)): (u64, &(Action, &str, &str))| AuditEntrySpec {
+            architecture: "shop".to_owned(),
+            number,
+            previous: String::new(),
+            at: "2026-11-28T12:00:00Z".to_owned(),
+            who: "ada".to_owned(),
+            action: *action,
+            subject: (*subject).to_owned(),
+            digest: Some((*digest).to_owned()),
+            says: String::new(),
+            evidence: Vec::new(),
+            hash: String::new(),
+        };
+        Self { entries: (1..).zip(says).map(entry).collect(), ..Self::default() }
+    }
+}
+
+#[cfg(test)]
 mod tests {
-    use super::super::Action;
     use super::*;
 
     fn log(length: u64) -> AuditLog {

@@ -50,17 +50,35 @@ pub(crate) async fn settle(
     let Some(windows) = autoscaler.annotations().get(WINDOWS) else { return Ok(None) };
     let windows = Windows::read(windows).map_err(Trouble::Annotation)?;
     let (before, now) = (limits(autoscaler), windows.bounds(clock, room(autoscaler)));
-    if before == now {
-        return Ok(None);
+    set(client, autoscaler, now).await?;
+    Ok((before != now).then_some((before, now)))
+}
+
+/// Sets the bounds of an autoscaler, if they are others.
+pub(crate) async fn set(
+    client: &Client,
+    autoscaler: &HorizontalPodAutoscaler,
+    wanted: Limits,
+) -> Result<(), ClusterError> {
+    if limits(autoscaler) == wanted {
+        return Ok(());
     }
     let name = autoscaler.name_any();
     // Whoever has changed it since it was read, such as a release that makes room, is looked at first.
     let patch = json!({
         "metadata": { "resourceVersion": autoscaler.metadata.resource_version },
-        "spec": { "minReplicas": now.min, "maxReplicas": now.max },
+        "spec": { "minReplicas": wanted.min, "maxReplicas": wanted.max },
     });
     write(client, autoscaler, &patch).await.during(|| format!("change the HorizontalPodAutoscaler `{name}`"))?;
-    Ok(Some((before, now)))
+    Ok(())
+}
+
+/// The bounds of stable copies beside a canary that leaves them room up to `ceiling`: never fewer than the floor, and with the
+/// canary never more than what is declared. Whoever asks for more copies at least than there is room for gets them: a minimum is
+/// about those who are served, and a maximum about what they cost.
+pub(crate) fn beside(live: Limits, floor: u32, ceiling: u32) -> Limits {
+    let min = live.min.max(floor);
+    Limits { min, max: live.max.min(ceiling).max(min) }
 }
 
 /// Notes how much room a canary needs beside the copies of an autoscaler with windows; `None` when there is no canary. What was
@@ -89,4 +107,25 @@ async fn write(
     let api = Api::<HorizontalPodAutoscaler>::namespaced(client.clone(), &namespace);
     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     api.patch(&autoscaler.name_any(), &parameters, &Patch::Merge(patch)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn whoever_sets_the_bounds_beside_a_canary_stable_copies_keep_their_floor_and_both_the_maximum(
+            floor in 1..20_u32, room in 0..20_u32, canary in 1..10_u32, min in 0..60_u32, more in 0..60_u32,
+        ) {
+            let (ceiling, live) = (floor + room, Limits { min, max: min + more });
+            let kept = beside(live, floor, ceiling);
+            prop_assert!(kept.min >= floor && kept.max >= kept.min, "{:?}", kept);
+            // What is declared is the room with the canary in it, unless somebody asks for more at least.
+            prop_assert!(kept.max + canary <= (ceiling + canary).max(min + canary), "{:?}", kept);
+            prop_assert_eq!(beside(kept, floor, ceiling), kept, "looking twice changes nothing");
+        }
+    }
 }

@@ -94,7 +94,7 @@ fn kinds() -> Vec<Kind> {
             properties: json!({
                 "architecture": text(63), "environment": text(63), "digest": text(128), "takesBack": text(128),
                 "number": whole, "automatic": { "type": "boolean" }, "services": list, "gates": list,
-                "verification": anything, "notify": list,
+                "verification": anything, "notify": list, "bundle": text(128), "rollbackWithinSeconds": whole,
             }),
             columns: &[("State", ".status.state"), ("Message", ".status.message")],
         },
@@ -166,7 +166,8 @@ fn kinds() -> Vec<Kind> {
             status: false,
             required: &["architecture", "images"],
             properties: json!({
-                "architecture": text(63), "images": texts(4096, 1024), "releases": texts(4096, 128),
+                "architecture": text(63), "images": texts(4096, 1024), "namespaces": texts(1024, 63),
+                "releases": texts(4096, 128),
             }),
             columns: &[("Releases", ".spec.releases")],
         },
@@ -214,27 +215,4 @@ fn definition(kind: &Kind) -> (String, Value) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::notify::{Means, Told};
-    use crate::release::{ReleaseSpec, Verification};
-
-    #[test]
-    fn whatever_a_release_says_is_kept_by_its_definition() {
-        let told = Told { to: "ops".to_owned(), by: Means::File("told.jsonl".to_owned()), on: Vec::new() };
-        let spec = ReleaseSpec {
-            takes_back: Some("shop-1".to_owned()),
-            verification: Some(Verification { at_least_seconds: 180, within_seconds: 900 }),
-            environment: Some("production".to_owned()),
-            gates: vec![crate::gate::Gate::Thawed],
-            notify: vec![told],
-            ..ReleaseSpec::sample(Vec::new())
-        };
-        let release = kinds().into_iter().find(|kind| kind.name == "Release").expect("it is a kind");
-        let said = serde_json::to_value(spec).expect("it is plain data");
-        // An API server drops every field that the definition does not name.
-        for field in said.as_object().expect("it has fields").keys() {
-            assert!(release.properties.get(field).is_some(), "the cluster drops `{field}`");
-        }
-    }
-}
+mod tests;

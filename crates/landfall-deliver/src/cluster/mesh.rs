@@ -3,21 +3,40 @@
 use serde_json::{Value, json};
 
 use super::perform::{TRACK, canary_name};
+use super::route::with_weight;
 use crate::release::ServiceRelease;
 
-/// The rules with a share in millionths for the canary; rules that lead elsewhere stay as they are.
-pub(super) fn weighted(rules: &Value, service: &ServiceRelease, share: u32) -> Value {
-    let names = [service.name.clone(), host(service, &service.name)];
+/// The rules with a share in millionths for the canary; without one, those without a canary. Rules that lead elsewhere stay as they
+/// are. `before` are the rules as they were before there was one: they have the weight that the service gets back.
+pub(super) fn weighted(rules: &Value, before: &Value, service: &ServiceRelease, share: Option<u32>) -> Value {
+    let canary = host(service, &canary_name(&service.name));
     let mut rules = rules.clone();
-    for rule in rules.as_array_mut().into_iter().flatten() {
+    for (place, rule) in rules.as_array_mut().into_iter().flatten().enumerate() {
         let Some(routes) = rule["route"].as_array().cloned() else { continue };
-        let shared = routes.into_iter().flat_map(|route| {
-            let leads_here = names.iter().any(|name| route["destination"]["host"] == *name);
-            if leads_here { split(&route, service, share) } else { vec![route] }
+        let routes = routes.into_iter().filter(|route| route["destination"]["host"] != canary.as_str());
+        let shared = routes.flat_map(|route| match share {
+            _ if !leads_to(&route, service) => vec![route],
+            Some(share) => split(&route, service, share),
+            None => vec![with_weight(route, weight_before(before, place, service))],
         });
         rule["route"] = shared.collect();
     }
     rules
+}
+
+fn leads_to(route: &Value, service: &ServiceRelease) -> bool {
+    let to = &route["destination"]["host"];
+    *to == service.name.as_str() || *to == host(service, &service.name).as_str()
+}
+
+/// The weight that a service had in the rule at this place, or in the first one that leads to it.
+fn weight_before(before: &Value, place: usize, service: &ServiceRelease) -> Option<Value> {
+    let of = |rule: &Value| {
+        let own = rule["route"].as_array()?.iter().find(|route| leads_to(route, service))?;
+        Some(own["weight"].clone())
+    };
+    let weight = of(&before[place]).or_else(|| before.as_array()?.iter().find_map(of));
+    weight.filter(|weight| !weight.is_null())
 }
 
 /// A `VirtualService` of a service that has none.
@@ -58,9 +77,10 @@ mod tests {
             { "match": [{ "port": 80 }], "route": [to("web.shop.svc.cluster.local")], "timeout": "2s" },
             { "route": [to("other")] },
         ]);
-        let weighted = weighted(&rules, &ServiceRelease::sample("web"), 100_000);
+        let service = ServiceRelease::sample("web");
+        let shared = weighted(&rules, &rules, &service, Some(100_000));
         assert_eq!(
-            weighted,
+            shared,
             json!([
                 { "match": [{ "port": 80 }], "route": [
                     { "destination": { "host": "web.shop.svc.cluster.local", "port": { "number": 80 } }, "weight": 90 },
@@ -69,6 +89,17 @@ mod tests {
                 { "route": [to("other")] },
             ])
         );
+        assert_eq!(weighted(&shared, &rules, &service, None), rules);
+    }
+
+    #[test]
+    fn what_somebody_has_changed_while_a_canary_was_there_stays() {
+        let service = ServiceRelease::sample("web");
+        let before = json!([{ "route": [{ "destination": { "host": "web" }, "weight": 100 }] }]);
+        let mut live = weighted(&before, &before, &service, Some(100_000));
+        live[0]["timeout"] = json!("2s");
+        let after = weighted(&live, &before, &service, None);
+        assert_eq!(after, json!([{ "route": [{ "destination": { "host": "web" }, "weight": 100 }], "timeout": "2s" }]));
     }
 
     #[test]

@@ -7,13 +7,15 @@ use http::header::CONTENT_TYPE;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PropagationPolicy};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PropagationPolicy};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
-use tracing::warn;
+use tracing::info;
 
 use super::workload::{self, template_hash};
-use super::{ClusterError, During as _, MANAGER, autoscaler, clock, if_there, mesh, mesh_resource, route_resource};
+use super::{
+    ClusterError, During as _, MANAGER, autoscaler, clock, if_there, mesh, mesh_resource, route, route_resource,
+};
 use crate::plan::{CanaryPlan, Split, Strategy};
 use crate::release::{ReleaseSpec, ServiceRelease};
 use crate::rollout::{Effect, Version};
@@ -58,23 +60,15 @@ pub(crate) async fn perform(client: &Client, spec: &ReleaseSpec, effect: Effect)
     }
 }
 
-/// Keeps the room of a canary: the autoscaler's maximum stays lower by its copies, whoever has set it anew meanwhile, such as
-/// somebody who applies the rendered objects. Both together never exceed what is declared.
+/// Keeps the bounds beside a canary, whoever has set them anew meanwhile, such as somebody who applies the rendered objects: the
+/// autoscaler's minimum is not lower than before the release, and its maximum stays lower by the canary's copies.
 pub(crate) async fn keep_room(client: &Client, release: &ServiceRelease) -> Result<(), PerformError> {
     let place = Place { client, release };
     let Some((canary, ceiling)) = place.canary().and_then(|canary| Some((canary, canary.ceiling?))) else {
         return Ok(());
     };
     let Some(found) = place.autoscaler().await? else { return Ok(()) };
-    if autoscaler::has_windows(&found) {
-        return place.settle(&found, Some(canary.copies)).await;
-    }
-    let most = autoscaler::limits(&found).max;
-    if most > ceiling {
-        warn!(autoscaler = release.name, most, ceiling, "somebody took the canary's room; it is kept");
-        place.set_ceiling(ceiling).await?;
-    }
-    Ok(())
+    place.make_room(&found, canary, ceiling).await
 }
 
 /// One service of a release, in a cluster.
@@ -115,11 +109,16 @@ impl Place<'_> {
         };
         let stable = self.stable().await?;
         let live = stable.spec.as_ref().map(|spec| json!(spec.template)).unwrap_or_default();
-        if live == *template {
+        let replaced_by = stable.spec.as_ref().map(|spec| json!(spec.strategy)).unwrap_or_default();
+        let replacement = self.release.replacement.as_ref().filter(|wanted| **wanted != replaced_by);
+        if live == *template && replacement.is_none() {
             return Ok(());
         }
-        // The whole template takes the place of the other: what an earlier version had and this one has not is gone.
-        let patch = json!([{ "op": "replace", "path": "/spec/template", "value": template }]);
+        // The whole template takes the place of the other: what an earlier version had and this one has not is gone. How copies
+        // are replaced is what the plan has said, whatever somebody has set meanwhile, and is so before the first of them goes.
+        let replacement = replacement.map(|wanted| json!({ "op": "add", "path": "/spec/strategy", "value": wanted }));
+        let template = json!({ "op": "replace", "path": "/spec/template", "value": template });
+        let patch: Value = replacement.into_iter().chain([template]).collect();
         let path = format!(
             "/apis/apps/v1/namespaces/{}/deployments/{}?fieldManager={MANAGER}",
             self.release.namespace,
@@ -139,7 +138,11 @@ impl Place<'_> {
         let stable = self.stable().await?;
         let hash = template_hash(self.client, &stable).await?;
         let hash = hash.ok_or_else(|| self.no_template())?;
-        self.make_room(canary).await?;
+        if let Some(ceiling) = canary.ceiling {
+            let found = self.autoscaler().await?;
+            let gone = || PerformError::Missing(format!("the HorizontalPodAutoscaler `{}` is gone", self.name()));
+            self.make_room(&found.ok_or_else(gone)?, canary, ceiling).await?;
+        }
         self.fence(Some(&hash)).await?;
         let service = if_there(self.services().get(self.name()).await)
             .during(|| format!("read the Service `{}`", self.name()))?;
@@ -216,37 +219,68 @@ impl Place<'_> {
 
     async fn weigh_route(&self, share: Option<u32>) -> Result<(), PerformError> {
         let Some(before) = &self.release.route_rules else { return Ok(()) };
-        let rules = share.map_or_else(|| before.clone(), |share| weighted(before, self.name(), share));
-        let routes =
-            Api::<DynamicObject>::namespaced_with(self.client.clone(), &self.release.namespace, &route_resource());
-        let patched =
-            routes.patch(self.name(), &parameters(), &Patch::Merge(json!({ "spec": { "rules": rules } }))).await;
-        patched.during(|| format!("change the HTTPRoute `{}`", self.name()))?;
-        Ok(())
+        let kind = route_resource();
+        let Some(found) = self.traffic(&kind).await? else { return self.nothing_to_weigh(&kind, share) };
+        let rules = &found.data["spec"]["rules"];
+        let weighted = route::weighted(rules, before, self.name(), share);
+        if weighted == *rules {
+            return Ok(());
+        }
+        self.set_traffic(&kind, &found, &json!({ "rules": weighted })).await
     }
 
     /// A service without a `VirtualService` gets one for as long as its canary has a share.
     async fn weigh_mesh(&self, share: Option<u32>) -> Result<(), PerformError> {
-        let routes =
-            Api::<DynamicObject>::namespaced_with(self.client.clone(), &self.release.namespace, &mesh_resource());
-        let during = || format!("change the VirtualService `{}`", self.name());
+        let kind = mesh_resource();
+        let found = self.traffic(&kind).await?;
         match (&self.release.mesh_rules, share) {
             (Some(before), share) => {
-                let rules = share.map_or_else(|| before.clone(), |share| mesh::weighted(before, self.release, share));
-                let patch = Patch::Merge(json!({ "spec": { "http": rules } }));
-                routes.patch(self.name(), &parameters(), &patch).await.during(during)?;
+                let Some(found) = found else { return self.nothing_to_weigh(&kind, share) };
+                let rules = &found.data["spec"]["http"];
+                let weighted = mesh::weighted(rules, before, self.release, share);
+                if weighted == *rules {
+                    return Ok(());
+                }
+                self.set_traffic(&kind, &found, &json!({ "http": weighted })).await
             }
             (None, Some(share)) => {
                 let apply = PatchParams::apply(MANAGER).force();
                 let patch = Patch::Apply(mesh::temporary(self.release, share));
-                routes.patch(self.name(), &apply, &patch).await.during(during)?;
+                let applied = self.traffic_of(&kind).patch(self.name(), &apply, &patch).await;
+                Ok(applied.during(|| format!("apply the {} `{}`", kind.kind, self.name())).map(drop)?)
             }
-            (None, None) => {
-                let deleted = routes.delete(self.name(), &DeleteParams::default()).await;
-                if_there(deleted).during(|| format!("delete the VirtualService `{}`", self.name()))?;
+            // One that somebody else has made meanwhile stays.
+            (None, None) if found.as_ref().is_some_and(|found| found.labels().contains_key(TRACK)) => {
+                let deleted = self.traffic_of(&kind).delete(self.name(), &DeleteParams::default()).await;
+                Ok(if_there(deleted).during(|| format!("delete the {} `{}`", kind.kind, self.name())).map(drop)?)
             }
+            (None, None) => Ok(()),
         }
-        Ok(())
+    }
+
+    fn traffic_of(&self, kind: &ApiResource) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.release.namespace, kind)
+    }
+
+    /// What leads requests to the service: its route, or its rules in a mesh.
+    async fn traffic(&self, kind: &ApiResource) -> Result<Option<DynamicObject>, PerformError> {
+        let found = if_there(self.traffic_of(kind).get(self.name()).await);
+        Ok(found.during(|| format!("read the {} `{}`", kind.kind, self.name()))?)
+    }
+
+    /// Whoever has changed it since it was read is looked at first.
+    async fn set_traffic(&self, kind: &ApiResource, found: &DynamicObject, spec: &Value) -> Result<(), PerformError> {
+        let patch = json!({ "metadata": { "resourceVersion": found.resource_version() }, "spec": spec });
+        let patched = self.traffic_of(kind).patch(self.name(), &parameters(), &Patch::Merge(patch)).await;
+        Ok(patched.during(|| format!("change the {} `{}`", kind.kind, self.name())).map(drop)?)
+    }
+
+    /// Where nothing leads to the service any more, nothing leads to its canary, and no canary gets a share.
+    fn nothing_to_weigh(&self, kind: &ApiResource, share: Option<u32>) -> Result<(), PerformError> {
+        match share {
+            None => Ok(()),
+            Some(_) => Err(PerformError::Missing(format!("the {} `{}` is gone", kind.kind, self.name()))),
+        }
     }
 
     /// As many copies as have the share; the Service leads to them as to the others. Without a share only to the others.
@@ -290,11 +324,20 @@ impl Place<'_> {
         self.fence(None).await?;
         if let Some(found) = self.autoscaler().await?.filter(autoscaler::has_windows) {
             self.settle(&found, None).await
-        } else if let Some(ceiling) = self.release.autoscaler_ceiling {
-            self.set_ceiling(ceiling).await
         } else {
-            Ok(())
+            self.give_room_back().await
         }
+    }
+
+    /// The autoscaler may have as many copies as before the canary, unless somebody has said meanwhile how many it may have.
+    async fn give_room_back(&self) -> Result<(), PerformError> {
+        let lowered = self.canary().and_then(|canary| canary.ceiling);
+        let Some((lowered, ceiling)) = lowered.zip(self.release.autoscaler_ceiling) else { return Ok(()) };
+        let Some(found) = self.autoscaler().await? else { return Ok(()) };
+        let live = autoscaler::limits(&found);
+        // Where somebody asks for more copies at least than there was room for, the maximum was raised to these.
+        let is_ours = live.max == lowered || live.max > lowered && live.max == live.min;
+        if is_ours { self.set_ceiling(ceiling.max(live.min)).await } else { Ok(()) }
     }
 
     async fn autoscaler(&self) -> Result<Option<HorizontalPodAutoscaler>, PerformError> {
@@ -303,12 +346,23 @@ impl Place<'_> {
         Ok(found.during(|| format!("read the HorizontalPodAutoscaler `{}`", self.name()))?)
     }
 
-    async fn make_room(&self, canary: &CanaryPlan) -> Result<(), PerformError> {
-        let Some(ceiling) = canary.ceiling else { return Ok(()) };
-        match self.autoscaler().await?.filter(autoscaler::has_windows) {
-            Some(found) => self.settle(&found, Some(canary.copies)).await,
-            None => self.set_ceiling(ceiling).await,
+    /// Leaves room for a canary beside the copies that an autoscaler counts.
+    async fn make_room(
+        &self,
+        found: &HorizontalPodAutoscaler,
+        canary: &CanaryPlan,
+        ceiling: u32,
+    ) -> Result<(), PerformError> {
+        if autoscaler::has_windows(found) {
+            return self.settle(found, Some(canary.copies)).await;
         }
+        let live = autoscaler::limits(found);
+        let floor = self.release.autoscaler_floor.unwrap_or(live.min);
+        let kept = autoscaler::beside(live, floor, ceiling);
+        if kept != live {
+            info!(autoscaler = self.name(), ?live, ?kept, "bounds are set beside a canary");
+        }
+        Ok(autoscaler::set(self.client, found, kept).await?)
     }
 
     /// Brings an autoscaler with windows to what its windows say at this moment, beside a canary of so many copies.
@@ -349,28 +403,6 @@ impl Place<'_> {
     }
 }
 
-/// The rules of a route in which a service shares its requests with its canary, by a share in millionths.
-pub(crate) fn weighted(rules: &Value, service: &str, share: u32) -> Value {
-    let divisor = if share.is_multiple_of(10_000) { 10_000 } else { 1 };
-    let (canary, stable) = (share / divisor, (1_000_000 - share) / divisor);
-    let mut rules = rules.clone();
-    for rule in rules.as_array_mut().into_iter().flatten() {
-        let Some(backends) = rule["backendRefs"].as_array().cloned() else { continue };
-        let shared = backends.into_iter().flat_map(|backend| {
-            if backend["name"] != service {
-                return vec![backend];
-            }
-            let (mut old, mut new) = (backend.clone(), backend);
-            old["weight"] = json!(stable);
-            new["name"] = json!(canary_name(service));
-            new["weight"] = json!(canary);
-            vec![old, new]
-        });
-        rule["backendRefs"] = shared.collect();
-    }
-    rules
-}
-
 fn labels(of: &std::collections::BTreeMap<String, String>) -> Value {
     let mut labels = json!(of);
     labels[TRACK] = json!("canary");
@@ -379,33 +411,4 @@ fn labels(of: &std::collections::BTreeMap<String, String>) -> Value {
 
 fn parameters() -> PatchParams {
     PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_route_shares_the_requests_of_one_service_and_keeps_what_else_it_says() {
-        let rules = json!([
-            { "matches": [{ "path": { "value": "/" } }], "backendRefs": [{ "name": "web", "port": 80 }] },
-            { "filters": [{ "type": "RequestRedirect" }] },
-            { "backendRefs": [{ "name": "other", "port": 80 }] },
-        ]);
-        assert_eq!(
-            weighted(&rules, "web", 50_000),
-            json!([
-                { "matches": [{ "path": { "value": "/" } }], "backendRefs": [
-                    { "name": "web", "port": 80, "weight": 95 }, { "name": "web-canary", "port": 80, "weight": 5 },
-                ] },
-                { "filters": [{ "type": "RequestRedirect" }] },
-                { "backendRefs": [{ "name": "other", "port": 80 }] },
-            ])
-        );
-        let small = weighted(&rules, "web", 2_500);
-        assert_eq!(
-            (&small[0]["backendRefs"][0]["weight"], &small[0]["backendRefs"][1]["weight"]),
-            (&json!(997_500), &json!(2_500))
-        );
-    }
 }

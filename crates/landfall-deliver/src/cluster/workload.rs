@@ -4,7 +4,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{ClusterError, During as _, if_there};
 use crate::observe::Workload;
@@ -132,9 +132,14 @@ pub(crate) async fn deployment(
     if_there(found).during(|| format!("read the Deployment `{name}`"))
 }
 
+/// The pod template of a `Deployment`, whole.
+pub(crate) fn template_of(deployment: &Deployment) -> Value {
+    deployment.spec.as_ref().map(|spec| json!(spec.template)).unwrap_or_default()
+}
+
 /// The image of a service, as its `Deployment` has it.
 pub(crate) fn image(deployment: &Deployment, service: &str) -> Option<String> {
-    image_of(&json!(deployment.spec.as_ref()?.template), service).map(ToOwned::to_owned)
+    image_of(&template_of(deployment), service).map(ToOwned::to_owned)
 }
 
 /// The pods of a `Deployment` that belong to a release.

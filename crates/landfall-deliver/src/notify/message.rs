@@ -184,7 +184,9 @@ fn headline(news: &ReleaseNews, status: &ReleaseStatus) -> String {
             format!("release {name} is held until somebody decides{why}; `landfall rollback {name}` takes it back")
         }
         (Phase::Failed { why: stuck, .. }, _) => {
-            format!("release {name} could not be taken back: {stuck}; it was to go back{why}")
+            format!(
+                "release {name} was taken back, and not all of it is ready: {stuck}{why}; `landfall rollback {name}` tries once more"
+            )
         }
         (Phase::Progressing { .. } | Phase::RollingBack { .. }, _) => format!("release {name} is under way"),
     }

@@ -2,7 +2,7 @@
 
 use landfall_model::{Architecture, Canary, Evidence, IngressApi, Service, ServiceKind};
 
-use super::{Callers, CanaryPlan, CountedBy, Live, Split, requests_per_second};
+use super::{Bounds, Callers, CanaryPlan, CanarySize, CountedBy, Live, Split, requests_per_second};
 use crate::analysis::{Judge, float, whole};
 
 /// Plans it; `Err` says what speaks against it.
@@ -22,25 +22,11 @@ pub(super) fn plan(
         ));
     }
     let declared = declared_steps(name, canary)?;
-    let split = split(architecture, &declared, live);
+    let split = split(architecture, live);
     let counted_by = counted_by(name, &split, live)?;
     let judge = judge(name, canary, verdicts)?;
-    let steps: Vec<u32> = match &split {
-        Split::Route | Split::Mesh => declared.clone(),
-        Split::Copies(at) => at.iter().map(|own| share(*own, live.copies)).collect(),
-    };
-    let copies = match &split {
-        Split::Copies(at) => at.iter().max().copied().unwrap_or(1),
-        Split::Route | Split::Mesh => {
-            let largest = declared.iter().max().copied().unwrap_or_default();
-            let copies = (u64::from(live.copies) * u64::from(largest)).div_ceil(1_000_000);
-            u32::try_from(copies).unwrap_or(u32::MAX).max(1)
-        }
-    };
-    let ceiling = match live.autoscaler {
-        Some(bounds) => Some(bounds.beside(copies, live.copies).map_err(|why| format!("`{name}`: {why}"))?),
-        None => None,
-    };
+    let size = size(&declared, &split, live.copies, live.autoscaler).map_err(|why| format!("`{name}`: {why}"))?;
+    let CanarySize { steps, split, copies, ceiling } = size;
     let within = canary.decide_within.seconds();
     let test = strictest(&judge).ok_or_else(|| nothing_to_judge_by(name))?;
     let (least, usual) = (test.least(), test.usual());
@@ -79,7 +65,30 @@ pub(super) fn plan(
         "a version at the limit or worse goes on with a chance of at most {}%",
         Evidence::MISSED_REGRESSION * 100.0
     ));
-    Ok(CanaryPlan { steps, split, counted_by, judge, decide_within_seconds: within, copies, ceiling })
+    Ok(CanaryPlan { declared, steps, split, counted_by, judge, decide_within_seconds: within, copies, ceiling })
+}
+
+/// How large a canary is beside so many copies, and which shares it gets; otherwise, why it does not fit.
+pub(super) fn size(
+    declared: &[u32],
+    split: &Split,
+    beside: u32,
+    autoscaler: Option<Bounds>,
+) -> Result<CanarySize, String> {
+    let (steps, split, copies) = if let Split::Copies(_) = split {
+        let mut at: Vec<u32> = declared.iter().map(|step| copies_for(*step, beside)).collect();
+        // Two steps with as many copies are one.
+        at.dedup();
+        let steps = at.iter().map(|own| share(*own, beside)).collect();
+        let copies = at.iter().max().copied().unwrap_or(1);
+        (steps, Split::Copies(at), copies)
+    } else {
+        let largest = declared.iter().max().copied().unwrap_or_default();
+        let copies = (u64::from(beside) * u64::from(largest)).div_ceil(1_000_000);
+        (declared.to_vec(), split.clone(), u32::try_from(copies).unwrap_or(u32::MAX).max(1))
+    };
+    let ceiling = autoscaler.map(|bounds| bounds.beside(copies, beside)).transpose()?;
+    Ok(CanarySize { steps, split, copies, ceiling })
 }
 
 /// The shares as declared, in millionths.
@@ -92,18 +101,15 @@ fn declared_steps(name: &str, canary: &Canary) -> Result<Vec<u32>, String> {
     Ok(steps)
 }
 
-/// By weights where something keeps to them, otherwise by copies.
-fn split(architecture: &Architecture, declared: &[u32], live: &Live) -> Split {
+/// By weights where something keeps to them, otherwise by copies; how many at each step follows from the copies beside it.
+fn split(architecture: &Architecture, live: &Live) -> Split {
     let platform = &architecture.document.platform;
     if platform.ingress.api.value == IngressApi::Gateway && live.routed {
         Split::Route
     } else if platform.mesh.is_some() && live.meshed {
         Split::Mesh
     } else {
-        let mut at: Vec<u32> = declared.iter().map(|step| copies_for(*step, live.copies)).collect();
-        // Two steps with as many copies are one.
-        at.dedup();
-        Split::Copies(at)
+        Split::Copies(Vec::new())
     }
 }
 
@@ -200,6 +206,20 @@ mod tests {
         assert_eq!(of(&[5, 25, 50], 3), [1, 1, 3], "a quarter is 1 of 4, a half 3 of 6");
         assert_eq!(of(&[10, 25, 50], 9), [1, 3, 9]);
         assert_eq!(of(&[1, 100], 2), [1, 2], "never none, and never more than there are stable ones");
+    }
+
+    #[test]
+    fn the_size_of_a_canary_follows_from_the_copies_beside_it() {
+        let declared = [250_000, 500_000];
+        let beside = |split: Split, copies: u32, most: u32| {
+            size(&declared, &split, copies, Some(Bounds { floor: 2, ceiling: most }))
+                .map(|size| (size.steps, size.copies, size.ceiling))
+        };
+        let by_copies = || Split::Copies(Vec::new());
+        assert_eq!(beside(by_copies(), 3, 12), Ok((vec![250_000, 500_000], 3, Some(9))));
+        assert_eq!(beside(by_copies(), 2, 12), Ok((vec![333_333, 500_000], 2, Some(10))));
+        assert_eq!(beside(Split::Route, 9, 14), Ok((declared.to_vec(), 5, Some(9))));
+        assert!(beside(Split::Route, 9, 12).is_err(), "there is no room for five more");
     }
 
     proptest::proptest! {

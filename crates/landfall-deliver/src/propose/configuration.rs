@@ -21,7 +21,7 @@ struct Read {
 }
 
 /// The hash; `None` when a pod reads nothing.
-pub(super) async fn hash(client: &Client, namespace: &str, template: &Value) -> Result<Option<String>, ClusterError> {
+pub(crate) async fn hash(client: &Client, namespace: &str, template: &Value) -> Result<Option<String>, ClusterError> {
     let read = read_by(template);
     if read == Read::default() {
         return Ok(None);

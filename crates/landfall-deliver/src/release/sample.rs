@@ -14,13 +14,16 @@ impl ServiceRelease {
             old_image: format!("shop/{name}:1"),
             new_image: format!("shop/{name}:2"),
             strategy: Strategy::Rolling,
+            replacement: None,
             ready_within_seconds: 30,
+            copies: None,
             verified: None,
             old_since: None,
             old_template: json!({}),
             new_template: json!({}),
             route_rules: None,
             mesh_rules: None,
+            autoscaler_floor: None,
             autoscaler_ceiling: None,
             schema: None,
             old_schema: None,
@@ -42,6 +45,8 @@ impl ReleaseSpec {
             environment: None,
             gates: Vec::new(),
             notify: Vec::new(),
+            bundle: None,
+            rollback_within_seconds: None,
         }
     }
 }

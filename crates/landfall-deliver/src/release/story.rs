@@ -15,7 +15,7 @@ fn old(service: &ServiceRelease) -> String {
 }
 
 /// What has happened, and what is done about it, in words.
-pub(super) fn describe(spec: &ReleaseSpec, event: &Event, phase: &Phase) -> String {
+pub(super) fn describe(spec: &ReleaseSpec, event: &Event, before: &Phase, phase: &Phase) -> String {
     let seen = match event {
         Event::Begin | Event::Ready => String::new(),
         Event::Judged(_, why)
@@ -51,9 +51,13 @@ pub(super) fn describe(spec: &ReleaseSpec, event: &Event, phase: &Phase) -> Stri
             format!("`{}` goes back to {old}", name(service))
         }
         Phase::Succeeded => "every service runs the new version".to_owned(),
+        Phase::RolledBack { .. } if *before == Phase::Pending => "it never begins, and has changed nothing".to_owned(),
         Phase::RolledBack { cause } => format!("every service runs the old version again, because: {}", cause.why),
         Phase::Failed { cause, why } => {
-            format!("it could not be taken back: {why}; it was to go back because: {}", cause.why)
+            format!(
+                "every service has its old template again, and not all of it is ready: {why}; it went back because: {}",
+                cause.why
+            )
         }
     };
     format!("{seen}{follows}")

@@ -111,8 +111,10 @@ fn the_end_is_always_one_version_everywhere_and_no_canary() {
         for (phase, world) in reach(&plan, once) {
             match phase {
                 Phase::Succeeded => assert!(world.is(Version::New), "{world:?}"),
-                Phase::RolledBack { .. } | Phase::Pending => assert!(world.is(Version::Old), "{world:?}"),
-                _ => {}
+                Phase::RolledBack { .. } | Phase::Failed { .. } | Phase::Pending => {
+                    assert!(world.is(Version::Old), "{phase:?} {world:?}");
+                }
+                Phase::Progressing { .. } | Phase::Held { .. } | Phase::RollingBack { .. } => {}
             }
         }
     }
@@ -227,6 +229,19 @@ fn a_regression_of_the_second_service_takes_the_first_back_too() {
     1 back Restoring | RemoveCanary { 1 }, SetTemplate { 1, version: Old }
     0 back Restoring | SetTemplate { 0, version: Old }
     RolledBack |
+    ");
+}
+
+#[test]
+fn a_service_that_comes_back_too_late_keeps_no_other_from_going_back() {
+    let plan = plan(&[Path::Direct, Path::Direct], true);
+    let late = || Event::DeadlinePassed("late".to_owned());
+    insta::assert_snapshot!(story(&plan, &[Event::Begin, Event::Ready, late(), late(), Event::Ready]), @"
+    0 Updating | SetTemplate { 0, version: New }
+    1 Updating | SetTemplate { 1, version: New }
+    1 back Restoring | SetTemplate { 1, version: Old }
+    0 back Restoring | SetTemplate { 0, version: Old }
+    Failed |
     ");
 }
 

@@ -8,7 +8,7 @@ use super::{Input, Output, Place};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  landfall ship --env development --image web=ghcr.io/shop/web@sha256:…\n  landfall ship --env production --context prod --plan      what would happen, how long it takes\n  landfall ship --env production --context prod             everything that differs from the file\n  landfall ship --env production --context prod --watch     go on with a release that is not finished\n\nIt exits with 1 when the release is refused, held or taken back. Ctrl-C leaves it as it is; `--watch` goes on."
+    after_help = "Examples:\n  landfall ship --env development --image web=ghcr.io/shop/web@sha256:…\n  landfall ship --env production --context prod --plan      what would happen, how long it takes\n  landfall ship --env production --context prod             everything that differs from the file\n  landfall ship --env production --context prod --watch     go on with a release that is not finished\n  landfall ship --env production --context prod --wait      after the release that is under way\n\nIt exits with 1 when the release is refused, held or taken back. Ctrl-C leaves it as it is; `--watch` goes on."
 )]
 pub(crate) struct ShipArguments {
     #[command(flatten)]
@@ -27,6 +27,9 @@ pub(crate) struct ShipArguments {
     /// Follow the release that is not finished, and carry it on when nobody else does.
     #[arg(long, conflicts_with_all = ["detach", "images"])]
     pub(crate) watch: bool,
+    /// Wait while somebody else ships to the environment, and ship when that is over; without it that is refused.
+    #[arg(long, conflicts_with_all = ["watch", "plan"])]
+    pub(crate) wait: bool,
     /// Write the release down and leave; whoever watches it carries it out.
     #[arg(long)]
     pub(crate) detach: bool,
@@ -119,6 +122,9 @@ pub(crate) struct WindowsArguments {
     /// Set the bounds of this moment, and end.
     #[arg(long)]
     pub(crate) once: bool,
+    /// How to print what was set; without `--once`, `json` is a document on each line.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Output,
 }
 
 pub(super) fn image(text: &str) -> Result<(String, String), String> {

@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use kube::Client;
 use landfall_deliver::{
-    ApprovalError, ApprovalSpec, Author, Decision, Expiry, Phase, Policy, SignersState, Statement, Subject, approvals,
-    phase_of, read, state_of, submit,
+    ApprovalError, ApprovalSpec, Author, Decision, Expiry, Phase, Policy, ReleaseSpec, SignersState, Statement,
+    Subject, approvals, phase_of, read, state_of, submit,
 };
 
 use crate::Outcome;
@@ -23,6 +23,8 @@ use crate::terminal::Terminal;
 struct Approved {
     digest: String,
     images: std::collections::BTreeMap<String, String>,
+    /// What the digest is about, for people.
+    covers: Vec<String>,
     expiry: Expiry,
 }
 
@@ -66,6 +68,7 @@ pub(crate) fn run(
             until: now + policy.expire(),
             because: arguments.because.clone(),
         };
+        approved.covers.iter().try_for_each(|line| terminal.say(line))?;
         if arguments.print {
             write!(terminal.data(), "{}", statement.text())?;
             return Ok(Outcome::Done);
@@ -100,7 +103,7 @@ async fn find(
         && list.name() == name
     {
         let images = std::collections::BTreeMap::new();
-        return Ok(Ok(Approved { digest: list.digest(), images, expiry: Expiry::Never }));
+        return Ok(Ok(Approved { digest: list.digest(), images, covers: Vec::new(), expiry: Expiry::Never }));
     }
     let Some(release) = read(client, target.namespace(), name).await? else {
         return Ok(Err(format!(
@@ -111,8 +114,29 @@ async fn find(
     if phase_of(&release) != Phase::Pending {
         return Ok(Err(format!("release `{name}` is not waiting for anybody: it is {}", state_of(&release))));
     }
-    let (digest, images) = (release.spec.digest.clone(), release.spec.images());
-    Ok(Ok(Approved { digest, images, expiry: Expiry::At(now) }))
+    let spec = &release.spec;
+    // What is signed is what was computed here, and not what the object says of itself.
+    if let Some(why) = spec.contradiction() {
+        return Ok(Err(format!("release `{name}` is not what it says: {why}")));
+    }
+    let (digest, images) = (spec.computed_digest(), spec.container_images());
+    Ok(Ok(Approved { digest, images, covers: covers(spec), expiry: Expiry::At(now) }))
+}
+
+/// What the digest of a release is about: of each service its containers, and what is made otherwise than before.
+fn covers(spec: &ReleaseSpec) -> Vec<String> {
+    let mut lines = Vec::new();
+    let images = spec.container_images();
+    for service in &spec.services {
+        let (name, by) = (&service.name, service.strategy.as_str());
+        lines.push(format!("{name} in {}, {by}: {} -> {}", service.namespace, service.old_image, service.new_image));
+        let others = images.iter().filter(|(key, _)| key.starts_with(&format!("{name}/")));
+        lines.extend(others.map(|(key, image)| format!("  container {key}: {image}")));
+        lines.extend(service.changes().iter().map(|field| format!("  changed: {field}")));
+    }
+    lines.extend(spec.gates.iter().map(|gate| format!("gate: {gate}")));
+    lines.extend(spec.bundle.iter().map(|bundle| format!("rendered objects: {bundle}")));
+    lines
 }
 
 fn given(architecture: &str, statement: &Path, signature: &Path) -> anyhow::Result<ApprovalSpec> {

@@ -1,6 +1,7 @@
 //! `landfall claims`: the ledger of promises.
 
 mod measured;
+mod pipelines;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -91,12 +92,12 @@ fn evidence(rows: &[&LedgerRow], runs: &Runs<'_>, terminal: &mut Terminal) -> an
             writeln!(out, "    {:14} {shown_by}", state.as_str())?;
         }
         for run in &row.to_measure {
-            writeln!(out, "    {:14} {run}", "to measure")?;
+            let nothing = if measured::can_be_shown(run) { "" } else { " (no run shows this yet)" };
+            writeln!(out, "    {:14} {run}{nothing}", "to measure")?;
         }
-        for Measured { what, held, environment, isolation } in runs.of(row) {
-            let state = if held { "held here" } else { "broke here" };
-            let place = environment.map_or_else(String::new, |environment| format!("{environment}, "));
-            writeln!(out, "    {state:14} {what} ({place}isolated by {isolation}, with stand-ins)")?;
+        for measured in runs.of(row) {
+            let state = if measured.held { "held here" } else { "broke here" };
+            writeln!(out, "    {state:14} {} ({})", measured.what, measured.place())?;
         }
         writeln!(out, "    => {}\n", row.state.as_str())?;
     }

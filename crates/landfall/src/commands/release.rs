@@ -34,6 +34,9 @@ pub(crate) fn show(arguments: &ReleaseArguments, terminal: &mut Terminal) -> any
         let data = terminal.data();
         writeln!(data, "{}: {}", arguments.release, state)?;
         writeln!(data, "digest {}", release.spec.digest)?;
+        if let Some(took) = release.way_back() {
+            writeln!(data, "{took}")?;
+        }
         for service in &release.spec.services {
             let by = service.strategy.as_str();
             writeln!(data, "  {} {} -> {} ({by})", service.name, service.old_image, service.new_image)?;

@@ -2,6 +2,7 @@
 
 mod follow;
 mod target;
+mod turn;
 mod view;
 
 use std::collections::BTreeMap;
@@ -11,12 +12,13 @@ use anyhow::Context as _;
 use comfy_table::{Table, presets};
 use kube::{Client, ResourceExt as _};
 use landfall_deliver::{
-    Author, Lock, LockError, Proposal, Release, Wanted, create, drift, list, phase_of, propose, tell_waiting, tells,
+    Author, Lock, Proposal, Release, Wanted, create, drift, list, phase_of, propose, tell_waiting, tells,
 };
 use landfall_model::Severity;
 
 pub(crate) use self::follow::{Ended, Told, carry_out, finish, holder, wait_or_carry};
 pub(crate) use self::target::{Target, in_a_cluster};
+pub(crate) use self::turn::take;
 
 use crate::Outcome;
 use crate::cli::{Output, ShipArguments};
@@ -75,7 +77,12 @@ pub(crate) fn run(arguments: &ShipArguments, terminal: &mut Terminal) -> anyhow:
             return show_plan(&proposal, arguments.output, terminal);
         }
         let author = Author::of(&client, target.namespace(), target.name(), &holder()).await?;
-        let Some(lock) = take(&client, &target, terminal).await? else { return Ok(Outcome::No) };
+        let lock = if arguments.wait {
+            turn::wait(&client, &target, terminal).await?
+        } else {
+            take(&client, &target, terminal).await?
+        };
+        let Some(lock) = lock else { return Ok(Outcome::No) };
         let how = if arguments.detach { How::Detached } else { How::Followed };
         let shipping = Shipping { target: &target, author: &author, how, output: arguments.output };
         ship(&client, wanted, lock, &shipping, terminal).await
@@ -111,26 +118,11 @@ fn drifted(what: String) -> String {
     format!("drift: {what}")
 }
 
-/// The lock, or who has it.
-pub(crate) async fn take(client: &Client, target: &Target, terminal: &mut Terminal) -> anyhow::Result<Option<Lock>> {
-    match Lock::take(client, target.namespace(), target.name(), &holder()).await {
-        Ok(lock) => Ok(Some(lock)),
-        Err(LockError::Held { holder }) => {
-            terminal.say(&format!(
-                "error: `{holder}` ships `{}` at this moment\nhint: `landfall ship --watch` follows it",
-                target.name()
-            ))?;
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// Writes a release down, and carries it out when that is wanted.
 pub(crate) async fn ship(
     client: &Client,
     wanted: Wanted<'_>,
-    mut lock: Lock,
+    lock: Lock,
     shipping: &Shipping<'_>,
     terminal: &mut Terminal,
 ) -> anyhow::Result<Outcome> {
@@ -173,7 +165,7 @@ pub(crate) async fn ship(
         let told = if release.spec.notify.is_empty() {
             Ok(release)
         } else {
-            tell_waiting(client, namespace, &name, &mut lock, shipping.target.telling()).await
+            tell_waiting(client, namespace, &name, &lock, shipping.target.telling()).await
         };
         lock.release().await;
         let release = told.with_context(|| format!("failed to tell of the release `{name}`"))?;

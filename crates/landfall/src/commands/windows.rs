@@ -1,15 +1,16 @@
 //! `landfall windows`: keeps the time windows of services where no KEDA does.
 
 use std::cell::RefCell;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 
 use kube::Client;
 use landfall_deliver::{ClusterError, Kept, keep, keep_once};
 use landfall_model::WindowKeeper;
 
 use crate::Outcome;
-use crate::cli::WindowsArguments;
+use crate::cli::{Output, WindowsArguments};
 use crate::commands::ship::{Target, in_a_cluster};
+use crate::output::WindowsOutput;
 use crate::signals::StopSignals;
 use crate::terminal::Terminal;
 
@@ -27,16 +28,16 @@ pub(crate) fn run(arguments: &WindowsArguments, terminal: &mut Terminal) -> anyh
     }
     in_a_cluster(&target, &arguments.cluster, terminal, async |client, terminal| {
         if arguments.once {
+            let mut set = Vec::new();
             for namespace in namespaces(&target) {
-                for kept in keep_once(&client, Some(&namespace)).await? {
-                    writeln!(terminal.data(), "{}", line(&kept))?;
-                }
+                set.extend(keep_once(&client, Some(&namespace)).await?);
             }
+            print(&set, arguments.output, terminal)?;
             return Ok(Outcome::Done);
         }
         let (namespaces, mut signals) = (namespaces(&target), StopSignals::listen()?);
         tokio::select! {
-            () = all(&client, &namespaces, terminal) => {}
+            () = all(&client, &namespaces, arguments.output, terminal) => {}
             () = signals.next() => {}
         }
         Ok(Outcome::Done)
@@ -56,18 +57,38 @@ fn namespaces(target: &Target) -> Vec<String> {
     namespaces
 }
 
-async fn all(client: &Client, namespaces: &[String], terminal: &mut Terminal) {
+async fn all(client: &Client, namespaces: &[String], output: Output, terminal: &mut Terminal) {
     let terminal = RefCell::new(terminal);
     let tell = |kept: Result<Kept, ClusterError>| {
-        let said = match kept {
-            Ok(kept) => line(&kept),
-            Err(error) => format!("warning: {:#}; it is tried again", anyhow::Error::from(error)),
-        };
+        let mut terminal = terminal.borrow_mut();
         // A terminal that is gone keeps nobody from working.
-        let _gone = terminal.borrow_mut().say(&said);
+        let _gone = match kept {
+            Ok(kept) if output == Output::Json => tell_programs(&kept, &mut terminal),
+            Ok(kept) => terminal.say(&line(&kept)),
+            Err(error) => terminal.say(&format!("warning: {:#}; it is tried again", anyhow::Error::from(error))),
+        };
     };
     let keepers = namespaces.iter().map(|namespace| keep(client, Some(namespace), tell));
     futures::future::join_all(keepers).await;
+}
+
+/// Prints what was set at one moment.
+fn print(set: &[Kept], output: Output, terminal: &mut Terminal) -> anyhow::Result<()> {
+    if output == Output::Json {
+        writeln!(terminal.data(), "{}", serde_json::to_string_pretty(&WindowsOutput::new(set))?)?;
+        return Ok(());
+    }
+    for kept in set {
+        writeln!(terminal.data(), "{}", line(kept))?;
+    }
+    Ok(())
+}
+
+/// A document on a line, as soon as something was set.
+fn tell_programs(kept: &Kept, terminal: &mut Terminal) -> io::Result<()> {
+    let document = WindowsOutput::new(std::slice::from_ref(kept));
+    writeln!(terminal.data(), "{}", serde_json::to_string(&document)?)?;
+    terminal.flush()
 }
 
 /// What was set, on one line.

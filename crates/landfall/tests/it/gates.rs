@@ -2,6 +2,8 @@
 //! namespaces of one cluster.
 #![expect(clippy::print_stdout, reason = "what a command said is for people who read a failure")]
 
+mod past;
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -54,6 +56,16 @@ delivery:
     - { says: Everything fits on the nodes, shown-by: capacity-fits }
 ";
 
+/// A second service, which asks nobody and is asked by nobody.
+const STOCK: &str = "  stock:
+    image: shop/stock:1
+    port: 8080
+    replicas: 2
+    resources: { cpu: 50m..200m, memory: 32Mi..128Mi }
+    probes: { live: { http: /live, period: 10s }, ready: { http: /ready, period: 1s } }
+environments:
+";
+
 /// A cluster with both environments, and the keys of some people.
 struct Platform {
     engine: RunningEngine,
@@ -64,15 +76,23 @@ struct Platform {
 
 impl Platform {
     fn start() -> Option<Self> {
+        Self::start_with(ARCHITECTURE)
+    }
+
+    /// The same, with another architecture.
+    fn start_with(text: &str) -> Option<Self> {
         let schemas = require_or_skip("the schemas of Kubernetes", Schemas::locate())?;
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let program = folder.path().join("server.py");
         std::fs::write(&program, PROGRAM).expect("a file can be written");
-        let catalogue = format!(
-            "images: [{{ image: \"shop/web:*\", program: /usr/bin/python3, args: [\"{}\", \"{{{{pod_ip}}}}\", \"{{{{port}}}}\", any, none] }}]",
-            program.display()
-        );
-        std::fs::write(folder.path().join("landfall.yaml"), ARCHITECTURE).expect("a file can be written");
+        let entry = |image: &str| {
+            format!(
+                "- {{ image: \"{image}\", program: /usr/bin/python3, args: [\"{}\", \"{{{{pod_ip}}}}\", \"{{{{port}}}}\", any, none] }}\n",
+                program.display()
+            )
+        };
+        let catalogue = format!("images:\n{}{}", entry("shop/web:*"), entry("shop/stock:*"));
+        std::fs::write(folder.path().join("landfall.yaml"), text).expect("a file can be written");
         let mut list = String::new();
         for (person, groups) in [("ada", ",leads"), ("bob", ",leads"), ("eve", "")] {
             let mut seed = [7; 32];
@@ -150,14 +170,32 @@ impl Platform {
 
     /// An image that an administrator puts into production past everything.
     fn set_image(&self, image: &str) -> Result<(), String> {
-        let patch =
-            json!({ "spec": { "template": { "spec": { "containers": [{ "name": "web", "image": image }] } } } });
-        self.patch(&patch)
+        self.patch(&pods_with(&json!({ "image": image })))
+    }
+
+    /// Waits until an image that nobody let through is refused in a namespace; what it says then. A policy takes a moment until it is
+    /// in force.
+    fn refuses_images(&self, namespace: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.patch_in(namespace, &pods_with(&json!({ "image": "shop/web:evil" }))) {
+                Err(refused) => return refused,
+                Ok(()) => assert!(Instant::now() < deadline, "the image is admitted"),
+            }
+            let back = self.patch_in(namespace, &pods_with(&json!({ "image": "shop/web:1" })));
+            back.expect("that one is admitted");
+            std::thread::sleep(POLL);
+        }
     }
 
     fn patch(&self, patch: &Value) -> Result<(), String> {
+        self.patch_in("shop-production", patch)
+    }
+
+    /// Changes `web` in a namespace, as an administrator does.
+    fn patch_in(&self, namespace: &str, patch: &Value) -> Result<(), String> {
         self.runtime.block_on(async {
-            let deployments = Api::<Deployment>::namespaced(self.client.clone(), "shop-production");
+            let deployments = Api::<Deployment>::namespaced(self.client.clone(), namespace);
             let patched = deployments.patch("web", &PatchParams::default(), &Patch::Strategic(patch)).await;
             patched.map(drop).map_err(|error| error.to_string())
         })
@@ -171,6 +209,15 @@ impl Platform {
             api.delete(name, &DeleteParams::default()).await.expect("an administrator may delete it");
         });
     }
+}
+
+/// The container of `web` with other fields, as a patch.
+fn pods_with(fields: &Value) -> Value {
+    let mut container = json!({ "name": "web" });
+    for (key, value) in fields.as_object().into_iter().flatten() {
+        container[key] = value.clone();
+    }
+    json!({ "spec": { "template": { "spec": { "containers": [container] } } } })
 }
 
 fn gates(document: &Value) -> Vec<(String, String)> {
@@ -280,16 +327,7 @@ fn who_goes_around_the_gates_is_refused_or_seen() {
     let drift = |platform: &Platform| platform.done(&["releases", "--env", "production"])["drift"].clone();
     assert_eq!(drift(&platform), json!([]));
 
-    // A policy takes a moment until it is in force.
-    let deadline = Instant::now() + PATIENCE;
-    let refused = loop {
-        match platform.set_image("shop/web:evil") {
-            Err(refused) => break refused,
-            Ok(()) => assert!(Instant::now() < deadline, "the image is admitted"),
-        }
-        platform.set_image("shop/web:1").expect("that one is admitted");
-        std::thread::sleep(POLL);
-    };
+    let refused = platform.refuses_images("shop-production");
     assert!(refused.contains("no release has let"), "{refused}");
     platform.patch(&json!({ "spec": { "replicas": 3 } })).expect("copies are nobody's business");
 

@@ -4,9 +4,15 @@
 
 mod clients;
 mod control_plane;
+mod held;
 mod kills;
 pub(crate) mod notices;
+mod recreate;
+mod refused;
+mod several;
+mod shippers;
 mod soak;
+mod turn;
 mod windows;
 
 use std::path::Path;
@@ -106,17 +112,18 @@ delivery:
 }
 
 /// Which program each version is: the first two are good, the third is never ready, every twentieth answer of the fourth fails, the
-/// fifth is slow, and the sixth leaks.
+/// fifth is slow, and the sixth leaks. Another service, `stock`, has two good ones.
 fn catalogue(program: &Path) -> String {
     let program = program.display();
-    let entry = |version: u32, fault: &str| {
+    let entry = |service: &str, version: u32, fault: &str| {
         format!(
-            "- image: shop/web:{version}\n  program: /usr/bin/python3\n  args: [\"{program}\", \"{{{{pod_ip}}}}\", \"{{{{port}}}}\", \"{version}\", \"{fault}\"]\n"
+            "- image: shop/{service}:{version}\n  program: /usr/bin/python3\n  args: [\"{program}\", \"{{{{pod_ip}}}}\", \"{{{{port}}}}\", \"{version}\", \"{fault}\"]\n"
         )
     };
     let faults = ["none", "none", "never", "20", "slow", "leaks"];
-    let entries = (1..).zip(faults).map(|(version, fault)| entry(version, fault));
-    format!("images:\n{}", entries.collect::<String>())
+    let web = (1..).zip(faults).map(|(version, fault)| entry("web", version, fault));
+    let stock = (1..=2).map(|version| entry("stock", version, "none"));
+    format!("images:\n{}", web.chain(stock).collect::<String>())
 }
 
 /// A running platform: an engine, and the rendered objects in it.

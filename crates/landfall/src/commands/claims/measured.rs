@@ -1,9 +1,8 @@
-//! What runs on this machine have shown of the claims, as the last report of each environment says it, and the releases that were
-//! shipped to what `up` runs.
+//! What runs on this machine have shown of the claims, as the last report of each environment says it, the releases that were
+//! shipped to what `up` runs, and the runs of the pipeline.
 //!
 //! It stands beside the state of a claim and does not change it: what holds here, with stand-ins and small operators, is no
-//! evidence about a cluster. Not handled: what no report of `up` speaks of, such as `metrics` and `routes`, and what is shown by a
-//! pipeline, such as `smoke`.
+//! evidence about a cluster. Not handled: what no run speaks of, see [`can_be_shown`].
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,13 +13,34 @@ use landfall_model::Architecture;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::pipelines;
+use crate::commands::pipeline::{self, Run, folder_of};
 use crate::commands::up::Place;
+
+/// What evidence of `up` and `ship` may ask for and nothing that runs says anything about. `docs/ship.md` lists it.
+const NOBODY_SHOWS: [&str; 13] = [
+    "ship: gitops",
+    "up: access",
+    "up: alert",
+    "up: contracts",
+    "up: data",
+    "up: edge-layer",
+    "up: mesh",
+    "up: region",
+    "up: scaling",
+    "up: secrets",
+    "up: sizing",
+    "up: waf",
+    "up: window",
+];
 
 /// The last report of each environment that has one.
 pub(super) struct Runs<'a> {
     architecture: &'a Architecture,
     reports: Vec<Value>,
     releases: Vec<Value>,
+    /// By their numbers.
+    pipelines: Vec<Run>,
 }
 
 /// What one run has shown.
@@ -32,8 +52,21 @@ pub(crate) struct Measured {
     pub(crate) held: bool,
     /// Where it ran.
     pub(crate) environment: Option<String>,
-    /// How far pods were kept apart.
-    pub(crate) isolation: String,
+    /// How far pods were kept apart, where that is known.
+    pub(crate) isolation: Option<String>,
+    /// The run of the pipeline that has shown it, if it was one.
+    pub(crate) pipeline_run: Option<u32>,
+}
+
+impl Measured {
+    /// Where it was, for people: `development, isolated by namespace, with stand-ins`.
+    pub(super) fn place(&self) -> String {
+        let run = self.pipeline_run.map(|run| format!("run {run} of the pipeline"));
+        let stand_ins = run.is_none().then(|| "with stand-ins".to_owned());
+        let isolation = self.isolation.as_ref().map(|isolation| format!("isolated by {isolation}"));
+        let parts = [self.environment.clone(), run, isolation, stand_ins];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl<'a> Runs<'a> {
@@ -52,11 +85,12 @@ impl<'a> Runs<'a> {
             architecture,
             reports: environments.iter().filter_map(|environment| read(place(environment).report())).collect(),
             releases: releases.into_iter().filter_map(read).collect(),
+            pipelines: pipelines_of(file, architecture.document.name.as_str()),
         }
     }
 
     pub(super) fn are_there(&self) -> bool {
-        !self.reports.is_empty() || !self.releases.is_empty()
+        !self.reports.is_empty() || !self.releases.is_empty() || !self.pipelines.is_empty()
     }
 
     /// What was measured of a claim, an item for each run that speaks of it.
@@ -64,6 +98,7 @@ impl<'a> Runs<'a> {
         let mut measured = Vec::new();
         for what in &row.to_measure {
             measured.extend(self.shipped(what));
+            measured.extend(self.piped(what));
             let Some(words) = what.strip_prefix("up: ") else { continue };
             let words: Vec<_> = words.split_whitespace().collect();
             measured.extend(self.reports.iter().filter_map(|report| {
@@ -71,7 +106,8 @@ impl<'a> Runs<'a> {
                     what: what.clone(),
                     held: self.held(report, &words)?,
                     environment: report["environment"].as_str().map(ToOwned::to_owned),
-                    isolation: report["isolation"].as_str().unwrap_or_default().to_owned(),
+                    isolation: report["isolation"].as_str().map(ToOwned::to_owned),
+                    pipeline_run: None,
                 })
             }));
         }
@@ -83,23 +119,44 @@ impl<'a> Runs<'a> {
         let Some(wanted) = what.strip_prefix("ship: ") else { return Vec::new() };
         let checklist: Vec<&str> =
             self.architecture.document.delivery.checklist.iter().map(|item| item.says.as_str()).collect();
-        let mut last: BTreeMap<Option<String>, (u64, bool)> = BTreeMap::new();
+        let mut last: BTreeMap<Option<String>, (u64, bool, Option<String>)> = BTreeMap::new();
         for kept in &self.releases {
             let release = &kept["release"];
             let environment = kept["environment"].as_str().map(ToOwned::to_owned);
             let words: Vec<&str> = wanted.split_whitespace().collect();
             let Some(held) = has_shown(release, environment.as_deref(), &words, &checklist) else { continue };
             let number = release["name"].as_str().and_then(|name| name.rsplit('-').next()?.parse().ok()).unwrap_or(0);
-            let known = last.entry(environment).or_insert((number, held));
-            if number >= known.0 {
-                *known = (number, held);
+            let shown = (number, held, kept["isolation"].as_str().map(ToOwned::to_owned));
+            match last.get(&environment) {
+                Some(known) if known.0 > number => {}
+                _ => drop(last.insert(environment, shown)),
             }
         }
-        let measured = |(environment, (_, held))| Measured {
+        let measured = |(environment, (_, held, isolation))| Measured {
             what: what.to_owned(),
             held,
             environment,
-            isolation: "namespace".to_owned(),
+            isolation,
+            pipeline_run: None,
+        };
+        last.into_iter().map(measured).collect()
+    }
+
+    /// What runs of the pipeline have shown: of each environment the last that speaks of it.
+    fn piped(&self, what: &str) -> Vec<Measured> {
+        let Some(wanted) = what.strip_prefix("ship: ") else { return Vec::new() };
+        let words: Vec<&str> = wanted.split_whitespace().collect();
+        let mut last: BTreeMap<Option<String>, (u32, bool)> = BTreeMap::new();
+        for run in &self.pipelines {
+            let shown = pipelines::shown(run, &words).into_iter();
+            last.extend(shown.map(|(environment, held)| (environment, (run.number, held))));
+        }
+        let measured = |(environment, (run, held))| Measured {
+            what: what.to_owned(),
+            held,
+            environment,
+            isolation: None,
+            pipeline_run: Some(run),
         };
         last.into_iter().map(measured).collect()
     }
@@ -114,8 +171,11 @@ impl<'a> Runs<'a> {
                 let mut connections = self.architecture.connections.iter();
                 let declared = connections.any(|edge| edge.from.name() == from && edge.to.name() == to);
                 let tried = declared && !list("/edges/missing")?.iter().any(between);
+                // A mere connection says nothing of what it carries.
+                let connected = list("/edges/connected")?.iter();
+                let unknown = connected.filter_map(Value::as_str).any(|edge| is_between(edge, from, to));
                 let silent = list("/edges/silent")?.iter().any(between);
-                tried.then_some(!silent)
+                (tried && !unknown).then_some(!silent)
             }
             ["flow", name] => {
                 let flow = named("/flows", name)?;
@@ -128,6 +188,28 @@ impl<'a> Runs<'a> {
             ["isolation"] => {
                 let tried = report.pointer("/edges/undeclared").and_then(Value::as_u64) > Some(0);
                 tried.then(|| list("/edges/reachable").is_some_and(Vec::is_empty))
+            }
+            ["service", name] => {
+                let ready = named("/services", name)?["ready"].as_u64() > Some(0);
+                let open = list("/edges/reachable")?.iter().filter_map(Value::as_str);
+                let is_open =
+                    open.filter_map(|pair| pair.split_once(" -> ")).any(|(from, to)| from == name || to == name);
+                Some(ready && !is_open)
+            }
+            ["routes"] => all_hold(list("/routes")?.iter()),
+            ["route", name] => all_hold(list("/routes")?.iter().filter(|route| route["service"] == name)),
+            ["tls"] => all_hold(list("/routes")?.iter().filter(|route| route["tls"] == true)),
+            ["metrics"] => scraped(list("/metrics/targets")?.iter()),
+            ["metrics", "business"] => {
+                let metrics = list("/metrics/business")?;
+                (!metrics.is_empty()).then(|| metrics.iter().all(|metric| metric["found"] == true))
+            }
+            ["metrics", namespace] => {
+                scraped(list("/metrics/targets")?.iter().filter(|target| target["namespace"] == namespace))
+            }
+            ["observability"] => {
+                let [metrics, logs] = [["metrics"], ["logs"]].map(|words| self.held(report, &words));
+                Some(metrics? && logs?)
             }
             ["logs"] => {
                 let services = list("/logs/services")?;
@@ -157,6 +239,33 @@ impl<'a> Runs<'a> {
     }
 }
 
+/// The runs of the pipeline that were kept beside the file. What cannot be read is passed over.
+fn pipelines_of(file: &Path, name: &str) -> Vec<Run> {
+    let Ok(folder) = folder_of(file) else { return Vec::new() };
+    let runs = pipeline::Runs::beside(&folder);
+    let all = (1..=runs.last().unwrap_or(0)).filter_map(|number| runs.read(number).ok());
+    all.filter(|run| run.name == name).collect()
+}
+
+/// Whether there is a run that could show it. There are no drills yet.
+pub(super) fn can_be_shown(what: &str) -> bool {
+    let is_word = |word: &&str| what.strip_prefix(*word).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
+    !what.starts_with("drill: ") && !NOBODY_SHOWS.iter().any(is_word)
+}
+
+/// Whether none of these has a problem; `None` when there are none.
+fn all_hold<'a>(items: impl Iterator<Item = &'a Value>) -> Option<bool> {
+    let mut items = items.peekable();
+    items.peek().is_some().then(|| items.all(|item| item["problem"].is_null()))
+}
+
+/// Whether Prometheus gets to every copy of these; `None` when there are none.
+fn scraped<'a>(targets: impl Iterator<Item = &'a Value>) -> Option<bool> {
+    let mut targets = targets.peekable();
+    let all = |target: &Value| target["copies"].as_u64() > Some(0) && target["scraped"] == target["copies"];
+    targets.peek().is_some().then(|| targets.all(all))
+}
+
 /// Whether a release has shown what is wanted of releases; `None` when it says nothing about that.
 fn has_shown(release: &Value, environment: Option<&str>, words: &[&str], checklist: &[&str]) -> Option<bool> {
     let list = |key: &str| release[key].as_array().into_iter().flatten();
@@ -165,10 +274,13 @@ fn has_shown(release: &Value, environment: Option<&str>, words: &[&str], checkli
     let gate = |wanted: &dyn Fn(&str) -> bool| {
         list("gates").any(|gate| gate["standing"] == "open" && gate["gate"].as_str().is_some_and(wanted))
     };
+    // Later than is promised is not what was promised.
+    let in_time = release["way_back"]["kept"] != false;
     let went_back = match state {
-        "RolledBack" => Some(true),
+        // What never began has not gone back.
+        "RolledBack" => release["way_back"].is_object().then_some(in_time),
         "Failed" => Some(false),
-        "Succeeded" if release["takes_back"].is_string() => Some(true),
+        "Succeeded" if release["takes_back"].is_string() => Some(in_time),
         _ => None,
     };
     match *words {
@@ -180,6 +292,10 @@ fn has_shown(release: &Value, environment: Option<&str>, words: &[&str], checkli
         }
         ["rollback"] => went_back,
         ["rollback", place] if environment == Some(place) => went_back,
+        ["digests"] => {
+            let has_one = |service: &Value| service["to"].as_str().is_some_and(|image| image.contains("@sha256:"));
+            (state == "Succeeded" && list("services").all(has_one)).then_some(true)
+        }
         ["approval"] => gate(&|name| name.starts_with("approved by ")).then_some(true),
         ["promotion"] => gate(&|name| name.starts_with("has run in ")).then_some(true),
         ["checklist"] if !checklist.is_empty() => {
@@ -197,15 +313,17 @@ fn is_between(edge: &str, from: &str, to: &str) -> bool {
     begins && end == Some(to)
 }
 
-/// `2 of 3`, or `1 of 3, 1 broke`: how much of what is to be measured was.
+/// `2 of 3`, or `1 of 3, 1 broke`: how much of what can be measured was.
 pub(super) fn summary(row: &LedgerRow, measured: &[Measured]) -> String {
     let held = |what: &String| {
         let mut of_it = measured.iter().filter(|item| item.what == *what).peekable();
         of_it.peek().is_some().then(|| of_it.all(|item| item.held))
     };
     let count = |wanted: bool| row.to_measure.iter().filter(|what| held(what) == Some(wanted)).count();
-    match (row.to_measure.len(), count(true), count(false)) {
-        (0, ..) => "-".to_owned(),
+    let can_be = row.to_measure.iter().filter(|what| can_be_shown(what)).count();
+    match (can_be, count(true), count(false)) {
+        (0, ..) if row.to_measure.is_empty() => "-".to_owned(),
+        (0, ..) => "no run shows this yet".to_owned(),
         (all, held, 0) => format!("{held} of {all}"),
         (all, held, broke) => format!("{held} of {all}, {broke} broke"),
     }
@@ -240,9 +358,53 @@ mod tests {
         bad["state"] = "RolledBack".into();
         bad["last_verdict"]["verdict"] = "fail".into();
         assert_eq!(shows(&bad, "canary", &[]), Some(true), "it was judged");
+        assert_eq!(shows(&bad, "rollback", &[]), None, "it has not begun");
+        bad["way_back"] = serde_json::json!({ "seconds": 12, "promised_seconds": null, "kept": null });
         assert_eq!((shows(&bad, "rollback staging", &[]), shows(&bad, "rollback production", &[])), (Some(true), None));
+        bad["way_back"] = serde_json::json!({ "seconds": 301, "promised_seconds": 300, "kept": false });
+        assert_eq!(shows(&bad, "rollback", &[]), Some(false), "it went back, and later than is promised");
         bad["state"] = "Failed".into();
         assert_eq!(shows(&bad, "rollback", &[]), Some(false), "it did not get back");
+    }
+
+    #[test]
+    fn a_release_has_digests_when_each_of_its_images_has_one() {
+        let shows = |images: &[&str]| {
+            let services: Vec<_> =
+                images.iter().map(|image| serde_json::json!({ "name": "web", "to": image })).collect();
+            let release = serde_json::json!({ "name": "shop-1", "state": "Succeeded", "services": services });
+            has_shown(&release, None, &["digests"], &[])
+        };
+        assert_eq!(shows(&["shop/web@sha256:aa", "shop/api:2@sha256:bb"]), Some(true));
+        assert_eq!(shows(&["shop/web@sha256:aa", "shop/api:2"]), None);
+    }
+
+    #[test]
+    fn what_no_run_speaks_of_is_not_counted() {
+        let row = |to_measure: &[&str]| LedgerRow {
+            id: "A01".to_owned(),
+            says: "It is promised".to_owned(),
+            line: None,
+            state: landfall_check::ClaimState::Proved,
+            evidence: Vec::new(),
+            to_measure: to_measure.iter().map(|what| (*what).to_owned()).collect(),
+            span: landfall_model::Span::NONE,
+        };
+        let measured = |what: &str, held| Measured {
+            what: what.to_owned(),
+            held,
+            environment: None,
+            isolation: None,
+            pipeline_run: Some(7),
+        };
+        let check = |to_measure: &[&str], all: &[Measured], expected: &str| {
+            assert_eq!(summary(&row(to_measure), all), expected, "{to_measure:?}");
+        };
+        check(&[], &[], "-");
+        check(&["drill: pod cache", "up: edge-layer waf", "ship: gitops"], &[], "no run shows this yet");
+        check(&["up: edge a b", "drill: pod a"], &[measured("up: edge a b", true)], "1 of 1");
+        check(&["ship: smoke", "ship: scan"], &[measured("ship: smoke", false)], "0 of 2, 1 broke");
+        assert_eq!(measured("ship: smoke", true).place(), "run 7 of the pipeline");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use kube::{Client, ResourceExt as _};
-use landfall_deliver::{Lock, LockError, Phase, Release, carry, phase_of, read, state_of, tells};
+use landfall_deliver::{Contender, Lock, LockError, Phase, Release, Took, carry, phase_of, read, state_of, tells};
 
 use super::{Target, view};
 use crate::Outcome;
@@ -16,7 +16,7 @@ use crate::output::{ReleaseOutput, VERSION};
 use crate::terminal::Terminal;
 
 /// How often a release is looked at that somebody else carries.
-const POLL: Duration = Duration::from_secs(1);
+pub(super) const POLL: Duration = Duration::from_secs(1);
 
 /// How a release stands when nobody carries it on here.
 pub(crate) struct Ended {
@@ -88,14 +88,14 @@ pub(crate) async fn carry_out(
     client: &Client,
     target: &Target,
     name: &str,
-    mut lock: Lock,
+    lock: Lock,
     told: &mut Told,
     terminal: &mut Terminal,
 ) -> anyhow::Result<Ended> {
     let namespace = target.namespace();
     let carried = {
         let telling = target.telling();
-        let carrying = carry(client, namespace, name, &mut lock, telling, |release| told.tell(release, terminal));
+        let carrying = carry(client, namespace, name, &lock, telling, |release| told.tell(release, terminal));
         // What was written down is done by whoever goes on with it.
         tokio::select! {
             carried = carrying => Some(carried),
@@ -134,16 +134,21 @@ pub(crate) async fn wait_or_carry(
         release.with_context(|| format!("the release `{name}` is gone"))
     };
     let mut told = Told::from_now_on(&find().await?, terminal)?;
+    let mut contender = Contender::new(client, target.namespace(), target.name(), &holder());
     loop {
-        match Lock::take(client, target.namespace(), target.name(), &holder()).await {
+        match contender.attempt().await {
             Ok(lock) => return carry_out(client, target, name, lock, &mut told, terminal).await,
             Err(LockError::Held { .. }) => {}
             Err(error) => return Err(error.into()),
         }
         let release = find().await?;
         told.tell(&release, terminal);
-        let phase = phase_of(&release);
-        let interrupted = if phase.is_terminal() || matches!(phase, Phase::Held { .. }) {
+        // Whoever was killed may have left something to do: that is known when nobody is seen to work.
+        let is_over = match phase_of(&release) {
+            Phase::Held { .. } => contender.sees_work(),
+            phase => phase.is_terminal() && (contender.sees_work() || !tells(&release)),
+        };
+        let interrupted = if is_over {
             Some(false)
         } else {
             tokio::select! {
@@ -158,7 +163,8 @@ pub(crate) async fn wait_or_carry(
     }
 }
 
-/// Prints how a release has ended; `good` says which ends are what was wanted.
+/// Prints how a release has ended; `good` says which ends are what was wanted. A way back that took longer than is promised is
+/// never good.
 pub(crate) fn finish(
     ended: &Ended,
     output: Output,
@@ -174,11 +180,15 @@ pub(crate) fn finish(
         Output::Text => writeln!(terminal.data(), "{}: {}", ended.release.name_any(), state_of(&ended.release))?,
     }
     terminal.flush()?;
+    let late = ended.release.way_back().filter(Took::is_late);
+    if let Some(late) = &late {
+        terminal.say(&format!("warning: {late}"))?;
+    }
     if tells(&ended.release) {
         terminal.say("hint: `landfall ship --watch` sends the messages that are left")?;
     }
     if let Phase::Held { .. } = phase {
         terminal.say(&format!("hint: `landfall rollback {}` takes it back", ended.release.name_any()))?;
     }
-    Ok(if good(&phase) && !ended.interrupted { Outcome::Done } else { Outcome::No })
+    Ok(if good(&phase) && late.is_none() && !ended.interrupted { Outcome::Done } else { Outcome::No })
 }

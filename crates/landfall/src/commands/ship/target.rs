@@ -73,9 +73,13 @@ impl Target {
         }
         let folder = self.place.releases();
         let file = folder.join(format!("{}.json", release.name_any()));
+        let report: Option<serde_json::Value> =
+            fs::read(self.place.report()).ok().and_then(|report| serde_json::from_slice(&report).ok());
         let kept = serde_json::json!({
             "version": VERSION,
             "environment": self.environment,
+            // As what runs here has said of itself, if it has.
+            "isolation": report.map(|report| report["isolation"].clone()),
             "release": ReleaseOutput::new(VERSION, release),
         });
         fs::create_dir_all(&folder).with_context(|| format!("failed to make `{}`", folder.display()))?;

@@ -13,7 +13,8 @@ const PLAIN: &str = "\u{1b}[0m";
 /// The lines; none for a release that goes nowhere any more. Each has at most so many characters.
 pub(super) fn picture(release: &Release, now: Timestamp, columns: usize, colored: bool) -> Vec<String> {
     let phase = phase_of(release);
-    let services = &release.spec.services;
+    let carried = release.carried();
+    let services = &carried.services;
     let (at, doing) = match &phase {
         Phase::Progressing { service, stage } => (*service, forward(*stage)),
         Phase::RollingBack { service, stage, .. } => (*service, back(*stage)),

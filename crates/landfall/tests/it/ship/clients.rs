@@ -46,6 +46,11 @@ impl Answers {
         times.last = times.last.max(asked);
     }
 
+    /// Whether everybody who got one of these answers had asked before anybody who got the other.
+    pub(super) fn come_before(&self, one: &str, other: &str) -> bool {
+        self.0[one].last < self.0[other].first
+    }
+
     pub(super) fn total(&self) -> u64 {
         self.0.values().map(|times| times.count).sum()
     }

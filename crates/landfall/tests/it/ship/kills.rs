@@ -10,7 +10,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{DeleteParams, DynamicObject, ListParams};
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, ResourceExt as _};
 use landfall_deliver::{Phase, list, phase_of};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -105,21 +105,16 @@ fn ends_within(child: &mut Child, time: Duration) -> bool {
     false
 }
 
-fn with_client<T>(platform: &Platform, work: impl AsyncFnOnce(Client) -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be made");
-    runtime.block_on(async { work(platform.engine.client().await).await })
-}
-
 /// The lock of a dead shipper ends by itself after a while, which another test waits for.
 fn forget_the_lock(platform: &Platform) {
-    with_client(platform, async |client| {
+    platform.with_client(async |client| {
         let leases = Api::<Lease>::namespaced(client, "shop");
         let _may_not_be_there = leases.delete("landfall-shop", &DeleteParams::default()).await;
     });
 }
 
 fn releases(platform: &Platform) -> Vec<Phase> {
-    with_client(platform, async |client| {
+    platform.with_client(async |client| {
         let listed = list(&client, "shop", "shop").await.expect("releases can be listed");
         listed.iter().map(phase_of).collect()
     })
@@ -127,7 +122,7 @@ fn releases(platform: &Platform) -> Vec<Phase> {
 
 /// What runs, who is sent where, and which share he gets.
 fn what_is_there(platform: &Platform) -> Value {
-    with_client(platform, async |client| {
+    platform.with_client(async |client| {
         let everything = ListParams::default();
         let deployments = Api::<Deployment>::namespaced(client.clone(), "shop").list(&everything).await;
         let deployments: BTreeMap<String, Value> = deployments

@@ -134,4 +134,11 @@ fn copies_are_ready_when_a_window_begins_and_a_canary_has_its_room_when_it_ends(
     assert!(said.contains("shop/web: 6..12 copies, before 2..12"), "{said}");
     let (code, release, _) = platform.run(&["release", "show", "shop-1"]);
     assert_eq!((code, &release["state"]), (Some(0), &json!("Succeeded")));
+
+    // Without a keeper, a schedule of one's own sets the bounds of the moment.
+    clock(&platform, &["set", "--time", "2026-11-30T06:00:00Z"]);
+    let (code, kept, _) = platform.run(&["windows", "--once"]);
+    let bounds = |min: u32, max: u32| json!({ "min": min, "max": max });
+    assert_eq!((code, &kept["set"][0]["name"]), (Some(0), &json!("web")), "{kept:#}");
+    assert_eq!((&kept["set"][0]["before"], &kept["set"][0]["now"]), (&bounds(2, 12), &bounds(6, 10)), "{kept:#}");
 }
