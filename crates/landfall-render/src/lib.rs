@@ -20,7 +20,7 @@ mod yaml;
 
 pub use docs::{ClaimRow, DOCUMENT, docs};
 pub use kubernetes::{Rendered, kubernetes};
-pub use monitoring::monitoring;
+pub use monitoring::{business_metric, monitoring};
 pub use object::{FileTree, Object};
 pub use pipeline::local::{PipelineStage, PipelineStep, pipeline};
 pub use pipeline::secret_variable;

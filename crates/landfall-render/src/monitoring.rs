@@ -113,7 +113,7 @@ fn metric_word(name: &str) -> String {
 }
 
 /// The name of a business metric, as stand-ins write it: a counter ends in `_total`.
-fn business_metric(name: &str, kind: landfall_model::MetricKind) -> String {
+pub fn business_metric(name: &str, kind: landfall_model::MetricKind) -> String {
     let name = metric_word(name);
     match kind {
         landfall_model::MetricKind::Counter => format!("{name}_total"),

@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use landfall_render::{PipelineStage, Variant, pipeline};
 use serde::Serialize;
 
-pub(crate) use self::record::{Runs, State};
+pub(crate) use self::record::{Run, Runs, StageRecord, State, StepRecord};
 use self::select::{Asked, pick};
 
 use super::up::table;

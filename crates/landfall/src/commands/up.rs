@@ -3,12 +3,14 @@
 mod apply;
 mod cluster;
 mod isolation;
+mod metrics;
 mod observe;
 mod place;
 mod plan;
 mod programs;
 mod relay;
 mod report;
+mod routes;
 mod running;
 mod shipping;
 mod traffic;
@@ -45,7 +47,7 @@ pub(crate) use self::running::{EdgeState, Entrances, Found};
 use self::apply::Applied;
 use self::cluster::{Lines, Snapshot};
 use self::plan::{PROGRAM, Plan};
-use self::report::{PodsReport, Report, StoreReport};
+use self::report::{PodsReport, Report, ServiceReport, StoreReport};
 use self::running::Running;
 use self::traffic::Outsider;
 use crate::Outcome;
@@ -178,6 +180,9 @@ fn write_behaviours(plan: &Plan, place: &Place) -> anyhow::Result<BTreeSet<Strin
     let externals = plan.externals.iter().map(|external| {
         (&external.external, format!("external-{}", external.external), serde_json::to_vec_pretty(external))
     });
+    for folder in plan.services.iter().map(|service| place.ledger(&service.service)) {
+        fs::create_dir_all(&folder).with_context(|| format!("failed to make `{}`", folder.display()))?;
+    }
     let mut changed = BTreeSet::new();
     for (name, file, text) in services.chain(externals) {
         let (file, text) = (place.behaviour(&file), text?);
@@ -363,6 +368,7 @@ impl Run<'_> {
         let seconds = self.arguments.duration.as_secs_f64();
         let driven = self.plan.flows.iter().filter(|flow| flow.missing.is_none()).count();
         terminal.say(&format!("driving {driven} flows for {seconds} s"))?;
+        metrics::tell(&client, self.plan, &pods).await?;
         let lines = Lines::new(client.clone());
         let running = Running { plan: self.plan, client: &client, lines: &lines, outsider };
         let tried = running.try_flows(Duration::from_secs_f64(seconds)).await?;
@@ -373,6 +379,10 @@ impl Run<'_> {
         let tried = isolation::try_all(&lines, self.architecture, self.plan, &pods).await?;
         report.edges.undeclared = Some(tried.undeclared);
         report.edges.reachable = tried.reachable;
+        report.services = self.services(&pods);
+        report.metrics = metrics::try_all(&client, &lines, self.plan).await?;
+        // Last of what needs the gateway: whoever came too often has to wait.
+        report.routes = routes::try_all(outsider, self.architecture, self.plan).await?;
         let observed = observe::try_all(&client, &lines, self.architecture, self.plan).await?;
         (report.logs, report.traces) = (observed.logs, observed.traces);
         report.judge();
@@ -436,6 +446,12 @@ impl Run<'_> {
         }
     }
 
+    fn services(&self, pods: &Snapshot) -> Vec<ServiceReport> {
+        let services = self.plan.services.iter().filter(|service| !service.runs_once);
+        let report = |name: &String| ServiceReport { name: name.clone(), ready: pods.ready_of(name).count() };
+        services.map(|service| report(&service.service)).collect()
+    }
+
     fn stores(&self, pods: &Snapshot) -> Vec<StoreReport> {
         let stores = self.plan.stores.iter();
         stores
@@ -444,7 +460,8 @@ impl Run<'_> {
                 engine: store.engine.as_str(),
                 server: store.server.clone(),
                 declared: store.declared.clone(),
-                operator: "stand-in",
+                operator: store.operator.map(|_| "stand-in"),
+                in_place_of: store.operator,
                 ready: pods.members(store),
                 members: store.members,
             })

@@ -357,6 +357,37 @@ fn every_command_has_help_with_examples() {
 }
 
 #[test]
+fn the_status_for_programs_has_every_environment() {
+    let folder = Folder::with("landfall: v1\nname: shop\nenvironments: { staging: {}, production: {} }\n");
+    assert_snapshot!(folder.run(&["status", "--output", "json"]), @r#"
+    exit: 1
+    --- stdout
+    {
+      "version": 1,
+      "environments": [
+        {
+          "environment": "production",
+          "process": null,
+          "kubeconfig": null,
+          "ready": 0,
+          "pods": []
+        },
+        {
+          "environment": "staging",
+          "process": null,
+          "kubeconfig": null,
+          "ready": 0,
+          "pods": []
+        }
+      ]
+    }
+    --- stderr
+    production: not up
+    staging: not up
+    "#);
+}
+
+#[test]
 fn without_an_engine_a_command_for_one_says_where_it_has_looked() {
     let folder = Folder::with(SHOP);
     assert_snapshot!(folder.run(&["engine", "node", "list", "--data", "nowhere"]), @r"

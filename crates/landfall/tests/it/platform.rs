@@ -142,6 +142,14 @@ impl Platform {
         Endpoint::from_kubeconfig(&kubeconfig).await.expect("`up` writes a kubeconfig").client()
     }
 
+    /// Stops it by Ctrl-C.
+    pub(crate) fn interrupt(mut self) -> ExitStatus {
+        let process = self.process.id().to_string();
+        let asked = Command::new("kill").args(["-INT", &process]).status().expect("every system has kill");
+        assert!(asked.success(), "{asked}");
+        self.process.wait().expect("a child can be waited for")
+    }
+
     /// Kills it, as nothing on this machine can prevent; its pods run on.
     pub(crate) fn kill(&mut self) {
         self.process.kill().expect("a child can be killed");

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use landfall_standin::Server;
 use landfall_testing::{Tool, require_or_skip, use_or_skip};
 use serde_json::{Value, json};
 
 use crate::platform::Platform;
-use crate::up::{ask, list, room, up};
+use crate::up::{are_here, ask, list, room, up};
 use crate::{Folder, example};
 
 /// Two services, one of which calls the other.
@@ -20,7 +21,7 @@ services:
   web:
     port: 8080
     replicas: 2
-    expose: {{ host: shop.example, tls: letsencrypt }}
+    expose: {{ host: shop.example, tls: letsencrypt, rate-limit: 100/s }}
     probes: {{ ready: {{ http: /ready, period: 1s }} }}
     uses: [{{ call: stock }}, {{ send: carrier }}]
   stock:
@@ -35,6 +36,9 @@ claims:
   - {{ id: A2, says: A line is JSON, shown-by: [up: logs json] }}
   - {{ id: A3, says: A request can be followed, shown-by: [up: traces order] }}
   - {{ id: A4, says: What depends on what can be seen, shown-by: [up: graph] }}
+  - {{ id: A5, says: Prometheus gets to every service, shown-by: [up: metrics] }}
+  - {{ id: A6, says: Orders are counted, shown-by: [up: metrics business] }}
+  - {{ id: A7, says: The way in is by TLS and limited, shown-by: [up: route web] }}
 "
     )
 }
@@ -45,9 +49,11 @@ fn found(report: &Value) -> Vec<(Option<&str>, &Value, &Value)> {
 }
 
 #[test]
-fn a_line_of_each_service_and_a_whole_trace_of_each_flow_are_in_their_stores() {
+fn metrics_logs_and_traces_of_each_service_are_in_their_stores() {
+    let Some(()) = are_here(&[Server::Prometheus]) else { return };
     let _room = room();
-    let folder = Folder::with(&shop("logs: elasticsearch, traces: jaeger"));
+    let business = "metrics: prometheus, business: { orders: { from: web, kind: counter } }";
+    let folder = Folder::with(&shop(&format!("{business}, logs: elasticsearch, traces: jaeger")));
     let mut platform = Platform::start(folder.path(), "shop", None, &["--duration", "2s"]);
     let report = platform.reported();
     assert_eq!(report["broken"], json!([]), "{report:#}");
@@ -67,10 +73,18 @@ fn a_line_of_each_service_and_a_whole_trace_of_each_flow_are_in_their_stores() {
     let sends = list(&traces["edges"]).find(|edge| edge["edge"] == "web send carrier").expect("it was just there");
     assert!(sends["p50_ms"].as_f64() >= Some(5.0), "{sends:#}");
 
+    let copies =
+        |field: &str| list(&report["metrics"]["targets"]).filter_map(|target| target[field].as_u64()).sum::<u64>();
+    assert_eq!((copies("copies"), copies("scraped")), (3, 3), "{report:#}");
+    assert_eq!(report["metrics"]["business"][0]["found"], json!(true), "{report:#}");
+    let route = &report["routes"][0];
+    assert_eq!((&route["answer"], &route["limit"]["declared"]), (&json!(200), &json!("100/s")), "{route:#}");
+    assert!(route["limit"]["refused_after"].as_u64() >= Some(90), "{route:#}");
+
     // What the file claims is held against this report.
     let (code, claims) = ask(&platform, &["claims"]);
     let held: Vec<_> = list(&claims["claims"]).map(|claim| claim["measured_here"][0]["held"].clone()).collect();
-    assert_eq!((code, held), (Some(0), vec![json!(true); 4]), "{claims:#}");
+    assert_eq!((code, held), (Some(0), vec![json!(true); 7]), "{claims:#}");
 }
 
 #[test]

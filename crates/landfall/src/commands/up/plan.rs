@@ -2,10 +2,12 @@
 
 mod externals;
 mod flows;
+mod metrics;
 mod observability;
 mod programs;
 mod services;
 mod stores;
+mod unenforced;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ use serde_json::{Value, json};
 
 pub(super) use self::externals::{EXTERNAL_LABEL, EXTERNAL_PORT};
 pub(super) use self::flows::{Entrance, FlowPlan};
+pub(super) use self::metrics::{Counted, MetricsPlan, PROMETHEUS, PROMETHEUS_LABEL, PROMETHEUS_PORT, TARGETS};
 pub(super) use self::observability::{SINK_LABEL, SinkPlan, name_of};
 pub(super) use self::programs::{ProgramPlan, missing as missing_programs};
 pub(super) use self::stores::PROGRAM;
@@ -60,6 +63,8 @@ pub(super) struct Plan {
     pub(super) own_programs: Vec<ProgramPlan>,
     /// Where logs and traces go, if any are declared.
     pub(super) sink: Option<SinkPlan>,
+    /// Who measures the services, where that is declared and can be had.
+    pub(super) metrics: Option<MetricsPlan>,
     /// This program, as pods find it.
     pub(super) landfall: PathBuf,
 }
@@ -78,6 +83,8 @@ pub(super) struct StorePlan {
     pub(super) labels: Vec<(String, String)>,
     /// The custom resource that says when it is whole, if its pods alone do not.
     pub(super) resource: Option<(String, String)>,
+    /// The operator that a small one stands in for, unless it is a plain `StatefulSet`.
+    pub(super) operator: Option<&'static str>,
 }
 
 /// A declared edge.
@@ -119,13 +126,16 @@ pub(super) fn plan(
         left_out: Vec::new(),
         own_programs: Vec::new(),
         sink: None,
+        metrics: None,
         landfall: program.to_owned(),
     };
     plan.add_stores(architecture, program, place, without);
     plan.add_externals(architecture, program, place);
     plan.add_services(architecture, program, place, authority);
     plan.add_sink(architecture, program);
+    plan.add_metrics(architecture, program);
     plan.add_storage_classes();
+    plan.add_unenforced(architecture);
     plan.flows = flows::plan(architecture, &mut plan.services, &mut plan.externals, &plan.edges);
     plan
 }
@@ -197,6 +207,15 @@ impl Plan {
                 "provisioner": "landfall.dev/folder", "volumeBindingMode": "WaitForFirstConsumer",
             })
         }));
+    }
+
+    /// Makes a namespace, unless it is declared.
+    fn ensure_namespace(&mut self, namespace: &str) {
+        let is_declared = |object: &Value| object["kind"] == "Namespace" && object["metadata"]["name"] == namespace;
+        if !self.objects.iter().chain(&self.additions).any(is_declared) {
+            self.additions
+                .insert(0, json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } }));
+        }
     }
 
     fn image(&mut self, image: String, program: &Path, arguments: &[&str]) {

@@ -18,11 +18,16 @@ pub(crate) struct Report {
     /// How far pods are kept apart: evidence is as good as that.
     pub(crate) isolation: &'static str,
     pub(crate) pods: PodsReport,
+    pub(crate) services: Vec<ServiceReport>,
     pub(crate) stores: Vec<StoreReport>,
     /// The services that the file has run by programs of their own.
     pub(crate) programs: Vec<ProgramPlan>,
     pub(crate) edges: EdgesReport,
     pub(crate) flows: Vec<FlowReport>,
+    /// The ways in from outside.
+    pub(crate) routes: Vec<RouteReport>,
+    /// What Prometheus says, where it is declared and this machine has it.
+    pub(crate) metrics: Option<MetricsReport>,
     /// What has reached the log store, where one is declared.
     pub(crate) logs: Option<LogsReport>,
     /// What the spans of the flows show, where a store of traces is declared.
@@ -41,14 +46,24 @@ pub(crate) struct PodsReport {
 }
 
 #[derive(Debug, Serialize)]
+pub(crate) struct ServiceReport {
+    pub(crate) name: String,
+    /// How many copies are ready; those of jobs come and go.
+    pub(crate) ready: usize,
+}
+
+#[derive(Debug, Serialize)]
 pub(crate) struct StoreReport {
     pub(crate) name: String,
     pub(crate) engine: &'static str,
     pub(crate) server: String,
     /// The version that the file asks for.
     pub(crate) declared: Option<String>,
-    /// Who made its pods: a small operator's evidence says nothing about the real one.
-    pub(crate) operator: &'static str,
+    /// Who made its pods: `stand-in` is a small operator, whose evidence says nothing about the real one. None: it is a plain
+    /// `StatefulSet`, here as on a cluster.
+    pub(crate) operator: Option<&'static str>,
+    /// The operator that makes them on a cluster.
+    pub(crate) in_place_of: Option<&'static str>,
     pub(crate) ready: usize,
     pub(crate) members: usize,
 }
@@ -87,6 +102,9 @@ pub(crate) struct FlowReport {
     pub(crate) sent: usize,
     /// Messages that it refused, which the client knows.
     pub(crate) refused: u64,
+    /// The share of all messages that may be refused, from 0 to 1.
+    pub(crate) may_refuse: f64,
+    /// Why the first of them was.
     pub(crate) refusal: Option<String>,
     pub(crate) arrived: usize,
     pub(crate) lost: usize,
@@ -101,6 +119,84 @@ pub(crate) struct FlowReport {
     pub(crate) missing: Option<String>,
     /// Why the flow does not keep its promise.
     pub(crate) problem: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct RouteReport {
+    pub(crate) service: String,
+    pub(crate) host: String,
+    pub(crate) path: String,
+    /// Whether TLS is declared: then requests without are kept away.
+    pub(crate) tls: bool,
+    /// The status of an answer.
+    pub(crate) answer: Option<u16>,
+    pub(crate) limit: Option<LimitReport>,
+    /// Why the route does not keep its promise.
+    pub(crate) problem: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct LimitReport {
+    /// How often one client may ask.
+    pub(crate) declared: String,
+    /// How many requests of one client were answered as fast as they came.
+    pub(crate) requests: usize,
+    /// After how many the gateway answered 429; none: it never did.
+    pub(crate) refused_after: Option<usize>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct MetricsReport {
+    /// What it is here.
+    pub(crate) by: String,
+    pub(crate) targets: Vec<TargetReport>,
+    pub(crate) business: Vec<BusinessReport>,
+    pub(crate) rules: RulesReport,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct TargetReport {
+    pub(crate) service: String,
+    pub(crate) namespace: String,
+    pub(crate) copies: usize,
+    /// How many of them have answered Prometheus.
+    pub(crate) scraped: usize,
+    pub(crate) error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct BusinessReport {
+    pub(crate) metric: String,
+    pub(crate) service: String,
+    pub(crate) found: bool,
+    /// Whether it is there before anything has happened.
+    pub(crate) expected: bool,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct RulesReport {
+    pub(crate) evaluated: usize,
+    /// Those that were not evaluated yet.
+    pub(crate) waiting: usize,
+    /// Those that cannot be evaluated, and why.
+    pub(crate) failing: Vec<String>,
+    /// The alerts that were raised.
+    pub(crate) firing: BTreeSet<String>,
+}
+
+impl MetricsReport {
+    /// What does not hold.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let away = self.targets.iter().filter(|target| target.scraped < target.copies).map(|target| {
+            let why = target.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+            format!("Prometheus gets to {} of {} copies of `{}`{why}", target.scraped, target.copies, target.service)
+        });
+        let lacking = self.business.iter().filter(|metric| metric.expected && !metric.found);
+        let lacking = lacking.map(|metric| format!("`{}` does not report `{}`", metric.service, metric.metric));
+        let failing = self.rules.failing.iter().map(|rule| format!("a rule cannot be evaluated: {rule}"));
+        let waiting = (self.rules.waiting > 0).then(|| format!("{} rules were not evaluated", self.rules.waiting));
+        away.chain(lacking).chain(failing).chain(waiting).collect()
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -197,6 +293,7 @@ impl Report {
             environment,
             isolation,
             pods: PodsReport { ready: 0, total: 0 },
+            services: Vec::new(),
             stores: Vec::new(),
             programs: Vec::new(),
             edges: EdgesReport {
@@ -209,6 +306,8 @@ impl Report {
                 reachable: Vec::new(),
             },
             flows: Vec::new(),
+            routes: Vec::new(),
+            metrics: None,
             logs: None,
             traces: None,
             left_out: Vec::new(),
@@ -243,25 +342,36 @@ impl Report {
         });
         let calls = self.traces.iter().flat_map(|traces| &traces.calls).filter(|call| !call.declared);
         let calls = calls.map(|call| format!("`{}` causes work in `{}`, and no edges lead there", call.from, call.to));
-        let observed = lines.chain(traced).chain(calls);
+        let metrics = self.metrics.iter().flat_map(MetricsReport::problems);
+        let observed = metrics.chain(lines).chain(traced).chain(calls);
+        let routes = self.routes.iter().filter_map(|route| {
+            let problem = route.problem.as_ref()?;
+            Some(format!("route `{}{}` to `{}`: {problem}", route.host, route.path, route.service))
+        });
+        let flows = flows.chain(routes);
         self.broken = missing.chain(silent).chain(reachable).chain(flows).chain(observed).collect();
     }
 
     /// For people.
     pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut stores = table(&["STORE", "RUNS", "DECLARED", "READY"]);
+        let mut stores = table(&["STORE", "RUNS", "DECLARED", "READY", "BY"]);
         for store in &self.stores {
             stores.add_row([
                 store.name.clone(),
                 store.server.clone(),
                 format!("{} {}", store.engine, store.declared.as_deref().unwrap_or("")).trim().to_owned(),
                 format!("{}/{}", store.ready, store.members),
+                store.in_place_of.map_or_else(
+                    || "a plain StatefulSet".to_owned(),
+                    |operator| format!("a small operator in place of {operator}"),
+                ),
             ]);
         }
         let flows = flow_table(&self.flows);
         let edges = &self.edges;
         writeln!(out, "{stores}\n\n{flows}\n")?;
         writeln!(out, "pods   {} of {} ready", self.pods.ready, self.pods.total)?;
+        writeln!(out, "       isolation `{}`: {}", self.isolation, kept_apart(self.isolation))?;
         writeln!(out, "edges  {} of {} declared ones carry", edges.carrying, edges.declared)?;
         if !edges.connected.is_empty() {
             let connected = edges.connected.len();
@@ -274,14 +384,42 @@ impl Report {
             }
             None => writeln!(out, "       undeclared ones are not tried: policies are not enforced here")?,
         }
+        if !self.routes.is_empty() {
+            let (all, kept) = (self.routes.len(), self.routes.iter().filter(|route| route.problem.is_none()).count());
+            let limited = self.routes.iter().filter_map(|route| route.limit.as_ref()?.refused_after);
+            write!(out, "routes {kept} of {all} answer, by TLS alone where it is declared")?;
+            for after in limited {
+                write!(out, "; a client was refused after {after} requests")?;
+            }
+            writeln!(out)?;
+        }
+        if let Some(metrics) = &self.metrics {
+            let copies: usize = metrics.targets.iter().map(|target| target.copies).sum();
+            let scraped: usize = metrics.targets.iter().map(|target| target.scraped).sum();
+            let by = &metrics.by;
+            writeln!(
+                out,
+                "metrics {by} gets to {scraped} of {copies} copies, and evaluates {} rules",
+                metrics.rules.evaluated
+            )?;
+            let (all, found) = (metrics.business.len(), metrics.business.iter().filter(|metric| metric.found).count());
+            if all > 0 {
+                writeln!(out, "       {found} of {all} business metrics are there")?;
+            }
+            if !metrics.rules.firing.is_empty() {
+                let firing: Vec<_> = metrics.rules.firing.iter().map(String::as_str).collect();
+                writeln!(out, "       alerts are raised: {}", firing.join(", "))?;
+            }
+        }
         if let Some(logs) = &self.logs {
             let asked: Vec<_> = logs.services.iter().filter_map(|service| service.found).collect();
             let (found, asked) = (asked.iter().filter(|found| **found).count(), asked.len());
-            writeln!(
-                out,
-                "logs   {} lines in a stand-in of {}; a word of {found} of {asked} services is there",
-                logs.lines, logs.store
-            )?;
+            write!(out, "logs   {} lines in a stand-in of {}", logs.lines, logs.store)?;
+            match asked {
+                // Programs of one's own are not asked to write one.
+                0 => writeln!(out)?,
+                _ => writeln!(out, "; a word of {found} of {asked} services is there")?,
+            }
             let plain: u64 = logs.services.iter().filter_map(|service| service.not_json).sum();
             if plain > 0 {
                 writeln!(out, "       {plain} lines of services are no JSON")?;
@@ -313,12 +451,13 @@ impl Report {
 
 /// The flows for people.
 pub(crate) fn flow_table(reports: &[FlowReport]) -> Table {
-    let mut flows = table(&["FLOW", "SENT", "ARRIVED", "LOST", "TWICE", "P50", "P99", "WITHIN"]);
+    let mut flows = table(&["FLOW", "SENT", "REFUSED", "ARRIVED", "LOST", "TWICE", "P50", "P99", "WITHIN"]);
     let time = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
     for flow in reports.iter().filter(|flow| flow.missing.is_none()) {
         flows.add_row([
             flow.name.clone(),
             flow.sent.to_string(),
+            flow.refused.to_string(),
             flow.arrived.to_string(),
             flow.lost.to_string(),
             flow.duplicated.to_string(),
@@ -330,9 +469,95 @@ pub(crate) fn flow_table(reports: &[FlowReport]) -> Table {
     flows
 }
 
+/// What evidence from pods that are kept apart so is worth.
+fn kept_apart(isolation: &str) -> &'static str {
+    match isolation {
+        "namespace" => "each has a network of its own, and policies are enforced",
+        _ => "they share the addresses of this machine, and policies are not enforced",
+    }
+}
+
 pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(header.to_vec());
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(name: &str, refused: u64, problem: Option<&str>) -> FlowReport {
+        FlowReport {
+            name: name.to_owned(),
+            sent: 200,
+            refused,
+            arrived: 200,
+            p50_ms: Some(12.5),
+            p99_ms: Some(80.0),
+            within_ms: 1000,
+            problem: problem.map(ToOwned::to_owned),
+            ..FlowReport::default()
+        }
+    }
+
+    fn store(name: &str, engine: &'static str, server: &str, in_place_of: Option<&'static str>) -> StoreReport {
+        StoreReport {
+            name: name.to_owned(),
+            engine,
+            server: server.to_owned(),
+            declared: in_place_of.map(|_| "17".to_owned()),
+            operator: in_place_of.map(|_| "stand-in"),
+            in_place_of,
+            ready: 3,
+            members: 3,
+        }
+    }
+
+    /// The lines for people, without the blanks at their ends.
+    fn lines(report: &Report) -> Vec<String> {
+        let mut text = Vec::new();
+        report.print(&mut text).expect("memory takes everything");
+        let text = String::from_utf8(text).expect("it is text");
+        text.lines().map(|line| line.trim_end().to_owned()).collect()
+    }
+
+    #[test]
+    fn what_was_refused_is_a_column_and_breaks_the_promise_when_it_is_too_much() {
+        let mut report = Report::new("shop".to_owned(), None, "namespace");
+        let problem = "20 of 220 were refused, where none may be; the first time: 503 Service Unavailable";
+        report.flows = vec![flow("look", 1, None), flow("order", 20, Some(problem))];
+        report.judge();
+        assert_eq!(report.broken, [format!("flow `order`: {problem}")]);
+        let table = flow_table(&report.flows).to_string();
+        assert_eq!(
+            table.lines().map(str::trim_end).collect::<Vec<_>>(),
+            [
+                " FLOW   SENT  REFUSED  ARRIVED  LOST  TWICE  P50      P99    WITHIN",
+                " look   200   1        200      0     0      12.5 ms  80 ms  1000 ms",
+                " order  200   20       200      0     0      12.5 ms  80 ms  1000 ms",
+            ]
+        );
+    }
+
+    #[test]
+    fn people_are_told_who_made_the_pods_of_a_store_and_how_pods_are_kept_apart() {
+        let mut report = Report::new("shop".to_owned(), None, "namespace");
+        report.stores = vec![
+            store("ledger", "postgres", "PostgreSQL 15.18", Some("CloudNativePG")),
+            store("objects", "s3", "s3s-fs 0.14", None),
+        ];
+        let lines = lines(&report);
+        assert_eq!(
+            lines[..3],
+            [
+                " STORE    RUNS              DECLARED     READY  BY",
+                " ledger   PostgreSQL 15.18  postgres 17  3/3    a small operator in place of CloudNativePG",
+                " objects  s3s-fs 0.14       s3           3/3    a plain StatefulSet",
+            ]
+        );
+        let apart = "       isolation `namespace`: each has a network of its own, and policies are enforced";
+        assert_eq!(lines.iter().filter(|line| *line == apart).count(), 1, "{lines:#?}");
+    }
 }

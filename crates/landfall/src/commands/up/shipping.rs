@@ -60,7 +60,7 @@ async fn round(
     shipped: &mut HashMap<(String, String), Timestamp>,
     prepared: &mut Option<String>,
 ) -> anyhow::Result<()> {
-    let Some(sink) = find(client, plan).await? else { return Ok(()) };
+    let sink = find(client, plan).await?.context("the stand-in of the log store is not ready")?;
     if *prepared != sink.uid() {
         // A new one knows nothing, and has none of the lines.
         for (path, body) in &plan.prepared {
@@ -69,6 +69,7 @@ async fn round(
         shipped.clear();
         *prepared = sink.uid();
     }
+    let mut trouble = None;
     for namespace in namespaces {
         let pods = Api::<Pod>::namespaced(client.clone(), namespace);
         let all =
@@ -78,8 +79,19 @@ async fn round(
             for status in statuses {
                 let key = (pod.uid().unwrap_or_default(), status.name.clone());
                 let since = shipped.get(&key).copied();
-                // One that has not started has no log yet.
-                let Ok(found) = read(&pods, pod, &status.name, since).await else { continue };
+                let found = match tokio::time::timeout(PATIENCE, read(&pods, pod, &status.name, since)).await {
+                    Ok(Ok(found)) => found,
+                    // One that has not started has no log yet.
+                    _ if status.state.as_ref().is_none_or(|state| state.running.is_none()) => continue,
+                    Ok(Err(error)) => {
+                        trouble = Some(error.context(format!("failed to read the log of `{}`", pod.name_any())));
+                        continue;
+                    }
+                    Err(_) => {
+                        trouble = Some(anyhow::anyhow!("the log of `{}` does not come", pod.name_any()));
+                        continue;
+                    }
+                };
                 let Some(last) = found.last().map(|line| line.time) else { continue };
                 for part in found.chunks(AT_ONCE) {
                     hand_over(lines, &sink, plan, part).await?;
@@ -88,7 +100,7 @@ async fn round(
             }
         }
     }
-    Ok(())
+    trouble.map_or(Ok(()), Err)
 }
 
 /// The pod of the store.

@@ -30,6 +30,10 @@ const POLL: Duration = Duration::from_millis(100);
 /// How long the gateway may take until it serves what was applied.
 const GATEWAY: Duration = Duration::from_secs(30);
 
+/// When it is no accident that more was refused than may be: of a thousand runs of a platform that refuses as much as it may,
+/// less than one shows as much. A run asks this of each of its flows, so that one in a hundred would be told too often.
+const ACCIDENT: f64 = 0.001;
+
 /// Somebody outside of the platform.
 #[derive(Clone)]
 pub(super) struct Outsider {
@@ -315,23 +319,28 @@ pub(super) fn report(flow: &FlowPlan, driven: Option<&Driven>, seen: &BTreeMap<S
     #[expect(clippy::cast_precision_loss, reason = "counts of messages are far below 2^52")]
     let lost_too_many = lost as f64 > flow.loss * driven.taken.len() as f64;
     let told = |end: &&String| seen.get(*end).into_iter().flatten().any(|seen| seen.arrivals.contains_key(&flow.name));
-    let problem = if driven.taken.is_empty() {
-        Some(driven.error.clone().unwrap_or_else(|| "nothing was sent".to_owned()))
-    } else if let Some(end) = flow.programs.iter().find(|end| lost_too_many && !told(end)) {
-        Some(format!(
-            "whether anything arrives cannot be seen: the program of `{end}` writes nothing of it to the file that {LEDGER_VARIABLE} names"
-        ))
-    } else if lost_too_many {
-        Some(format!("{lost} were taken and did not arrive"))
+    let mut problems = Vec::new();
+    if driven.taken.is_empty() {
+        problems.push(driven.error.clone().unwrap_or_else(|| "nothing was sent".to_owned()));
     } else {
-        p99_ms
-            .filter(|p99| *p99 > flow.within.as_secs_f64() * 1000.0)
-            .map(|_| "it takes longer than declared".to_owned())
-    };
+        if lost_too_many {
+            problems.push(match flow.programs.iter().find(|end| !told(end)) {
+                Some(end) => format!(
+                    "whether anything arrives cannot be seen: the program of `{end}` writes nothing of it to the file that {LEDGER_VARIABLE} names"
+                ),
+                None => format!("{lost} were taken and did not arrive"),
+            });
+        }
+        problems.extend(refusals(flow, driven));
+        if p99_ms.is_some_and(|p99| p99 > flow.within.as_secs_f64() * 1000.0) {
+            problems.push("it takes longer than declared".to_owned());
+        }
+    }
     FlowReport {
         name: flow.name.clone(),
         sent: driven.taken.len(),
         refused: driven.refused,
+        may_refuse: rounded(flow.refusals, 1e6),
         refusal: driven.error.clone(),
         arrived: after_us.len(),
         lost,
@@ -341,8 +350,47 @@ pub(super) fn report(flow: &FlowPlan, driven: Option<&Driven>, seen: &BTreeMap<S
         p99_ms,
         within_ms,
         missing: None,
-        problem,
+        problem: (!problems.is_empty()).then(|| problems.join("; ")),
     }
+}
+
+/// That more was refused than may be, if it was.
+fn refusals(flow: &FlowPlan, driven: &Driven) -> Option<String> {
+    let (refused, taken) = (driven.refused, u64::try_from(driven.taken.len()).unwrap_or(u64::MAX));
+    let all = refused.saturating_add(taken);
+    is_no_accident(refused, all, flow.refusals).then(|| {
+        let verb = if refused == 1 { "was" } else { "were" };
+        let percent = rounded(flow.refusals * 100.0, 1e2);
+        let allowed = if percent > 0.0 { format!("{percent}% may be") } else { "none may be".to_owned() };
+        let why = driven.error.as_deref().unwrap_or("nobody knows why");
+        format!("{refused} of {all} {verb} refused, where {allowed}; the first time: {why}")
+    })
+}
+
+/// Whether so many refused of all are too many for a platform that may refuse this share.
+#[expect(clippy::cast_precision_loss, reason = "counts of messages are far below 2^52")]
+fn is_no_accident(refused: u64, all: u64, share: f64) -> bool {
+    if refused == 0 || share >= 1.0 {
+        return false;
+    }
+    if share <= 0.0 {
+        return true;
+    }
+    let (all, odds) = (all as f64, (share / (1.0 - share)).ln());
+    // The logarithm of the chance that so many are refused and no more, as the chance itself is too small a number in a long run.
+    let mut exactly = all * (-share).ln_1p();
+    let mut fewer = 0.0;
+    for number in 0..refused {
+        fewer += exactly.exp();
+        let number = number as f64;
+        exactly += ((all - number) / (number + 1.0)).ln() + odds;
+    }
+    1.0 - fewer < ACCIDENT
+}
+
+/// To so many parts of one.
+fn rounded(number: f64, parts: f64) -> f64 {
+    (number * parts).round() / parts
 }
 
 /// The nearest rank, in milliseconds.
@@ -377,6 +425,7 @@ mod tests {
             per_second: 1.0,
             within: Duration::from_secs(1),
             loss: 0.0,
+            refusals: 0.0,
             ends: ends.iter().map(|end| ((*end).to_owned(), 1)).collect(),
             programs: BTreeSet::new(),
         }
@@ -422,6 +471,53 @@ mod tests {
         let slow = BTreeMap::from([("mail".to_owned(), vec![seen(&[(1, 1_500_000)])])]);
         let report = report(&flow(&["mail"]), Some(&driven(&[1])), &slow);
         assert_eq!(report.problem.as_deref(), Some("it takes longer than declared"));
+    }
+
+    /// What is said of a flow of which so many of all were refused, where this share may be.
+    fn refused(refused: u64, all: u64, refusals: f64) -> Option<String> {
+        let ids: Vec<u64> = (refused..all).collect();
+        let arrived: Vec<(u64, u64)> = ids.iter().map(|id| (*id, 2000)).collect();
+        let error = (refused > 0).then(|| "503 Service Unavailable".to_owned());
+        let driven = Driven { refused, error, ..driven(&ids) };
+        let flow = FlowPlan { refusals, ..flow(&["mail"]) };
+        report(&flow, Some(&driven), &BTreeMap::from([("mail".to_owned(), vec![seen(&arrived)])])).problem
+    }
+
+    #[test]
+    fn where_nothing_may_be_refused_one_refusal_breaks_the_promise() {
+        assert_eq!(refused(0, 50, 0.0), None);
+        assert_eq!(
+            refused(1, 50, 0.0).as_deref(),
+            Some("1 of 50 was refused, where none may be; the first time: 503 Service Unavailable")
+        );
+    }
+
+    #[test]
+    fn a_refusal_too_many_may_be_an_accident_and_a_flood_is_none() {
+        // Where 1% may be, a run with 7 of 200 comes once in 230, and one with 9 once in 4,700.
+        assert_eq!(refused(7, 200, 0.01), None);
+        assert_eq!(
+            refused(9, 200, 0.01).as_deref(),
+            Some("9 of 200 were refused, where 1% may be; the first time: 503 Service Unavailable")
+        );
+    }
+
+    #[test]
+    fn the_longer_the_run_the_smaller_the_excess_that_shows() {
+        assert!(!is_no_accident(2_000, 100_000, 0.02));
+        assert!(is_no_accident(2_200, 100_000, 0.02));
+        assert!(!is_no_accident(22, 1_000, 0.02));
+    }
+
+    #[test]
+    fn one_problem_does_not_hide_another() {
+        let driven = Driven { refused: 1, error: Some("502 Bad Gateway".to_owned()), ..driven(&[1, 2]) };
+        let slow = BTreeMap::from([("mail".to_owned(), vec![seen(&[(1, 1_500_000)])])]);
+        let report = report(&flow(&["mail"]), Some(&driven), &slow);
+        let lost = "1 were taken and did not arrive";
+        let refused = "1 of 3 was refused, where none may be; the first time: 502 Bad Gateway";
+        let problem = format!("{lost}; {refused}; it takes longer than declared");
+        assert_eq!(report.problem, Some(problem));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `landfall pipeline run`: the example's pipeline by Landfall itself, with real bash and git; programs that write down how they
 //! were called stand for docker, kubectl, Helm and the programs of the owner.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -86,6 +87,17 @@ fn said(output: &Output) -> String {
 fn kept(repository: &Repository, run: u32) -> Value {
     let path = repository.path().join(format!(".landfall/pipeline/{run}/run.json"));
     serde_json::from_str(&fs::read_to_string(path).expect("the run was kept")).expect("it is JSON")
+}
+
+/// What the runs so far have shown of the claims.
+fn shown(repository: &Repository) -> BTreeMap<String, bool> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
+    let output = command.args(["claims", "--output", "json"]).current_dir(repository.path()).output();
+    let output = output.expect("the program can be started");
+    let claims: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+    let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let measured = items(&claims["claims"]).into_iter().flat_map(|claim| items(&claim["measured_here"]));
+    measured.map(|one| (one["what"].as_str().unwrap_or_default().to_owned(), one["held"] == true)).collect()
 }
 
 /// The steps of a run with their states, as `stage / step: state`.
@@ -309,6 +321,15 @@ fn a_deployment_goes_to_the_named_cluster_is_taken_back_when_a_step_after_it_fai
         .filter_map(|call| call.strip_prefix("helm ")?.split(' ').next().map(str::to_owned))
         .collect();
     assert_eq!(helm, ["upgrade", "rollback"]);
+    let expected = [
+        ("ship: digests", true),
+        ("ship: rollback", true),
+        ("ship: rollback staging", true),
+        ("ship: scan", false),
+        ("ship: smoke", true),
+        ("ship: staging", false),
+    ];
+    assert_eq!(shown(&repository), BTreeMap::from(expected.map(|(what, held)| (what.to_owned(), held))));
 
     // The smoke test of a version that was not deployed takes nothing back.
     repository.record("helm", "exit 1");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use landfall_model::{Architecture, Element, ExternalProtocol};
-use landfall_standin::{CONTROL_PORT, Callback, ExternalBehaviour};
+use landfall_standin::{CONTROL_PORT, Callback, ExternalBehaviour, container_security, pod_security};
 use serde_json::{Value, json};
 
 use super::{CALL_TIMEOUT_MS, EdgePlan, Place, Plan, edge_name, millis};
@@ -108,9 +108,11 @@ impl Plan {
                         "metadata": { "labels": labels },
                         "spec": {
                             "automountServiceAccountToken": false,
+                            "securityContext": pod_security(),
                             "containers": [{
                                 "name": "external",
                                 "image": format!("{EXTERNAL_IMAGE}/{name}"),
+                                "securityContext": container_security(),
                                 "ports": [{ "containerPort": EXTERNAL_PORT }, { "containerPort": CONTROL_PORT }],
                                 "resources": { "requests": { "cpu": STANDIN_CPU } },
                                 "readinessProbe": { "tcpSocket": { "port": EXTERNAL_PORT }, "periodSeconds": 1 },

@@ -29,6 +29,8 @@ pub(in crate::commands::up) struct FlowPlan {
     pub(in crate::commands::up) within: Duration,
     /// The share that may be lost, from 0 to 1.
     pub(in crate::commands::up) loss: f64,
+    /// The share of its requests that may be refused, from 0 to 1.
+    pub(in crate::commands::up) refusals: f64,
     /// The services where it ends, each with the step that leads there: a message that has not been at all of them is lost.
     pub(in crate::commands::up) ends: BTreeSet<(String, u32)>,
     /// Those of them that are programs, of which nobody knows what arrives unless they tell.
@@ -56,14 +58,15 @@ pub(super) fn plan(
     edges: &[EdgePlan],
 ) -> Vec<FlowPlan> {
     let mut plans = Vec::new();
+    let available = architecture.document.objectives.availability.as_ref().map_or(1.0, |share| share.fraction());
     for (name, flow) in &architecture.document.flows {
         let prepared = route(architecture, flow).and_then(|route| {
             let entrances = entrances(architecture, &route)?;
-            Ok((parts(&route, services, externals, edges)?, entrances))
+            Ok((parts(&route, services, externals, edges)?, entrances, route.refusals(architecture)))
         });
-        let (parts, entrances, missing) = match prepared {
-            Ok((parts, entrances)) => (parts, entrances, None),
-            Err(problem) => (BTreeMap::new(), Vec::new(), Some(problem)),
+        let (parts, entrances, refusals, missing) = match prepared {
+            Ok((parts, entrances, refusals)) => (parts, entrances, refusals, None),
+            Err(problem) => (BTreeMap::new(), Vec::new(), 0.0, Some(problem)),
         };
         let (mut ends, mut programs) = (BTreeSet::new(), BTreeSet::new());
         for (element, part) in parts {
@@ -91,6 +94,8 @@ pub(super) fn plan(
             per_second: flow.rate.as_ref().map_or(RATE, |rate| rate.per_second()),
             within: flow.within.as_ref().map_or(WITHIN, |within| Duration::from_secs_f64(within.as_secs_f64())),
             loss: flow.loss.as_ref().map_or(0.0, |loss| loss.0.fraction()),
+            // Others get their share wrong while the platform is there, and it may be away for a share of the time.
+            refusals: 1.0 - available * (1.0 - refusals),
             ends,
             programs,
         });

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use landfall_model::{Architecture, LogFormat, LogSoftware, TraceSoftware};
 use landfall_standin::{
     CONTROL_PORT, ELASTICSEARCH_PORT, JAEGER_PORT, LOKI_PORT, OTLP_GRPC_PORT, OTLP_HTTP_PORT, SEEN_PATH,
+    container_security, pod_security,
 };
 use serde_json::{Value, json};
 
@@ -63,12 +64,7 @@ impl Plan {
         };
         self.image(IMAGE.to_owned(), program, &["sink"]);
         self.additions.extend(objects(&namespace, software, traces));
-        let is_declared =
-            |object: &Value| object["kind"] == "Namespace" && object["metadata"]["name"] == namespace.as_str();
-        if !self.objects.iter().chain(&self.additions).any(is_declared) {
-            self.additions
-                .insert(0, json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } }));
-        }
+        self.ensure_namespace(&namespace);
         self.sink = Some(SinkPlan {
             namespace,
             logs: software,
@@ -123,9 +119,10 @@ fn objects(namespace: &str, logs: Option<LogSoftware>, traces: Option<&str>) -> 
                 "metadata": { "labels": labels },
                 "spec": {
                     "automountServiceAccountToken": false,
+                    "securityContext": pod_security(),
                     "containers": [{
                         "name": "sink",
-                        "image": IMAGE,
+                        "image": IMAGE, "securityContext": container_security(),
                         "resources": { "requests": { "cpu": STANDIN_CPU } },
                         "readinessProbe": {
                             "httpGet": { "port": CONTROL_PORT, "path": SEEN_PATH }, "periodSeconds": 1,

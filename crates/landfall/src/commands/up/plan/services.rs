@@ -44,6 +44,9 @@ impl Plan {
                     self.image(image, program, &arguments);
                 }
             }
+            if let Some(entry) = self.images.images.last_mut() {
+                entry.writable = services.iter().map(|service| place.ledger(service)).collect();
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use landfall_engine::Entry;
 use landfall_model::{Architecture, Connection, Element, Engine, Name, Store, Verb};
 use landfall_standin::{
-    Action, Found, KafkaAccess, KafkaLogin, Server, TOOLS, URL_OF, find_server, kafka_image, server_arguments, tools,
+    Action, Found, KafkaAccess, KafkaLogin, Server, URL_OF, find_server, kafka_image, pod_environment, server_arguments,
 };
 use serde_json::{Value, json};
 
@@ -38,8 +38,11 @@ struct Kind {
     tells_when_whole: bool,
     /// The program that the pod calls by its name and that leads to the stand-in; its image has no entry point then.
     program: Option<&'static str>,
+    /// The operator that makes its pods on a cluster; a small one stands in for it.
+    operator: Option<&'static str>,
 }
 
+/// What most kinds have alike.
 const OPERATED: Kind = Kind {
     name: "",
     engine: Engine::Postgres,
@@ -48,6 +51,7 @@ const OPERATED: Kind = Kind {
     members: |name| vec![(NAME.to_owned(), name.to_owned())],
     tells_when_whole: false,
     program: None,
+    operator: None,
 };
 
 /// The image of the first container of a `StatefulSet`.
@@ -55,12 +59,20 @@ const CONTAINER: &str = "/spec/template/spec/containers/0/image";
 
 /// All kinds that are handled.
 const KINDS: &[Kind] = &[
-    Kind { name: "Cluster", engine: Engine::Postgres, server: Server::Postgres, image: "/spec/imageName", ..OPERATED },
+    Kind {
+        name: "Cluster",
+        engine: Engine::Postgres,
+        server: Server::Postgres,
+        image: "/spec/imageName",
+        operator: Some("CloudNativePG"),
+        ..OPERATED
+    },
     Kind {
         name: "RabbitmqCluster",
         engine: Engine::Rabbitmq,
         server: Server::Rabbitmq,
         image: "/spec/image",
+        operator: Some("the RabbitMQ Cluster Operator"),
         ..OPERATED
     },
     Kind {
@@ -70,6 +82,7 @@ const KINDS: &[Kind] = &[
         // The operator chooses the image by the version.
         image: "/spec/kafka/version",
         tells_when_whole: true,
+        operator: Some("Strimzi"),
         ..OPERATED
     },
     Kind { name: "RedisCluster", tells_when_whole: true, ..REDIS },
@@ -87,6 +100,7 @@ const KINDS: &[Kind] = &[
         server: Server::Mongodb,
         image: "/spec/image",
         members: |name| vec![pair("app.kubernetes.io/instance", name), pair("app.kubernetes.io/component", "mongod")],
+        operator: Some("Percona's MongoDB operator"),
         ..OPERATED
     },
     Kind {
@@ -107,8 +121,13 @@ const KINDS: &[Kind] = &[
     },
 ];
 
-const REDIS: Kind =
-    Kind { engine: Engine::Redis, server: Server::Redis, image: "/spec/kubernetesConfig/image", ..OPERATED };
+const REDIS: Kind = Kind {
+    engine: Engine::Redis,
+    server: Server::Redis,
+    image: "/spec/kubernetesConfig/image",
+    operator: Some("Opstree's Redis operator"),
+    ..OPERATED
+};
 
 /// The server of this machine that can be a store of this engine, if any can.
 pub(crate) fn server_of(engine: Engine) -> Option<Server> {
@@ -190,12 +209,13 @@ impl Plan {
                 members: store.members.value as usize,
                 labels: (kind.members)(name.as_str()),
                 resource: kind.tells_when_whole.then(|| (version, kind.name.to_owned())),
+                operator: kind.operator,
             });
         }
     }
 
     /// An image whose entry point becomes a server. Its pods see this program where every account may start it.
-    fn server(&mut self, image: String, program: &Path, server: Server, found: &Found) {
+    pub(super) fn server(&mut self, image: String, program: &Path, server: Server, found: &Found) {
         let arguments = server_arguments(server, found);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let arguments = [&["server", server.as_str()], arguments.as_slice()].concat();
@@ -203,10 +223,8 @@ impl Plan {
         let Some(entry) = self.images.images.last_mut() else { return };
         entry.files.insert(PROGRAM.into(), program.to_owned());
         entry.stop_signal = server.stop_signal().map(ToOwned::to_owned);
-        // Pods have no home in which to look for what is installed there.
-        if let Some(tools) = tools() {
-            entry.env.insert(TOOLS.to_owned(), tools.display().to_string());
-        }
+        // Operators have it run commands such as `redis-cli`.
+        entry.env.extend(pod_environment(PATH));
     }
 
     /// Tells the stand-in for the back end of secrets which secrets have the URL of a store.
@@ -253,11 +271,9 @@ impl Plan {
     /// An image whose pods call a program by its name: they run the rendered commands, and find ours first. Where these are
     /// on this machine they may have a folder of their own, such as `/tmp`.
     fn called(&mut self, called: &'static str, server: Server, image: String, program: &Path, place: &Place) {
-        let path = format!("{PROGRAMS}:{PATH}");
         let files = [(PROGRAMS, place.programs()), (PROGRAM, program.to_owned())];
         let files = files.map(|(target, source)| (target.into(), source)).into();
-        let tools = tools().map(|tools| (TOOLS.to_owned(), tools.display().to_string()));
-        let env = std::iter::once(("PATH".to_owned(), path)).chain(tools).collect();
+        let env = pod_environment(&format!("{PROGRAMS}:{PATH}"));
         self.images.images.push(Entry { image, env, files, ..Entry::default() });
         self.programs.insert(called, server);
     }

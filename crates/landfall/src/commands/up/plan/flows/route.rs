@@ -134,6 +134,38 @@ impl Route {
         }
     }
 
+    /// The share of its requests that may be refused: what the externals on its way are declared to get wrong while somebody
+    /// waits for the answer, the declared retries counted in. What a broker brings is tried again until it is done, and nobody
+    /// waits for that.
+    pub(super) fn refusals(&self, architecture: &Architecture) -> f64 {
+        let errors = |element: &Element| {
+            let external = match element {
+                Element::External(name) => architecture.external(name.as_str()),
+                Element::Client | Element::Service(_) | Element::Store(_) => None,
+            };
+            external.and_then(|external| external.profile.errors.as_ref()).map_or(0.0, |share| share.fraction())
+        };
+        let mut fails = vec![0.0; self.visits.len()];
+        // Who is called comes after the caller.
+        for (place, visit) in self.visits.iter().enumerate().rev() {
+            let steps = visit.steps.iter().map(|(name, hop)| {
+                let edge = architecture.from(&visit.at).find(|edge| edge_name(edge) == *name);
+                let Some(edge) = edge.filter(|edge| !edge.edge.optional.value) else { return 0.0 };
+                let called = self.visits.iter().position(|called| {
+                    (called.from, called.hop) == (Some(place), *hop) && called.at == edge.to && called.by.is_none()
+                });
+                let attempt = any_of([errors(&edge.to), called.map_or(0.0, |called| fails[called])]);
+                let retries = edge.edge.retries.as_ref().map_or(0, |retries| retries.value);
+                attempt.powi(i32::try_from(retries).unwrap_or(i32::MAX).saturating_add(1))
+            });
+            fails[place] = any_of(steps);
+        }
+        any_of(self.begins.iter().map(|(hop, at)| {
+            let begun = self.visits.iter().position(|visit| visit.at == *at && visit.hop == *hop);
+            any_of([errors(at), begun.map_or(0.0, |begun| fails[begun])])
+        }))
+    }
+
     /// The latest visit there; where there was none the flow begins by itself.
     fn latest(&mut self, at: &Element) -> usize {
         if let Some(place) = self.visits.iter().rposition(|visit| visit.at == *at) {
@@ -143,6 +175,11 @@ impl Route {
         self.visit(at.clone(), 0, None, None);
         self.visits.len() - 1
     }
+}
+
+/// How likely it is that one of these happens, if none makes another more likely.
+fn any_of(chances: impl IntoIterator<Item = f64>) -> f64 {
+    1.0 - chances.into_iter().map(|chance| 1.0 - chance).product::<f64>()
 }
 
 #[cfg(test)]
@@ -182,13 +219,19 @@ externals:
 flows:
   a: { steps: [";
 
+    fn shop(text: &str, steps: &str) -> Architecture {
+        let text = format!("{text}{steps}] }}\n");
+        let file = File::read("landfall.yaml", text.as_bytes(), &mut |_| Err("nothing is included".to_owned()));
+        file.architecture(None).unwrap_or_else(|findings| panic!("{findings:#?}"))
+    }
+
+    fn way(architecture: &Architecture) -> Result<Route, String> {
+        route(architecture, architecture.document.flows.values().next().expect("there is one"))
+    }
+
     /// One line for each visit: the step that brings it, where, what it does, and whether it ends there.
     fn routed(steps: &str) -> String {
-        let text = format!("{SHOP}{steps}] }}\n");
-        let file = File::read("landfall.yaml", text.as_bytes(), &mut |_| Err("nothing is included".to_owned()));
-        let architecture = file.architecture(None).unwrap_or_else(|findings| panic!("{findings:#?}"));
-        let flow = architecture.document.flows.values().next().expect("there is one");
-        let route = match route(&architecture, flow) {
+        let route = match way(&shop(SHOP, steps)) {
             Ok(route) => route,
             Err(problem) => return problem,
         };
@@ -243,5 +286,51 @@ flows:
     #[test]
     fn what_was_not_published_cannot_be_consumed() {
         insta::assert_snapshot!(routed("events -> store-room, store-room -> carrier"), @"nothing that `store-room` consumes was published to `events` before");
+    }
+
+    const CALLS: &str = "
+landfall: v1
+name: shop
+services:
+  web:
+    port: 8080
+    expose: shop.example
+    uses: [{ call: stock, retries: 1 }, { query: bank, retries: 1 }, { query: map, optional: true }, { publish: events/placed }]
+  stock: { port: 8080, uses: [{ call: carrier }] }
+  mail: { kind: worker, port: 8080, uses: [{ consume: events/placed }, { send: carrier }] }
+stores:
+  events: { engine: rabbitmq, version: '4.2' }
+externals:
+  bank: { profile: { errors: 10% } }
+  map: { profile: { errors: 50% } }
+  carrier: { profile: { errors: 20% }, uses: [{ call: web }] }
+flows:
+  a: { steps: [";
+
+    /// The share of requests that may be refused.
+    fn refused(steps: &str) -> String {
+        let architecture = shop(CALLS, steps);
+        let route = way(&architecture).expect("it has a way");
+        format!("{:.2}%", route.refusals(&architecture) * 100.0)
+    }
+
+    #[test]
+    fn what_an_external_gets_wrong_is_tried_again_as_often_as_declared() {
+        assert_eq!(refused("client -> web, web -> bank"), "1.00%", "a tenth of a tenth");
+        assert_eq!(refused("client -> web, web -> stock, stock -> carrier"), "4.00%", "`web` calls `stock` again");
+        assert_eq!(refused("client -> web, web -> bank, web -> stock, stock -> carrier"), "4.96%");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_refuses_nothing() {
+        assert_eq!(refused("client -> web, web -> map"), "0.00%", "it is optional");
+        let by_a_queue = "client -> web, web -> events, events -> mail, mail -> carrier";
+        assert_eq!(refused(by_a_queue), "0.00%");
+    }
+
+    #[test]
+    fn an_external_where_a_flow_begins_gets_as_much_wrong_as_any() {
+        assert_eq!(refused("client -> carrier, carrier -> web, web -> bank"), "20.80%");
+        assert_eq!(refused("carrier -> web, web -> bank"), "20.80%");
     }
 }
