@@ -17,7 +17,7 @@ use crate::store::{Collection, Key};
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
-/// Refuses the write if a policy that is bound to it says so.
+/// Refuses the write if a policy that is bound to it says so. The others are asked all the same: who is refused is warned too.
 pub(crate) fn check(
     call: &Call<'_>,
     intent: Intent,
@@ -33,6 +33,7 @@ pub(crate) fn check(
     }
     let namespace = namespace_of(call);
     let request = Request { call, intent, new, old, namespace: &namespace };
+    let mut refused = Ok(());
     for binding in &bindings {
         let binding = binding.value();
         let name = binding["spec"]["policyName"].as_str().unwrap_or_default();
@@ -42,10 +43,10 @@ pub(crate) fn check(
         let matches = request.matches(&policy["spec"]["matchConstraints"])
             && (binding["spec"]["matchResources"].is_null() || request.selects(&binding["spec"]["matchResources"]));
         if matches {
-            request.judge(&policy, &binding, warnings)?;
+            refused = refused.and(request.judge(&policy, &binding, warnings));
         }
     }
-    Ok(())
+    refused
 }
 
 /// The namespace that a request writes into; null if it writes into none.

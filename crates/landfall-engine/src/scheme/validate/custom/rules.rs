@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::super::{Fields as _, Findings, Reason};
+use super::super::{Fields as _, Findings};
 use super::schema::escaped;
 use crate::scheme::expression;
 
@@ -27,9 +27,14 @@ pub(super) fn check(schema: &Value, value: &Value, old: Option<&Value>, path: &s
     match value {
         Value::Object(object) => {
             for (name, value) in object {
-                let inner = schema.at("properties").get(name).unwrap_or(schema.at("additionalProperties"));
+                let declared = schema.at("properties").get(name);
+                let inner = declared.unwrap_or(schema.at("additionalProperties"));
                 if inner.is_object() {
-                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                    let path = match declared {
+                        None => format!("{path}[{name}]"),
+                        Some(_) if path.is_empty() => name.clone(),
+                        Some(_) => format!("{path}.{name}"),
+                    };
                     check(inner, value, old.and_then(|old| old.get(name)), &path, findings);
                 }
             }
@@ -48,7 +53,11 @@ pub(super) fn check(schema: &Value, value: &Value, old: Option<&Value>, path: &s
         if old.is_none() && expression.contains("oldSelf") {
             continue;
         }
-        let failed = |detail: &str| format!("Invalid value: {detail}");
+        // What is large is not repeated.
+        let mut failed = |field: &str, detail: &str| match value {
+            Value::Object(_) | Value::Array(_) => findings.invalid_as_whole(field, detail),
+            scalar => findings.invalid(field, scalar, detail),
+        };
         match holds(schema, expression, value, old) {
             Ok(true) => {}
             Ok(false) => {
@@ -60,10 +69,10 @@ pub(super) fn check(schema: &Value, value: &Value, old: Option<&Value>, path: &s
                     "" => path.to_owned(),
                     inner => format!("{path}{inner}"),
                 };
-                findings.add(Reason::Invalid, field.trim_start_matches('.'), failed(&message));
+                failed(field.trim_start_matches('.'), &message);
             }
             Err(error) => {
-                findings.add(Reason::Invalid, path, failed(&format!("rule evaluation error: {error}")));
+                failed(path, &format!("rule evaluation error: {error}"));
             }
         }
     }
