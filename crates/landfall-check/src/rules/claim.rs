@@ -215,7 +215,8 @@ fn unresolved_document(context: &Context<'_>, report: &mut Report) {
         report.findings.push(finding.help("add a claim for each sentence of it that promises something"));
         return;
     }
-    let without: Vec<_> = document.claims.iter().filter(|claim| claim.line.is_none()).collect();
+    let claims: Vec<_> = document.claims.iter().filter(|claim| !claim.assumed).collect();
+    let without: Vec<_> = claims.iter().filter(|claim| claim.line.is_none()).collect();
     if let Some(first) = without.first() {
         let some: Vec<String> = without.iter().take(5).map(|claim| format!("`{}`", claim.id)).collect();
         let more = if without.len() > some.len() {
@@ -230,10 +231,13 @@ fn unresolved_document(context: &Context<'_>, report: &mut Report) {
         )
         .on("document");
         let finding = finding.because(format!("no line: {}{more}", some.join(", ")));
-        report.findings.push(finding.help("add `line:` with the line, or `12..15`, of the sentence"));
+        report.findings.push(
+            finding
+                .help("add `line:` with the line, or `12..15`, of the sentence; `assumed: true` where there is none"),
+        );
     }
-    let found = document.claims.len() - without.len();
-    let derivation = vec![format!("{found} of {} have a line", count(document.claims.len(), "claim"))];
+    let found = claims.len() - without.len();
+    let derivation = vec![format!("{found} of {} have a line", count(claims.len(), "claim"))];
     report.proofs.push(proof(
         rule,
         "document",

@@ -20,6 +20,9 @@ pub struct Claim {
     /// What shows it; all of them must.
     #[serde(default)]
     pub shown_by: Vec<Spanned<ShownBy>>,
+    /// Whether the document leaves this out and the file assumes it: then it has no line.
+    #[serde(default)]
+    pub assumed: bool,
 }
 
 /// What shows that a promise holds.

@@ -154,7 +154,6 @@ const IGNORED: [&str; 9] = [
     "the files of volumes belong to the user who runs the engine, as whom programs run",
     "programs have the capabilities of the user who runs the engine",
     "system calls are not filtered",
-    "containers see the folders of the machine as they are",
     "images stand for programs of this machine, so that nothing is pulled",
     "the volume is a folder on the disk of the machine",
     "nothing but the disk of the machine limits the volume",
