@@ -149,7 +149,7 @@ async fn apply(client: &Client, schemas: &Schemas, file: &File, environment: &st
 }
 
 /// Why the engine ignores what the examples ask for: what takes another user, or another kernel, than that of this machine.
-const IGNORED: [&str; 9] = [
+const IGNORED: [&str; 8] = [
     "programs run as the user who runs the engine, whose folders another user could not enter",
     "the files of volumes belong to the user who runs the engine, as whom programs run",
     "programs have the capabilities of the user who runs the engine",
