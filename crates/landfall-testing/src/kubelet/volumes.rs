@@ -30,10 +30,11 @@ pub(super) async fn provision(client: Client) {
     }
 }
 
-/// `None`: the claim has a volume, or is on its way out.
+/// `None`: the claim has a volume, is on its way out, or asks by the class of no name for one that is there already.
 fn volume_for(claim: &PersistentVolumeClaim) -> Option<PersistentVolume> {
     let spec = claim.spec.as_ref()?;
-    if spec.volume_name.is_some() || claim.metadata.deletion_timestamp.is_some() {
+    let wants_none = spec.storage_class_name.as_deref() == Some("");
+    if spec.volume_name.is_some() || claim.metadata.deletion_timestamp.is_some() || wants_none {
         return None;
     }
     let uid = claim.uid()?;
