@@ -1,6 +1,7 @@
 //! Tries every route from outside: whether the gateway leads to the service, keeps requests without TLS away where TLS is declared,
 //! and refuses a client that asks more often than it may.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -101,17 +102,19 @@ async fn get(client: &HttpClient, path: &str) -> Result<StatusCode, String> {
 async fn try_limit(client: &HttpClient, path: &str, declared: String) -> anyhow::Result<LimitReport> {
     let count = declared.split('/').next().and_then(|count| count.parse::<usize>().ok()).unwrap_or(1);
     let most = count.saturating_mul(FACTOR).saturating_add(AT_ONCE).min(MOST);
-    let asked = (0..most).map(|_| get(client, path));
-    let mut answers = futures::stream::iter(asked).buffered(AT_ONCE);
+    // Those under way when the first is refused may still be answered, and count.
+    let is_refused = AtomicBool::new(false);
+    let asked = (0..most).take_while(|_| !is_refused.load(Ordering::Relaxed)).map(|_| get(client, path));
+    let mut answers = futures::stream::iter(asked).buffer_unordered(AT_ONCE);
     let mut report = LimitReport { declared, requests: 0, refused_after: None };
     while let Some(answer) = answers.next().await {
         let status = answer.map_err(|error| anyhow::anyhow!(error)).context("failed to try the limit of a route")?;
-        if status == StatusCode::TOO_MANY_REQUESTS {
-            report.refused_after = Some(report.requests);
-            break;
+        match status {
+            StatusCode::TOO_MANY_REQUESTS => is_refused.store(true, Ordering::Relaxed),
+            _ => report.requests += 1,
         }
-        report.requests += 1;
     }
+    report.refused_after = is_refused.load(Ordering::Relaxed).then_some(report.requests);
     Ok(report)
 }
 
