@@ -96,18 +96,14 @@ impl Asked<'_> {
     async fn targets(&self, plan: &MetricsPlan, pods: &Snapshot) -> anyhow::Result<Vec<TargetReport>> {
         let found = self.get("/api/v1/targets?state=active").await?;
         let active = found["activeTargets"].as_array().cloned().unwrap_or_default();
-        let of = |service: &str| {
-            let active = active.iter().filter(|target| target["labels"]["service"] == service);
-            active.cloned().collect::<Vec<Value>>()
-        };
         let targets = plan.scraped.iter().map(|scraped| {
-            let active = of(&scraped.service);
-            let error = active.iter().filter_map(|target| target["lastError"].as_str()).find(|error| !error.is_empty());
+            let of_it = || active.iter().filter(|target| target["labels"]["service"] == *scraped.service);
+            let error = of_it().filter_map(|target| target["lastError"].as_str()).find(|error| !error.is_empty());
             TargetReport {
                 service: scraped.service.clone(),
                 namespace: scraped.namespace.clone(),
                 copies: pods.ready_of(&scraped.service).count(),
-                scraped: active.iter().filter(|target| target["health"] == "up").count(),
+                scraped: of_it().filter(|target| target["health"] == "up").count(),
                 error: error.map(ToOwned::to_owned),
             }
         });

@@ -17,7 +17,7 @@ pub(in crate::commands::up) const EXTERNAL_PORT: u16 = 8443;
 
 /// What a stand-in that no file speaks of asks for of the processor. One that asks for nothing gets 2 of 1024 shares, which on
 /// a busy machine is no answer for seconds, and what it stands for would seem to be away.
-pub(super) const STANDIN_CPU: &str = "100m";
+const STANDIN_CPU: &str = "100m";
 
 /// Gives the Service of a stand-in the name of the external in the DNS of the pods.
 const HOSTNAME: &str = "external-dns.alpha.kubernetes.io/hostname";
@@ -100,29 +100,18 @@ impl Plan {
                 "apiVersion": "v1", "kind": "Service", "metadata": service,
                 "spec": { "selector": labels, "ports": [{ "name": "https", "port": 443, "targetPort": EXTERNAL_PORT }] },
             }),
-            json!({
-                "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata(name),
-                "spec": {
-                    "selector": { "matchLabels": labels },
-                    "template": {
-                        "metadata": { "labels": labels },
-                        "spec": {
-                            "automountServiceAccountToken": false,
-                            "securityContext": pod_security(),
-                            "containers": [{
-                                "name": "external",
-                                "image": format!("{EXTERNAL_IMAGE}/{name}"),
-                                "securityContext": container_security(),
-                                "ports": [{ "containerPort": EXTERNAL_PORT }, { "containerPort": CONTROL_PORT }],
-                                "resources": { "requests": { "cpu": STANDIN_CPU } },
-                                "readinessProbe": { "tcpSocket": { "port": EXTERNAL_PORT }, "periodSeconds": 1 },
-                                "volumeMounts": [{ "name": "tls", "mountPath": "/tls" }],
-                            }],
-                            "volumes": [{ "name": "tls", "secret": { "secretName": format!("{name}-tls") } }],
-                        },
-                    },
-                },
-            }),
+            deployment(
+                &metadata(name),
+                &labels,
+                json!({
+                    "name": "external",
+                    "image": format!("{EXTERNAL_IMAGE}/{name}"),
+                    "ports": [{ "containerPort": EXTERNAL_PORT }, { "containerPort": CONTROL_PORT }],
+                    "readinessProbe": { "tcpSocket": { "port": EXTERNAL_PORT }, "periodSeconds": 1 },
+                    "volumeMounts": [{ "name": "tls", "mountPath": "/tls" }],
+                }),
+                &json!([{ "name": "tls", "secret": { "secretName": format!("{name}-tls") } }]),
+            ),
         ]
     }
 
@@ -149,4 +138,26 @@ impl Plan {
             },
         })
     }
+}
+
+/// A Deployment that only a run on one machine has: one copy, whose pod meets the strictest of the Pod Security Standards.
+pub(super) fn deployment(metadata: &Value, labels: &Value, mut container: Value, volumes: &Value) -> Value {
+    container["securityContext"] = container_security();
+    container["resources"] = json!({ "requests": { "cpu": STANDIN_CPU } });
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata,
+        "spec": {
+            "selector": { "matchLabels": labels },
+            "replicas": 1,
+            "template": {
+                "metadata": { "labels": labels },
+                "spec": {
+                    "automountServiceAccountToken": false,
+                    "securityContext": pod_security(),
+                    "containers": [container],
+                    "volumes": volumes,
+                },
+            },
+        },
+    })
 }

@@ -7,11 +7,11 @@ use std::path::Path;
 
 use landfall_model::{Architecture, MetricKind};
 use landfall_render::business_metric;
-use landfall_standin::{Server, container_security, find_server, pod_security};
+use landfall_standin::{Server, find_server};
 use serde_json::{Value, json};
 
 use super::Plan;
-use super::externals::STANDIN_CPU;
+use super::externals::deployment;
 
 /// Made up here, as no architecture names one.
 const IMAGE: &str = "landfall/prometheus";
@@ -140,6 +140,25 @@ fn objects(namespace: &str, rules: &[Value]) -> Vec<Value> {
             "file_sd_configs": [{ "files": [format!("{CONFIGURATION}/{TARGETS}")], "refresh_interval": INTERVAL }],
         }],
     });
+    let container = json!({
+        "name": "prometheus",
+        "image": IMAGE,
+        "env": [
+            { "name": "PROMETHEUS_CONFIG", "value": format!("{CONFIGURATION}/prometheus.yml") },
+            { "name": "PROMETHEUS_DATA", "value": DATA },
+        ],
+        "readinessProbe": { "httpGet": { "port": PROMETHEUS_PORT, "path": "/-/ready" }, "periodSeconds": 1 },
+        "volumeMounts": [
+            { "name": "configuration", "mountPath": CONFIGURATION },
+            { "name": "data", "mountPath": DATA },
+        ],
+    });
+    let volumes = json!([
+        { "name": "configuration", "configMap": { "name": PROMETHEUS } },
+        { "name": "data", "emptyDir": {} },
+    ]);
+    let mut prometheus = deployment(&metadata, &labels, container, &volumes);
+    prometheus["spec"]["strategy"] = json!({ "type": "Recreate" });
     vec![
         json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata,
@@ -149,40 +168,6 @@ fn objects(namespace: &str, rules: &[Value]) -> Vec<Value> {
                 "rules.json": json!({ "groups": numbered.collect::<Vec<_>>() }).to_string(),
             },
         }),
-        json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata,
-            "spec": {
-                "selector": { "matchLabels": labels },
-                "replicas": 1,
-                "strategy": { "type": "Recreate" },
-                "template": {
-                    "metadata": { "labels": labels },
-                    "spec": {
-                        "automountServiceAccountToken": false,
-                        "securityContext": pod_security(),
-                        "containers": [{
-                            "name": "prometheus",
-                            "image": IMAGE, "securityContext": container_security(),
-                            "env": [
-                                { "name": "PROMETHEUS_CONFIG", "value": format!("{CONFIGURATION}/prometheus.yml") },
-                                { "name": "PROMETHEUS_DATA", "value": DATA },
-                            ],
-                            "resources": { "requests": { "cpu": STANDIN_CPU } },
-                            "readinessProbe": {
-                                "httpGet": { "port": PROMETHEUS_PORT, "path": "/-/ready" }, "periodSeconds": 1,
-                            },
-                            "volumeMounts": [
-                                { "name": "configuration", "mountPath": CONFIGURATION },
-                                { "name": "data", "mountPath": DATA },
-                            ],
-                        }],
-                        "volumes": [
-                            { "name": "configuration", "configMap": { "name": PROMETHEUS } },
-                            { "name": "data", "emptyDir": {} },
-                        ],
-                    },
-                },
-            },
-        }),
+        prometheus,
     ]
 }

@@ -7,12 +7,11 @@ use std::sync::Mutex;
 use landfall_model::{Architecture, LogFormat, LogSoftware, TraceSoftware};
 use landfall_standin::{
     CONTROL_PORT, ELASTICSEARCH_PORT, JAEGER_PORT, LOKI_PORT, OTLP_GRPC_PORT, OTLP_HTTP_PORT, SEEN_PATH,
-    container_security, pod_security,
 };
 use serde_json::{Value, json};
 
 use super::Plan;
-use super::externals::STANDIN_CPU;
+use super::externals::deployment;
 
 /// Made up here, as no architecture names one.
 const IMAGE: &str = "landfall/sink";
@@ -108,30 +107,15 @@ fn objects(namespace: &str, logs: Option<LogSoftware>, traces: Option<&str>) -> 
         })
     };
     let otlp = [("otlp-grpc", OTLP_GRPC_PORT), ("otlp-http", OTLP_HTTP_PORT)];
-    let mut objects = vec![json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata(SINK),
-        "spec": {
-            "selector": { "matchLabels": labels },
-            // Its lines and spans are in memory: two copies would each have a part.
-            "replicas": 1,
-            "strategy": { "type": "Recreate" },
-            "template": {
-                "metadata": { "labels": labels },
-                "spec": {
-                    "automountServiceAccountToken": false,
-                    "securityContext": pod_security(),
-                    "containers": [{
-                        "name": "sink",
-                        "image": IMAGE, "securityContext": container_security(),
-                        "resources": { "requests": { "cpu": STANDIN_CPU } },
-                        "readinessProbe": {
-                            "httpGet": { "port": CONTROL_PORT, "path": SEEN_PATH }, "periodSeconds": 1,
-                        },
-                    }],
-                },
-            },
-        },
-    })];
+    let container = json!({
+        "name": "sink",
+        "image": IMAGE,
+        "readinessProbe": { "httpGet": { "port": CONTROL_PORT, "path": SEEN_PATH }, "periodSeconds": 1 },
+    });
+    // Its lines and spans are in memory: two copies would each have a part.
+    let mut sink = deployment(&metadata(SINK), &labels, container, &json!([]));
+    sink["spec"]["strategy"] = json!({ "type": "Recreate" });
+    let mut objects = vec![sink];
     objects.extend(logs.map(|logs| match logs {
         LogSoftware::Elasticsearch => service(name_of(logs), &[("http", ELASTICSEARCH_PORT)]),
         LogSoftware::Loki => service(name_of(logs), &[("http", LOKI_PORT)]),
