@@ -105,7 +105,7 @@ fn check(name: &str, example: &str, programs: &Path) {
 }
 
 /// Copies what a user writes. `rendered` stays behind, as the journey renders it anew, and so does what the services are built
-/// to: the journey shows stand-ins.
+/// to, as the journey shows stand-ins, and what `landfall up` has left.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -113,7 +113,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_file() {
             fs::copy(entry.path(), target)?;
-        } else if !["rendered", "bin"].iter().any(|made| entry.file_name() == *made) {
+        } else if !["rendered", "bin", ".landfall"].iter().any(|made| entry.file_name() == *made) {
             copy(&entry.path(), &target)?;
         }
     }

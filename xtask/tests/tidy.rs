@@ -459,11 +459,15 @@ fn files() -> Vec<PathBuf> {
         for entry in entries {
             let entry = entry.expect("the checkout is readable");
             let path = folder.join(entry.file_name());
-            if entry.file_type().expect("the checkout is readable").is_dir() {
-                if path != Path::new(".git") && path != Path::new("target") {
+            let kind = entry.file_type().expect("the checkout is readable");
+            if kind.is_dir() {
+                // What `landfall up` leaves beside an example is nobody's source.
+                let skipped =
+                    path.ends_with(".landfall") || [".git", "target"].map(Path::new).contains(&path.as_path());
+                if !skipped {
                     walk(&path, files);
                 }
-            } else {
+            } else if kind.is_file() {
                 files.push(path);
             }
         }
