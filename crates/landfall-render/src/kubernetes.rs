@@ -37,7 +37,7 @@ use edges::Edges;
 use exposure::Gateways;
 use metadata::Subject;
 pub(crate) use scaling::day_of_week;
-pub(crate) use secrets::STORE as SECRET_STORE;
+pub(crate) use secrets::{STORE as SECRET_STORE, namespaces as secret_namespaces};
 pub(crate) use stores::private_zone;
 
 /// What was rendered, and what could not be.

@@ -3,6 +3,10 @@
 //! The certificate of a service is in the Secret `<service>-tls` of its namespace. An `Ingress` asks cert-manager for it
 //! by an annotation; for a `Gateway` a `Certificate` is rendered.
 //!
+//! ingress-nginx refuses bodies of more than 1 MiB unless an annotation allows more, so that larger payloads of flows are
+//! annotated. Not handled: controllers of the Gateway API with such a limit, as no object of that API raises it (NGINX Gateway
+//! Fabric has one of its own, `ClientSettingsPolicy`). Traefik, Envoy, Istio and Cilium have none.
+//!
 //! Not handled: a firewall and the check of credentials. No object of either API asks for them, so what is declared is
 //! an annotation of the route for whoever enforces it, and a note where nothing in front of the cluster can.
 
@@ -10,7 +14,9 @@ mod gateway;
 mod ingress;
 
 use crate::json::json;
-use landfall_model::{Access, Architecture, EdgeLayer, Expose, Finding, IngressApi, Name, Rate, Service, Spanned};
+use landfall_model::{
+    Access, Architecture, EdgeLayer, Element, Expose, Finding, Flow, IngressApi, Name, Rate, Service, Spanned,
+};
 use serde_json::{Map, Value};
 
 pub(super) use gateway::Gateways;
@@ -118,6 +124,21 @@ impl RateLimiter {
             _ => None,
         }
     }
+}
+
+/// The most bytes that ingress-nginx lets a body have by itself (`proxy-body-size: 1m`).
+const NGINX_BODY: u64 = 1024 * 1024;
+
+/// How large bodies of requests to a service get, in whole MiB, where that is more than ingress-nginx lets through: the largest
+/// payload that a flow brings there from outside, and a tenth of it for what it is wrapped in, such as a form.
+fn body_mebibytes(architecture: &Architecture, service: &str) -> Option<u64> {
+    let is_outside = |name: &str| matches!(architecture.element(name), Some(Element::Client | Element::External(_)));
+    let enters =
+        |flow: &&Flow| flow.steps.iter().any(|step| step.to.as_str() == service && is_outside(step.from.as_str()));
+    let sizes = architecture.document.flows.values().filter(enters).filter_map(|flow| flow.payload.size.as_ref());
+    let largest = sizes.map(|size| size.get()).max()?;
+    let body = largest.saturating_add(largest.div_ceil(10));
+    (body > NGINX_BODY).then(|| body.div_ceil(NGINX_BODY))
 }
 
 /// The name of the object that limits the rate of a service.

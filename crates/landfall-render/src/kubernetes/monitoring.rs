@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::json::json;
 use landfall_model::{
-    AlertSource, Architecture, Duration, Finding, Percent, PortProtocol, Receiver, ReceiverMeans, Reference, Route,
-    Service, ServiceKind, Span,
+    AlertSource, Architecture, Duration, Element, Finding, Name, Percent, PortProtocol, Receiver, ReceiverMeans,
+    Reference, Route, Service, ServiceKind, Span,
 };
 use serde_json::Value;
 
@@ -34,7 +34,7 @@ pub(super) fn objects(architecture: &Architecture) -> Vec<Object> {
     }
     objects.extend(stores::monitoring(architecture));
     objects.extend(escalation(architecture, &objects));
-    objects.extend(alertmanager(architecture));
+    objects.extend(alertmanagers(architecture));
     objects
 }
 
@@ -282,16 +282,42 @@ pub(crate) fn secret(receiver: &Receiver) -> Option<Reference> {
     if is_address { None } else { receiver.to.parse().ok() }
 }
 
-/// The secrets that receivers refer to, each with its key; they stand in the platform's namespace.
-pub(super) fn secrets(architecture: &Architecture) -> Vec<(String, String, Span)> {
+/// The receivers that a route or an escalation leads to.
+fn used(architecture: &Architecture) -> BTreeMap<&str, &Receiver> {
+    let declared = &architecture.document.observability.alerts.receivers;
+    routes(architecture)
+        .flat_map(|(_, route)| std::iter::once(&route.to).chain(route.escalate.iter().map(|step| &step.to)))
+        .filter_map(|to| Some((to.as_str(), declared.get(to.as_str())?)))
+        .collect()
+}
+
+/// The namespaces from which rendered alerts rise, and the platform's.
+///
+/// Not handled: one in which only rules stand that the file brings as objects of its own.
+fn alerting(architecture: &Architecture) -> BTreeSet<&str> {
+    let services = architecture.document.services.iter().filter(|(_, service)| scraped_port(service).is_some());
+    let services = services.map(|(name, _)| Element::Service(name.value.clone()));
+    let namespaces = services.chain(stores::watched(architecture)).map(|of| architecture.namespace_of(&of));
+    std::iter::once(architecture.namespace()).chain(namespaces).map(Name::as_str).collect()
+}
+
+/// The secrets that receivers refer to, each with its namespace: those of all receivers in the platform's, and in another
+/// one from which alerts rise those of the receivers that are told of them.
+pub(super) fn secrets(architecture: &Architecture) -> Vec<(&str, Reference, Span)> {
     let observability = &architecture.document.observability;
     if observability.metrics.is_none() {
         return Vec::new();
     }
-    let receivers = observability.alerts.receivers.values();
-    receivers
-        .filter_map(|receiver| secret(receiver).map(|of| (of.name.to_string(), of.key, receiver.to.span)))
-        .collect()
+    let (platform, used) = (architecture.namespace().as_str(), used(architecture));
+    let mut secrets = Vec::new();
+    for namespace in alerting(architecture) {
+        for (name, receiver) in &observability.alerts.receivers {
+            if namespace == platform || used.contains_key(name.as_str()) {
+                secrets.extend(secret(receiver).map(|of| (namespace, of, receiver.to.span)));
+            }
+        }
+    }
+    secrets
 }
 
 /// The label with the number of the step of an escalation; empty on an alert that is not escalated.
@@ -357,10 +383,27 @@ fn escalation(architecture: &Architecture, rules: &[Object]) -> Option<Object> {
 /// The receiver of alerts that no route takes.
 pub(crate) const NOBODY: &str = "nobody";
 
-fn alertmanager(architecture: &Architecture) -> Option<Object> {
-    let declared = &architecture.document.observability.alerts.receivers;
-    let (_, first) = routes(architecture).next()?;
-    let span = first.to.span;
+/// A configuration in each namespace from which alerts rise: by default the Prometheus operator gives one only alerts whose
+/// label `namespace` is its own (`alertmanagerConfigMatcherStrategy: OnNamespace`).
+fn alertmanagers(architecture: &Architecture) -> Vec<Object> {
+    let Some((_, first)) = routes(architecture).next() else { return Vec::new() };
+    let spec = configuration(architecture);
+    let object = |namespace: &str| {
+        let origin = "observability.alerts";
+        let subject = Subject::platform(architecture, namespace, "monitoring", origin, first.to.span);
+        let value = json!({
+            "apiVersion": "monitoring.coreos.com/v1alpha1",
+            "kind": "AlertmanagerConfig",
+            "metadata": subject.metadata(architecture.document.name.as_str()),
+            "spec": &spec,
+        });
+        subject.object("alertmanagerconfig", value)
+    };
+    alerting(architecture).into_iter().map(object).collect()
+}
+
+/// What is told to whom, the same in each namespace.
+fn configuration(architecture: &Architecture) -> Value {
     let matcher = |name: &str, value: &str| json!({ "name": name, "matchType": "=", "value": value });
     let mut by_severity = Vec::new();
     for (severity, route) in routes(architecture) {
@@ -379,37 +422,25 @@ fn alertmanager(architecture: &Architecture) -> Option<Object> {
             "repeatInterval": if severity == "critical" { "1h" } else { "12h" },
         }));
     }
-    let used: BTreeMap<&str, &Receiver> = routes(architecture)
-        .flat_map(|(_, route)| std::iter::once(&route.to).chain(route.escalate.iter().map(|step| &step.to)))
-        .filter_map(|to| Some((to.as_str(), declared.get(to.as_str())?)))
-        .collect();
     let mut receivers = vec![json!({ "name": NOBODY })];
-    receivers.extend(used.into_iter().map(|(name, receiver)| render_receiver(name, receiver)));
-    let namespace = architecture.namespace().as_str();
-    let subject = Subject::platform(architecture, namespace, "monitoring", "observability.alerts", span);
-    let value = json!({
-        "apiVersion": "monitoring.coreos.com/v1alpha1",
-        "kind": "AlertmanagerConfig",
-        "metadata": subject.metadata(architecture.document.name.as_str()),
-        "spec": {
-            "route": {
-                "receiver": NOBODY,
-                "groupBy": ["namespace", "alertname", "service", "store"],
-                "groupWait": "30s",
-                "groupInterval": "5m",
-                "repeatInterval": "12h",
-                "routes": by_severity,
-            },
-            // Whoever is called for the outage need not hear of its beginnings as well.
-            "inhibitRules": [{
-                "sourceMatch": [{ "name": "severity", "matchType": "=", "value": "critical" }],
-                "targetMatch": [{ "name": "severity", "matchType": "=", "value": "warning" }],
-                "equal": ["namespace", "service", "store"],
-            }],
-            "receivers": receivers,
+    receivers.extend(used(architecture).into_iter().map(|(name, receiver)| render_receiver(name, receiver)));
+    json!({
+        "route": {
+            "receiver": NOBODY,
+            "groupBy": ["namespace", "alertname", "service", "store"],
+            "groupWait": "30s",
+            "groupInterval": "5m",
+            "repeatInterval": "12h",
+            "routes": by_severity,
         },
-    });
-    Some(subject.object("alertmanagerconfig", value))
+        // Whoever is called for the outage need not hear of its beginnings as well.
+        "inhibitRules": [{
+            "sourceMatch": [{ "name": "severity", "matchType": "=", "value": "critical" }],
+            "targetMatch": [{ "name": "severity", "matchType": "=", "value": "warning" }],
+            "equal": ["namespace", "service", "store"],
+        }],
+        "receivers": receivers,
+    })
 }
 
 fn render_receiver(name: &str, receiver: &Receiver) -> Value {

@@ -46,8 +46,8 @@ pub(super) fn required(architecture: &Architecture) -> Vec<RequiredSecret> {
             add(namespace, &needed.name, &mut needed.keys.iter().map(String::as_str), architecture.span_of(reader));
         }
     }
-    for (name, key, span) in super::monitoring::secrets(architecture) {
-        add(architecture.namespace().as_str(), &name, &mut [key.as_str()].into_iter(), span);
+    for (namespace, secret, span) in super::monitoring::secrets(architecture) {
+        add(namespace, secret.name.as_str(), &mut [secret.key.as_str()].into_iter(), span);
     }
     for notify in architecture.notify() {
         let Some((secret, webhook)) = notify.secret().zip(notify.webhook.as_ref()) else { continue };
@@ -72,6 +72,11 @@ pub(super) fn required(architecture: &Architecture) -> Vec<RequiredSecret> {
     }
     let secret = |((namespace, name), (keys, span))| RequiredSecret { namespace, name, keys, span };
     readers.into_iter().map(secret).collect()
+}
+
+/// The namespaces in which one is read.
+pub(crate) fn namespaces(architecture: &Architecture) -> BTreeSet<String> {
+    required(architecture).into_iter().map(|secret| secret.namespace).collect()
 }
 
 pub(super) fn objects(architecture: &Architecture) -> Vec<Object> {

@@ -36,7 +36,7 @@ pub(super) use alert::Alert;
 pub(super) use certificate::authority;
 pub(super) use limits::findings;
 pub(crate) use managed::private_zone;
-pub(super) use metrics::monitoring;
+pub(super) use metrics::{monitoring, watched};
 
 use super::metadata::Subject;
 use super::pod;

@@ -91,11 +91,12 @@ Rules and dashboards ask for these names, in Prometheus' text format on the decl
 |---|---|---|
 | `http_server_request_duration_seconds` | a histogram with the label `http_response_status_code` | OpenTelemetry's conventions; most libraries write it |
 | `http_server_active_requests` | requests under way | OpenTelemetry's conventions |
+| `messaging_process_duration_seconds` | of a worker: a histogram of how long messages took, with the label `error_type` where they have failed | OpenTelemetry's conventions; `landfall ship` judges a worker's canary by it |
 | `landfall_edge_operations_total` | what a declared edge has carried, with the labels `edge`, such as `web write ledger/orders`, and `result`, `carried` or `failed` | the stand-ins of `landfall up` write it; without it, a flow's panels for stores and brokers stay empty |
 | `landfall_edge_duration_seconds` | a histogram of how long that took, with the label `edge` | the same |
 | `kube_*`, `kubelet_*`, `container_*` | the cluster | kube-state-metrics, the kubelets, cAdvisor |
 
-Buckets of the histogram have to be close together around the declared p99: a quantile is read between two of them.
+Buckets of the histograms have to be close together around the declared p99: a quantile is read between two of them.
 
 | business metric | reported by | what it is |
 |---|---|---|

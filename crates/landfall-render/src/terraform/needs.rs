@@ -7,7 +7,7 @@ use landfall_model::{
 };
 
 use super::cloud::Cloud;
-use crate::kubernetes::SECRET_STORE;
+use crate::kubernetes::{SECRET_STORE, secret_namespaces};
 
 /// One region of one environment on one cloud.
 pub(super) struct Site<'a> {
@@ -196,17 +196,16 @@ impl<'a> Site<'a> {
             let (name, account) = (name.value.to_string(), name.value.to_string());
             (!buckets.is_empty()).then_some(Identity { name, namespace, account, buckets, secrets: false })
         });
-        let namespaces: BTreeSet<&Name> = architecture
-            .document
-            .services
-            .keys()
-            .map(|name| architecture.namespace_of(&Element::Service(name.value.clone())))
-            .filter(|_| self.has_secrets())
-            .collect();
+        let mut namespaces = BTreeSet::new();
+        if self.has_secrets() {
+            let services = architecture.document.services.keys().map(|name| Element::Service(name.value.clone()));
+            namespaces.extend(services.map(|service| architecture.namespace_of(&service).to_string()));
+            namespaces.extend(secret_namespaces(architecture));
+        }
         // Each namespace fetches its own, by the account of its `SecretStore`.
         let fetchers = namespaces.into_iter().map(|namespace| Identity {
             name: format!("secrets-{namespace}"),
-            namespace: namespace.to_string(),
+            namespace,
             account: SECRET_STORE.to_owned(),
             buckets: Vec::new(),
             secrets: true,

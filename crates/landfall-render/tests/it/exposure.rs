@@ -113,6 +113,35 @@ fn rates_are_limited_by_what_the_class_has() {
 }
 
 #[test]
+fn ingress_nginx_lets_the_payloads_of_flows_in() {
+    let sized = |class: &str, size: &str| {
+        let text = format!(
+            "platform: {{ ingress: {{ api: ingress, class: {class} }} }}
+services:
+  web: {{ port: 8080, expose: {{ host: shop.example }}, uses: [{{ call: stock }}] }}
+  stock: {{ port: 8080, expose: {{ host: stock.example }} }}
+externals: {{ office: {{ host: office.example }} }}
+flows:
+  look: {{ payload: {{ size: 2kB }}, steps: [client -> web] }}
+  upload: {{ payload: {{ size: {size} }}, steps: [office -> web, web -> stock] }}"
+        );
+        let limit = "/metadata/annotations/nginx.ingress.kubernetes.io~1proxy-body-size";
+        assert_eq!(
+            part(&text, "Ingress/stock", limit),
+            Value::Null,
+            "what comes from within does not pass the controller"
+        );
+        part(&text, "Ingress/web", limit)
+    };
+    // A tenth more, in whole MiB.
+    assert_eq!(sized("nginx", "50MB"), json!("53m"));
+    assert_eq!(sized("nginx", "10Mi"), json!("11m"));
+    assert_eq!(sized("nginx", "1MB"), json!("2m"));
+    assert_eq!(sized("nginx", "900kB"), Value::Null);
+    assert_eq!(sized("traefik", "50MB"), Value::Null);
+}
+
+#[test]
 fn a_firewall_is_a_note_unless_one_stands_in_front() {
     let service = "services: { web: { port: 8080, expose: { host: shop.example, waf: true } } }";
     assert_eq!(messages(&render(service)), ["nothing rendered is the firewall of `web`"]);

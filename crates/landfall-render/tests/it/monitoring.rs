@@ -1,5 +1,8 @@
 //! Monitoring: what is scraped, what raises an alert, who is told.
 
+use std::collections::BTreeSet;
+
+use landfall_render::Rendered;
 use serde_json::{Value, json};
 
 use crate::architecture::{find, messages, names, part, render};
@@ -190,4 +193,59 @@ fn what_alerts_are_sent_with_comes_from_the_secret_back_end() {
     let data = find(&render(&text), "ExternalSecret/alerting")["spec"]["data"].clone();
     let keys: Vec<&Value> = data.as_array().into_iter().flatten().map(|entry| &entry["secretKey"]).collect();
     assert_eq!(keys, ["pager-key", "slack-url"]);
+}
+
+/// The namespace and the name of every object of these kinds, sorted by path.
+fn places<'a>(rendered: &'a Rendered, kinds: &[&str]) -> Vec<(&'a str, &'a str)> {
+    let objects = rendered.objects.iter().filter(|object| kinds.contains(&object.kind()));
+    objects.map(|object| (object.namespace().unwrap_or_default(), object.name())).collect()
+}
+
+#[test]
+fn whoever_is_told_is_told_of_alerts_from_every_namespace() {
+    let text =
+        ALERTS.replace("      info: { to: hook }\n", "").replace("critical: { to: on-call", "critical: { to: mail");
+    let text = format!(
+        "{text}security: {{ secrets: {{ backend: vault, address: 'https://vault.example.com' }} }}
+services:
+  web: {{ port: 80 }}
+  mock: {{ port: 80, namespace: mocks }}
+  silent: {{ port: 80, namespace: silence, metrics: {{ scrape: false }} }}
+stores:
+  db: {{ engine: postgres, namespace: data }}
+"
+    );
+    let rendered = render(&text);
+    assert_eq!(messages(&rendered), [""; 0]);
+    let namespaces = ["data", "mocks", "shop"];
+    let rules = places(&rendered, &["PrometheusRule"]);
+    assert_eq!(rules.into_iter().map(|(namespace, _)| namespace).collect::<BTreeSet<_>>(), BTreeSet::from(namespaces));
+    let configurations = places(&rendered, &["AlertmanagerConfig"]);
+    assert_eq!(configurations, namespaces.map(|namespace| (namespace, "shop")));
+    let specs: Vec<&Value> = rendered
+        .objects
+        .iter()
+        .filter(|object| object.kind() == "AlertmanagerConfig")
+        .map(|object| &object.value["spec"])
+        .collect();
+    assert!(specs.iter().all(|spec| *spec == specs[0]), "{specs:#?}");
+
+    let keys: Vec<(&str, Vec<&str>)> = rendered
+        .objects
+        .iter()
+        .filter(|object| object.kind() == "ExternalSecret" && object.name() == "alerting")
+        .map(|object| {
+            let data = object.value["spec"]["data"].as_array().into_iter().flatten();
+            let keys = data.filter_map(|entry| entry["secretKey"].as_str());
+            (object.namespace().unwrap_or_default(), keys.collect())
+        })
+        .collect();
+    // No route leads to the pager.
+    let expected =
+        [("data", vec!["slack-url"]), ("mocks", vec!["slack-url"]), ("shop", vec!["pager-key", "slack-url"])];
+    assert_eq!(keys, expected);
+    assert_eq!(
+        places(&rendered, &["SecretStore"]).into_iter().map(|(namespace, _)| namespace).collect::<Vec<_>>(),
+        namespaces
+    );
 }

@@ -3,7 +3,7 @@
 use crate::json::json;
 use landfall_model::Architecture;
 
-use super::{Exposed, RateLimiter, count_and_period, limiter, tls_secret};
+use super::{Exposed, RateLimiter, body_mebibytes, count_and_period, limiter, tls_secret};
 use crate::object::Object;
 
 pub(super) fn ingress(
@@ -40,6 +40,11 @@ pub(super) fn ingress(
             annotate(&format!("nginx.ingress.kubernetes.io/{key}"), count.to_string());
         }
         None => {}
+    }
+    if class == "nginx"
+        && let Some(size) = body_mebibytes(architecture, subject.name)
+    {
+        annotate("nginx.ingress.kubernetes.io/proxy-body-size", format!("{size}m"));
     }
     let tls =
         expose.tls.as_ref().map(|_| json!([{ "hosts": [&expose.host.value], "secretName": tls_secret(subject.name) }]));

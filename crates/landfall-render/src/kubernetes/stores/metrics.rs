@@ -1,7 +1,7 @@
 //! How a store is watched: where it is scraped, and what is worth an alert.
 
 use crate::json::json;
-use landfall_model::{Architecture, Engine, StoreProvider};
+use landfall_model::{Architecture, Element, Engine, StoreProvider};
 
 use super::access::Place;
 use super::alert::Alert;
@@ -11,11 +11,21 @@ use crate::object::Object;
 
 /// The monitors and alerts of every store in the cluster.
 pub(in crate::kubernetes) fn monitoring(architecture: &Architecture) -> Vec<Object> {
-    let watched = sites(architecture).filter(|site| !site.store.provider.value.is_managed());
+    let watched = sites(architecture).filter(Site::is_watched);
     watched.flat_map(|site| site.monitor().into_iter().chain([site.rules()]).collect::<Vec<_>>()).collect()
 }
 
+/// The stores that alerts are rendered for.
+pub(in crate::kubernetes) fn watched(architecture: &Architecture) -> impl Iterator<Item = Element> {
+    sites(architecture).filter(Site::is_watched).map(|site| site.element())
+}
+
 impl Site<'_> {
+    /// Its provider watches a managed one.
+    fn is_watched(&self) -> bool {
+        !self.store.provider.value.is_managed()
+    }
+
     fn by_operator(&self) -> bool {
         self.store.provider.value == StoreProvider::Operator && !self.is_plain()
     }
