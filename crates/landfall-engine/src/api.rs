@@ -19,6 +19,7 @@ pub(crate) mod machine;
 mod metrics;
 mod negotiate;
 pub(crate) mod node_agent;
+mod own_service;
 mod rbac;
 mod read;
 mod request;
@@ -56,8 +57,9 @@ use self::request::{Query, Target, Verb};
 pub(crate) use self::token::SigningKey;
 use self::view::{Included, View};
 use crate::clock::Clock;
+use crate::event::Lost;
 use crate::network::Dialer;
-use crate::scheme::{Part, Resource, Scheme};
+use crate::scheme::{CUSTOM_METRICS, Part, Resource, Scheme};
 use crate::store::{Collection, Key, Record, Store};
 
 #[cfg(test)]
@@ -126,6 +128,7 @@ pub(crate) struct State {
     /// The way to the webhooks that run in pods.
     dialer: OnceLock<Dialer>,
     gateway: OnceLock<Figures>,
+    lost_events: OnceLock<Lost>,
     /// The connections that have been taken over: `stop` ends them.
     streams: TaskTracker,
     requests: metrics::Requests,
@@ -179,6 +182,7 @@ impl Server {
             machine: OnceLock::new(),
             dialer: OnceLock::new(),
             gateway: OnceLock::new(),
+            lost_events: OnceLock::new(),
             streams: TaskTracker::new(),
             requests: metrics::Requests::default(),
         });
@@ -214,7 +218,7 @@ impl Server {
         self.state.streams.wait().await;
     }
 
-    /// Serves `metrics.k8s.io` from now on. The first one stays.
+    /// Serves `metrics.k8s.io` and `custom.metrics.k8s.io` from now on. The first one stays.
     pub(crate) fn set_metrics(&self, metrics: Arc<dyn MetricsSource>) {
         drop(self.state.metrics.set(metrics));
     }
@@ -232,6 +236,11 @@ impl Server {
     /// Says what the gateway has counted, in Prometheus' text format.
     pub(crate) fn set_gateway(&self, figures: Figures) {
         drop(self.state.gateway.set(figures));
+    }
+
+    /// Says how many events the components of the engine have lost.
+    pub(crate) fn set_lost(&self, lost: Lost) {
+        drop(self.state.lost_events.set(lost));
     }
 }
 
@@ -320,6 +329,9 @@ async fn answer(state: &Arc<State>, request: Request<Body>) -> Result<Response, 
     let attributes = rbac::Attributes::of(&target, &query);
     let Some(resource) = scheme.resource(&target.group, &target.version, &target.plural) else {
         rbac::authorize(state, &identity, &attributes)?;
+        if target.group == CUSTOM_METRICS && discovery::serves(&scheme, &target.group, &target.version) {
+            return Err(metrics::custom::of_others(&target));
+        }
         if scheme.resources().any(|known| known.group == target.group && !known.custom) {
             return Err(Failure::no_such_resource());
         }
@@ -362,6 +374,9 @@ async fn dispatch(call: &Call<'_>, parts: &Parts, body: Body) -> Result<Response
         && !matches!(target.verb, Verb::List | Verb::Watch | Verb::Create)
     {
         return Err(Failure::method_not_allowed());
+    }
+    if resource.group == CUSTOM_METRICS {
+        return metrics::custom::answer(call).await;
     }
     let allowed = if target.subresource.is_empty() {
         call.can(target.verb.name())

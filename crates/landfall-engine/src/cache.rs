@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::{self, Debug};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How many changes a subscriber may lag behind before it is told to look at everything again.
@@ -105,6 +105,8 @@ struct Shared<K> {
     objects: RwLock<Objects<K>>,
     changes: broadcast::Sender<Change<K>>,
     progress: watch::Sender<Progress>,
+    /// Who waits for a revision, by it: hundreds at once when many objects are made, of whom each change concerns one.
+    waiting: Mutex<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
 }
 
 /// How far a cache has come.
@@ -136,6 +138,7 @@ impl<K: Kind> Cache<K> {
                 objects: RwLock::new(objects),
                 changes: broadcast::Sender::new(PENDING_CHANGES),
                 progress: watch::Sender::new(Progress::default()),
+                waiting: Mutex::default(),
             }),
         }
     }
@@ -189,9 +192,30 @@ impl<K: Kind> Cache<K> {
     /// Resource versions are ordered numbers (KEP-5504: comparable resource versions).
     pub(crate) async fn reached<R: Resource>(&self, object: &R) -> bool {
         let Some(revision) = revision_of(object.meta().resource_version.as_deref()) else { return true };
-        let mut progress = self.shared.progress.subscribe();
-        let seen = progress.wait_for(|progress| progress.synced && progress.revision >= revision);
-        matches!(tokio::time::timeout(PATIENCE, seen).await, Ok(Ok(_)))
+        let seen = async {
+            self.synced().await;
+            match self.wait_for(revision) {
+                Some(seen) => seen.await.is_ok(),
+                None => true,
+            }
+        };
+        tokio::time::timeout(PATIENCE, seen).await == Ok(true)
+    }
+
+    /// Fires when a revision has been seen; `None`: it has been already.
+    fn wait_for(&self, revision: u64) -> Option<oneshot::Receiver<()>> {
+        let mut waiting = self.waiting();
+        // Looked at under the lock: who advances does so first and takes the lock then.
+        if self.shared.progress.borrow().revision >= revision {
+            return None;
+        }
+        let (tell, seen) = oneshot::channel();
+        waiting.entry(revision).or_default().push(tell);
+        Some(seen)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<oneshot::Sender<()>>>> {
+        self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the cache has seen that this very object is gone or on its way. False when it took too long.
@@ -239,7 +263,9 @@ impl<K: Kind> Cache<K> {
         object.meta_mut().managed_fields = None;
         let key = ObjectKey::of(&object);
         let revision = revision_of(object.meta().resource_version.as_deref());
-        let new = Arc::new(object);
+        // A clone has no room to spare, as lists have that were read item by item.
+        let new = Arc::new(object.clone());
+        drop(object);
         let old = self.write(|objects| objects.insert(key, Arc::clone(&new)));
         // Nobody may be listening yet.
         let _ = self.shared.changes.send(Change::Applied { old, new });
@@ -267,11 +293,19 @@ impl<K: Kind> Cache<K> {
     }
 
     fn advance(&self, revision: Option<u64>) {
+        let Some(revision) = revision else { return };
         self.shared.progress.send_if_modified(|progress| {
-            let newer = revision.filter(|revision| *revision > progress.revision);
-            progress.revision = newer.unwrap_or(progress.revision);
-            newer.is_some()
+            let newer = revision > progress.revision;
+            progress.revision = progress.revision.max(revision);
+            newer
         });
+        let mut waiting = self.waiting();
+        while let Some(first) = waiting.first_entry().filter(|first| *first.key() <= revision) {
+            for tell in first.remove() {
+                // Who has given up does not listen.
+                let _ = tell.send(());
+            }
+        }
     }
 
     fn read<T>(&self, f: impl FnOnce(&Objects<K>) -> T) -> T {
@@ -395,6 +429,16 @@ mod tests {
         cache.end_list(&BTreeSet::from([ObjectKey::new("shop", "a")]));
         assert!(cache.reached(&pod("a", None, 5)).await);
         assert!(!cache.reached(&pod("a", None, 6)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_write_is_told_when_it_or_a_later_one_is_seen() {
+        let cache = Cache::<Pod>::new();
+        cache.end_list(&BTreeSet::new());
+        let writes = [5, 6, 8].map(|version| pod("a", None, version));
+        let all = futures::future::join_all(writes.iter().map(|written| cache.reached(written)));
+        let (seen, ()) = futures::join!(all, async { cache.apply(pod("b", None, 6)) });
+        assert_eq!(seen, [true, true, false]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,7 +3,8 @@
 //! Schedules, windows, retention, time-to-live and the time stamps of objects and events read this clock. Heartbeats,
 //! probes, grace periods and back-off use tokio's monotonic time, which nobody turns: a real server beside the engine would
 //! not turn with it. For the same reason the status of pods has the time of the machine, and so has what is reckoned from
-//! it: a process is not ready for longer because a clock was set.
+//! it: a process is not ready for longer because a clock was set. Tokens of service accounts have the time of the machine too: the
+//! programs that hold them renew them by it.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::controller::job;
+use crate::event::Lost;
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -27,6 +28,8 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) caches: Caches,
     pub(crate) clock: Clock,
+    /// The events that its components could not record.
+    pub(crate) lost: Lost,
     /// The certificates, in PEM, of those who sign the API server's.
     pub(crate) authority: std::sync::Arc<str>,
 }

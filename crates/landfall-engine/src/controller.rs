@@ -210,7 +210,8 @@ enum Standing {
 
 /// Runs every controller until cancelled. The caches must be synced.
 pub(crate) async fn run_all(context: Context, nodes: NodeTiming, cancel: CancellationToken) {
-    let (recorder, events) = event::queue(context.client.clone(), context.clock.clone(), "controllermanager");
+    let (recorder, events) =
+        event::queue(context.client.clone(), context.clock.clone(), &context.lost, "controllermanager");
     let mut tasks = JoinSet::new();
     cron_job::start(&context, &recorder, &cancel, &mut tasks);
     daemon_set::start(&context, &recorder, &cancel, &mut tasks);

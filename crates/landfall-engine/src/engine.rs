@@ -32,9 +32,11 @@ use crate::api::{Ranges, Server, StartError as ApiError};
 use crate::clock::Clock;
 use crate::context::{Caches, Context};
 use crate::controller;
+use crate::event::Lost;
 use crate::gateway::GatewayConfig;
 use crate::images::Catalogue;
 use crate::kubelet::NodeSpec;
+use crate::network::{EgressBlock, NetworkError};
 use crate::runtime::RuntimeError;
 use crate::runtime::process::Shim;
 use crate::scheme::Scheme;
@@ -68,6 +70,9 @@ pub struct Config {
     /// How the binary becomes the holder of the network: it then calls [`crate::network_main`]. `None`: pods stay on
     /// loopback addresses.
     pub network: Option<Shim>,
+    /// Which addresses outside of the cluster pods may open TCP connections to, as far as policies let them. It means nothing
+    /// where pods have loopback addresses, as nothing is closed to them.
+    pub egress: Vec<EgressBlock>,
     /// Where traffic from outside comes in.
     pub gateway: GatewayConfig,
     /// How long a node may be silent before it counts as lost: `--node-monitor-grace-period` of Kubernetes, whose default
@@ -99,6 +104,9 @@ pub enum StartError {
     /// The processes of pods.
     #[error("failed to find out how pods can run here")]
     Runtime(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The network of the pods, which was found or made.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The sockets of the gateway.
     #[error("failed to open the gateway")]
     Gateway(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -152,7 +160,7 @@ impl Engine {
         // What the table of kinds takes to be read is had while processes are started.
         let kinds = tokio::task::spawn_blocking(Scheme::builtin);
         let opened = Opened::open(&config.data)?;
-        let ground = Ground::open(opened.data(), config.runtime, config.network.as_ref()).await?;
+        let ground = Ground::open(opened.data(), config.runtime, config.network.as_ref(), config.egress).await?;
         let services = ground.services();
         let clock = Clock::wall();
         let stop = CancellationToken::new();
@@ -175,8 +183,10 @@ impl Engine {
             client: server.client("system:engine"),
             caches: Caches::new(),
             clock,
+            lost: Lost::default(),
             authority: front.certificate.into(),
         };
+        server.set_lost(context.lost.clone());
         context.caches.fill(&context.client, &stop, &mut parts).await;
         let plan = Plan { nodes: config.nodes, images: config.images, gateway: config.gateway };
         let machine = ground.start(&context, plan, &stop, &mut parts).await?;
@@ -185,17 +195,20 @@ impl Engine {
         server.set_machine(Arc::new(machine.agent.clone()));
         server.set_dialer(machine.network.dialer());
         server.set_gateway(Arc::clone(&machine.figures));
-        match machine.network.listen(front.within).await {
+        let at = match machine.network.listen(SocketAddr::from(front.within)).await {
             Ok(Some(listener)) => {
                 parts.spawn(server::serve(listener, front.tls, server.router(), stop.clone()));
+                Some(front.within)
             }
-            // Not handled: the API server as seen from pods on loopback addresses.
-            Ok(None) => {}
+            // The proxy leads there from the address of the service.
+            Ok(None) => server::nearby(front.address),
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(error, "the API server cannot be reached from pods");
+                None
             }
-        }
+        };
+        parts.spawn(server.clone().keep_own_service(at, stop.clone()));
 
         let timing =
             controller::NodeTiming { grace: config.node_monitor_grace_period, ..controller::NodeTiming::DEFAULT };

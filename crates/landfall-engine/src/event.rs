@@ -2,13 +2,13 @@
 //! counted, similar ones combined, floods held back (`correlator`).
 //!
 //! Recording never fails and never waits: events go through a queue, and one writer sends them. What does not fit into
-//! the queue is dropped, as in Kubernetes. How long an event lives is the API's business.
+//! the queue is dropped, as in Kubernetes, and counted ([`Lost`]). How long an event lives is the API's business.
 
 mod correlator;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures::StreamExt as _;
 use futures::future::join_all;
@@ -19,14 +19,15 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use correlator::{Correlator, Observed};
 
 use crate::clock::Clock;
 
-/// How many events may wait to be written.
+/// How many events may wait to be written: four times as many as in client-go, as there is one queue for all nodes.
 const QUEUE: usize = 4096;
 
 /// How many events are written at the same time.
@@ -54,6 +55,35 @@ impl EventType {
     }
 }
 
+/// How many events were lost, as more were recorded than could be written. All queues of an engine share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lost(Arc<LostEvents>);
+
+#[derive(Debug, Default)]
+struct LostEvents {
+    total: AtomicU64,
+    untold: AtomicU64,
+}
+
+impl Lost {
+    fn add(&self) {
+        self.0.total.fetch_add(1, Ordering::Relaxed);
+        self.0.untold.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.0.total.load(Ordering::Relaxed)
+    }
+
+    /// Says it in the log, once for each flood.
+    fn tell(&self) {
+        let untold = self.0.untold.swap(0, Ordering::Relaxed);
+        if untold > 0 {
+            warn!(lost = untold, total = self.total(), "events are lost, as more were recorded than could be written");
+        }
+    }
+}
+
 /// Records the events of one component. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Recorder {
@@ -65,20 +95,23 @@ pub(crate) struct Recorder {
     action: Option<&'static str>,
     /// While it is set, what is recorded reaches nobody.
     muted: Option<Arc<AtomicBool>>,
+    lost: Lost,
 }
 
 /// Writes what the recorders of one queue record.
 pub(crate) struct EventWriter {
     client: Client,
     queue: mpsc::Receiver<Event>,
+    lost: Lost,
 }
 
 /// A queue of events: its recorder and its writer, which the caller runs in a task of its own.
-pub(crate) fn queue(client: Client, clock: Clock, component: &str) -> (Recorder, EventWriter) {
+pub(crate) fn queue(client: Client, clock: Clock, lost: &Lost, component: &str) -> (Recorder, EventWriter) {
     let (sender, receiver) = mpsc::channel(QUEUE);
     let component = component.to_owned();
-    let recorder = Recorder { queue: sender, clock, component, host: None, action: None, muted: None };
-    (recorder, EventWriter { client, queue: receiver })
+    let recorder =
+        Recorder { queue: sender, clock, component, host: None, action: None, muted: None, lost: lost.clone() };
+    (recorder, EventWriter { client, queue: receiver, lost: lost.clone() })
 }
 
 impl Recorder {
@@ -127,8 +160,9 @@ impl Recorder {
         let mut event = event(&self.component, self.host.as_deref(), about, type_, reason, message, now);
         event.metadata.name = Some(name);
         event.action = self.action.map(str::to_owned);
-        if let Err(error) = self.queue.try_send(event) {
-            debug!(%error, "an event is lost");
+        // When it is closed, nobody is there to be told any more.
+        if let Err(TrySendError::Full(_)) = self.queue.try_send(event) {
+            self.lost.add();
         }
     }
 }
@@ -141,9 +175,12 @@ impl EventWriter {
 
     /// The same, and when cancelled, only what was recorded by then: for those who cannot wait for every recorder.
     pub(crate) async fn run_until(self, cancel: CancellationToken) {
-        let Self { client, queue } = self;
+        let Self { client, queue, lost } = self;
         let mut correlator = Correlator::default();
-        let recorded = futures::stream::unfold((queue, cancel), |(mut queue, cancel)| async move {
+        let recorded = futures::stream::unfold((queue, cancel, lost), |(mut queue, cancel, lost)| async move {
+            if queue.is_empty() {
+                lost.tell();
+            }
             // Either arm may be dropped half-way: receiving from a channel loses nothing.
             let event = tokio::select! {
                 event = queue.recv() => event,
@@ -152,7 +189,7 @@ impl EventWriter {
                     queue.recv().await
                 }
             };
-            Some((event?, (queue, cancel)))
+            Some((event?, (queue, cancel, lost)))
         });
         let observed = recorded.filter_map(|event| {
             // How often is often does not depend on what the clock is set to.
@@ -270,6 +307,8 @@ async fn write(client: &Client, observed: Observed) {
 
 #[cfg(test)]
 mod tests {
+    use kube::api::ListParams;
+
     use super::*;
 
     #[tokio::test]
@@ -277,7 +316,7 @@ mod tests {
         let noon: Timestamp = "2030-01-01T12:00:00Z".parse().expect("a time");
         let clock = Clock::wall();
         clock.set(noon, 0.0);
-        let (recorder, mut writer) = queue(crate::api::tests::client().await, clock, "test");
+        let (recorder, mut writer) = queue(crate::api::tests::client().await, clock, &Lost::default(), "test");
         let about = ObjectReference { name: Some("web".to_owned()), ..ObjectReference::default() };
         for message in ["one", "two"] {
             recorder.record(about.clone(), EventType::Normal, "Tested", message.to_owned());
@@ -286,5 +325,26 @@ mod tests {
             [writer.queue.try_recv(), writer.queue.try_recv()].map(|event| event.expect("it was recorded"));
         assert_eq!((one.first_timestamp, two.last_timestamp), (Some(Time(noon)), Some(Time(noon))));
         assert_ne!(one.metadata.name, two.metadata.name);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_into_the_queue_is_counted_and_the_rest_is_written() {
+        let (client, lost) = (crate::api::tests::client().await, Lost::default());
+        let (recorder, writer) = queue(client.clone(), Clock::wall(), &lost, "test");
+        // Of one object, no more than the first would be written.
+        for number in 0..QUEUE + 3 {
+            let name = if number < 2 { format!("web-{number}") } else { "flood".to_owned() };
+            let about = ObjectReference { name: Some(name), ..ObjectReference::default() };
+            recorder.record(about, EventType::Normal, "Tested", "one".to_owned());
+        }
+        assert_eq!(lost.total(), 3);
+        drop(recorder);
+        writer.run().await;
+        let written = Api::<Event>::namespaced(client, "default").list(&ListParams::default()).await;
+        let mut names: Vec<_> =
+            written.expect("it is served").items.into_iter().filter_map(|event| event.involved_object.name).collect();
+        names.sort();
+        assert_eq!(names, ["flood", "web-0", "web-1"]);
+        assert_eq!(lost.0.untold.load(Ordering::Relaxed), 0, "it was told");
     }
 }

@@ -25,6 +25,7 @@ mod status;
 mod table;
 #[cfg(test)]
 mod tests;
+mod timer;
 mod tls;
 mod upstream;
 mod worker;
@@ -141,9 +142,7 @@ impl Gateway {
         let unrouted = registry.series(&"".into(), &"".into());
         let table = ArcSwap::from_pointee(RouteTable::empty());
         let shared = Arc::new(Shared { table, registry, faults: Faults::default(), unrouted });
-        let workers =
-            (0..self.threads).map(|number| Worker::start(number, Arc::clone(&shared), dialer.clone(), cancel.clone()));
-        let workers: Vec<Worker> = match workers.collect() {
+        let workers = match Worker::start(self.threads, &shared, &dialer, &cancel) {
             Ok(workers) => workers,
             Err(error) => return warn!(%error, "the gateway has no threads"),
         };

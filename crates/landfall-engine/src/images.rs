@@ -9,6 +9,7 @@
 //!   working-dir: /srv
 //!   files: { /opt/site: /home/me/site }          # what the image has in it: a file or folder of this machine, to be read
 //!   writable: [/home/me/records]                 # folders of this machine that it may change, even where its root is read-only
+//!   metrics: { port: http, path: /metrics }      # where it tells metrics, unless the pod has annotations about that
 //! - image: busybox                               # no program: the pod names its command
 //! ```
 //!
@@ -17,12 +18,15 @@
 //! container port) and `{{port:NAME}}`.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde::{Deserialize, Serialize};
+use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
 /// The catalogue, in the order of its file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Catalogue {
     /// The first that fits is taken.
@@ -30,7 +34,7 @@ pub struct Catalogue {
 }
 
 /// What an image stands for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Entry {
     /// A pattern: `registry/repository:tag`, in which `*` stands for any text.
@@ -61,12 +65,45 @@ pub struct Entry {
     /// only to be read. They must be there.
     #[serde(default)]
     pub writable: Vec<PathBuf>,
+    /// Where its containers tell metrics. What the annotations of a pod say wins.
+    #[serde(default)]
+    pub metrics: Option<MetricsPlace>,
+}
+
+/// Where a container tells metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsPlace {
+    /// Its port, or the name of one that it declares.
+    pub port: IntOrString,
+    /// `/metrics` unless it says otherwise.
+    #[serde(default = "metrics_path")]
+    pub path: String,
+}
+
+fn metrics_path() -> String {
+    "/metrics".to_owned()
 }
 
 /// Why a catalogue cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to read the image catalogue")]
 pub struct CatalogueError(#[source] serde_saphyr::Error);
+
+impl CatalogueError {
+    /// The bytes of the text that are wrong, where that is known.
+    pub fn place(&self) -> Option<Range<usize>> {
+        let span = self.0.without_snippet().location()?.span();
+        let number = |number: u64| usize::try_from(number).ok();
+        let start = number(span.byte_offset()?)?;
+        Some(start..start + span.byte_len().and_then(number).unwrap_or_default())
+    }
+
+    /// What is wrong there.
+    pub fn reason(&self) -> String {
+        DefaultMessageFormatter.format_message(self.0.without_snippet()).into_owned()
+    }
+}
 
 impl Catalogue {
     /// Reads YAML or JSON.
@@ -76,9 +113,14 @@ impl Catalogue {
 
     /// The first entry for this image.
     pub fn find(&self, image: &str) -> Option<&Entry> {
+        self.position(image).map(|position| &self.images[position])
+    }
+
+    /// Where that stands among all entries.
+    pub fn position(&self, image: &str) -> Option<usize> {
         let (full, found) = canonical(image);
         let short = full.strip_prefix("docker.io/").map(|rest| rest.strip_prefix("library/").unwrap_or(rest));
-        self.images.iter().find(|entry| {
+        self.images.iter().position(|entry| {
             let (pattern, tag) = split(&entry.image);
             // What a pattern leaves open is not completed: it is held against the full name and the short one.
             let fits = if pattern.contains('*') {
@@ -175,5 +217,27 @@ mod tests {
     fn an_unknown_key_is_refused() {
         assert!(Catalogue::parse("images: [{image: a, progam: b}]").is_err());
         assert!(Catalogue::parse("images: [{image: a, program: b, args: [c], ignore-command: true}]").is_ok());
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        let text = "images:\n- image: a\n  progam: b\n";
+        let error = Catalogue::parse(text).expect_err("there is no such key");
+        assert_eq!(error.place().map(|place| &text[place]), Some("progam"));
+        assert!(error.reason().starts_with("unknown field `progam`"), "{}", error.reason());
+    }
+
+    #[test]
+    fn where_metrics_are_told_is_a_port_or_its_name() {
+        let metrics = |text: &str| {
+            let images = Catalogue::parse(&format!("images: [{{image: a, metrics: {text}}}]")).map(|all| all.images);
+            images.map(|mut images| images.remove(0).metrics)
+        };
+        let place = |port, path: &str| Some(MetricsPlace { port, path: path.to_owned() });
+        assert_eq!(metrics("{port: 8080}").ok(), Some(place(IntOrString::Int(8080), "/metrics")));
+        let named = place(IntOrString::String("http".to_owned()), "/stats");
+        assert_eq!(metrics("{port: http, path: /stats}").ok(), Some(named));
+        assert!(metrics("{path: /stats}").is_err());
+        assert!(metrics("{port: 1, scheme: http}").is_err());
     }
 }

@@ -11,6 +11,7 @@ mod node;
 mod plan;
 mod probe;
 mod reclaim;
+mod scrape;
 mod status;
 mod stream;
 #[cfg(test)]
@@ -28,7 +29,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span};
@@ -43,6 +44,10 @@ use crate::runtime::{PodSandbox, Runtime, RuntimeError, Sandbox};
 use crate::tasks;
 
 pub use node::NodeSpec;
+
+/// How many pods are written about at the same time: each write holds its object several times over until the store has it, and
+/// thousands of pods that are scheduled in one go would all begin theirs at once.
+const WRITES: usize = 64;
 
 /// How restarts are delayed.
 #[derive(Debug, Clone, Copy)]
@@ -88,8 +93,11 @@ struct Shared {
     nodes: BTreeMap<String, NodeState>,
     persistent: PathBuf,
     back_off: BackOff,
+    /// Who may write about a pod now.
+    writes: Semaphore,
     pods: Mutex<Pods>,
     usage: usage::Samples,
+    scrapes: scrape::Scrapes,
     /// One change at a time, from the rules of the network to the pods.
     changing_faults: tokio::sync::Mutex<()>,
 }
@@ -170,8 +178,10 @@ impl Agent {
                 nodes: nodes.collect(),
                 persistent: parts.persistent,
                 back_off: parts.back_off,
+                writes: Semaphore::new(WRITES),
                 pods: Mutex::default(),
                 usage: usage::Samples::default(),
+                scrapes: scrape::Scrapes::default(),
                 changing_faults: tokio::sync::Mutex::default(),
             }),
         }
@@ -196,6 +206,10 @@ impl Agent {
         {
             let (shared, cancel) = (Arc::clone(shared), cancel.clone());
             tasks.spawn(async move { usage::sample(&shared, &cancel).await });
+        }
+        {
+            let (shared, cancel) = (Arc::clone(shared), cancel.clone());
+            tasks.spawn(async move { scrape::scrape(&shared, &cancel).await });
         }
         {
             let (shared, cancel) = (Arc::clone(shared), cancel.clone());
@@ -367,6 +381,7 @@ fn sandbox(pod: &Pod, attachment: &Attachment) -> PodSandbox {
         ip: attachment.ip,
         netns: attachment.netns.clone(),
         hosts: Some(hosts),
+        names: None,
         resolv_conf: attachment.resolv_conf.clone(),
     }
 }

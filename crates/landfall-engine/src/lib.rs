@@ -21,14 +21,15 @@ mod scheme;
 mod store;
 mod tasks;
 
+pub use api::machine::CLOCK_PATH;
 pub use engine::{
     ApiServer, ApiServerConfig, AuthorityError, Config, Engine, Entrances, Handle, JoinConfig, Joined, MachineReport,
     NODE_MONITOR_GRACE_PERIOD, PodRuntime, Pods, Report, StartError,
 };
 pub use gateway::GatewayConfig;
-pub use images::{Catalogue, CatalogueError, Entry};
+pub use images::{Catalogue, CatalogueError, Entry, MetricsPlace};
 pub use kubelet::NodeSpec;
-pub use network::{Level, NetworkError, network_main};
+pub use network::{EgressBlock, EgressBlockError, Level, NetworkError, network_main};
 pub use runtime::process::Shim;
 pub use runtime::shim::shim_main;
 pub use runtime::{Isolation, LimitIsolation, MountIsolation};

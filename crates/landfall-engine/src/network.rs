@@ -2,12 +2,14 @@
 //!
 //! There are two levels, and every report says which one it was made on. *Namespace*: each pod has a network of its own,
 //! and the kernel enforces policies. *Loopback*, where the system allows no namespaces: each pod has an address of the
-//! loopback device, services are sockets of the engine, names are not served, and policies are not enforced.
+//! loopback device, services are sockets of the engine, names are in the hosts files of the pods, and policies are not enforced.
 
 mod dialer;
 mod dns;
+mod egress;
 pub(crate) mod endpoints;
 mod holder;
+mod hosts;
 mod isolation;
 mod names;
 mod namespace;
@@ -36,7 +38,11 @@ use crate::context::Context;
 #[cfg(test)]
 pub(crate) use self::dialer::Dial;
 pub(crate) use self::dialer::{Dialer, Loopback};
+use self::dns::Elsewhere;
+pub(crate) use self::egress::Exit;
+pub use self::egress::{EgressBlock, EgressBlockError};
 pub use self::holder::network_main;
+use self::hosts::HostsFiles;
 use self::namespace::FromNode;
 pub(crate) use self::namespace::Network;
 pub use self::namespace::NetworkError;
@@ -57,6 +63,9 @@ const SETTLE: Duration = Duration::from_millis(5);
 /// After a failure, rules are written again after this time, even if nothing changes.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Below the folder of the network: the hosts files of the pods.
+const HOSTS: &str = "hosts";
+
 /// The port of DNS.
 const DNS: u16 = 53;
 
@@ -73,7 +82,7 @@ pub enum Level {
 #[derive(Clone)]
 pub(crate) enum ClusterNetwork {
     Namespace { network: Network, dns: Ipv4Addr },
-    Loopback,
+    Loopback { names: HostsFiles },
 }
 
 /// The addresses of services.
@@ -97,26 +106,44 @@ impl ServiceRange {
 }
 
 impl ClusterNetwork {
-    /// The best that this system allows. `program` with `arguments` and a folder ends in [`network_main`].
-    pub(crate) async fn start(folder: &Path, program: &Path, arguments: &[String]) -> (Self, Option<NetworkError>) {
+    /// The best that this system allows. `program` with `arguments` and a folder ends in [`network_main`]. What is not in one of
+    /// these blocks is closed to pods; [`ClusterNetwork::open`] leads to what is.
+    pub(crate) async fn start(
+        folder: &Path,
+        program: &Path,
+        arguments: &[String],
+        open: &[EgressBlock],
+    ) -> (Self, Option<NetworkError>) {
         let services = ServiceRange::NAMESPACE;
         let started = async {
             let network = Network::start(folder, program, arguments).await?;
             network.own(services.network, services.prefix).await?;
             // An earlier engine may have cut nodes off. And the rules need a program that may not be there: to learn that now
             // is to fall back in time. What the policies of a network that was found say stays until they are read again.
-            network.filter(&isolation::ruleset(&[])).await?;
+            network.filter(&(isolation::ruleset(&[]) + &egress::ruleset(open))).await?;
             Ok(network)
         };
         match started.await {
             Ok(network) => (Self::Namespace { network, dns: services.dns() }, None),
-            Err(error) => (Self::Loopback, Some(error)),
+            Err(error) => (Self::loopback(folder), Some(error)),
         }
     }
 
-    /// Pods on loopback addresses.
-    pub(crate) fn loopback() -> Self {
-        Self::Loopback
+    /// The way out to these blocks, which [`ClusterNetwork::start`] was told as well; an earlier one is closed. None if there are
+    /// no blocks, and on loopback addresses, where nothing is closed.
+    pub(crate) async fn open(&self, blocks: Vec<EgressBlock>) -> Result<Option<Exit>, NetworkError> {
+        let Self::Namespace { network, .. } = self else { return Ok(None) };
+        if blocks.is_empty() {
+            network.close_egress().await?;
+            return Ok(None);
+        }
+        let arrivals = network.open_egress(egress::PODS.parts(), egress::ARRIVALS, &egress::arrivals()).await?;
+        Ok(Some(Exit::new(arrivals, blocks)))
+    }
+
+    /// Pods on loopback addresses. What they read of each other's names is kept in `folder`.
+    pub(crate) fn loopback(folder: &Path) -> Self {
+        Self::Loopback { names: HostsFiles::new(folder.join(HOSTS)) }
     }
 
     /// Ends the network once its pods have ended.
@@ -131,14 +158,14 @@ impl ClusterNetwork {
     pub(crate) fn level(&self) -> Level {
         match self {
             Self::Namespace { .. } => Level::Namespace,
-            Self::Loopback => Level::Loopback,
+            Self::Loopback { .. } => Level::Loopback,
         }
     }
 
     pub(crate) fn services(&self) -> ServiceRange {
         match self {
             Self::Namespace { .. } => ServiceRange::NAMESPACE,
-            Self::Loopback => ServiceRange::LOOPBACK,
+            Self::Loopback { .. } => ServiceRange::LOOPBACK,
         }
     }
 
@@ -147,16 +174,16 @@ impl ClusterNetwork {
     pub(crate) async fn listen(&self, address: SocketAddr) -> Result<Option<TcpListener>, NetworkError> {
         match self {
             Self::Namespace { network, .. } => Ok(Some(network.listen(address).await?.1)),
-            Self::Loopback => Ok(None),
+            Self::Loopback { .. } => Ok(None),
         }
     }
 
     /// The first and the last address of pods.
     fn pods(&self) -> (Ipv4Addr, Ipv4Addr) {
         match self {
-            Self::Namespace { .. } => (Ipv4Addr::new(10, 244, 0, 1), Ipv4Addr::new(10, 244, 255, 254)),
+            Self::Namespace { .. } => egress::PODS.hosts(),
             // Away from what distributions use (127.0.0.53, 127.0.1.1).
-            Self::Loopback => (Ipv4Addr::new(127, 64, 0, 1), Ipv4Addr::new(127, 127, 255, 254)),
+            Self::Loopback { .. } => (Ipv4Addr::new(127, 64, 0, 1), Ipv4Addr::new(127, 127, 255, 254)),
         }
     }
 
@@ -164,7 +191,7 @@ impl ClusterNetwork {
     pub(crate) fn dialer(&self) -> Dialer {
         match self {
             Self::Namespace { network, .. } => Arc::new(network.clone()),
-            Self::Loopback => Arc::new(Loopback),
+            Self::Loopback { .. } => Arc::new(Loopback),
         }
     }
 
@@ -172,7 +199,7 @@ impl ClusterNetwork {
     fn node_dialer(&self) -> Dialer {
         match self {
             Self::Namespace { network, .. } => Arc::new(FromNode(network.clone())),
-            Self::Loopback => Arc::new(Loopback),
+            Self::Loopback { .. } => Arc::new(Loopback),
         }
     }
 
@@ -181,7 +208,7 @@ impl ClusterNetwork {
     async fn isolate(&self, nodes: &[BTreeSet<Ipv4Addr>]) -> Result<(), NetworkError> {
         match self {
             Self::Namespace { network, .. } => network.filter(&isolation::ruleset(nodes)).await,
-            Self::Loopback => Ok(()),
+            Self::Loopback { .. } => Ok(()),
         }
     }
 
@@ -193,16 +220,25 @@ impl ClusterNetwork {
         Some(format!("search {namespace}.svc.{zone} svc.{zone} {zone}\nnameserver {dns}\noptions ndots:5\n"))
     }
 
-    /// Serves names and services and enforces policies until cancelled.
-    pub(crate) async fn run(self, context: Context, cancel: CancellationToken) {
+    /// Serves names and services, enforces policies and carries what has a way out until cancelled.
+    pub(crate) async fn run(self, context: Context, exit: Option<Exit>, cancel: CancellationToken) {
         match self {
-            Self::Loopback => proxy::run(context, Arc::new(Loopback), Doors::All, cancel).await,
+            Self::Loopback { names } => {
+                let proxy = proxy::run(context.clone(), Arc::new(Loopback), Doors::All, cancel.clone());
+                tokio::join!(proxy, names.run(context, cancel));
+            }
             Self::Namespace { network, dns } => {
                 let mut tasks = JoinSet::new();
                 tasks.spawn(proxy::run(context.clone(), Arc::new(network.clone()), Doors::NodePorts, cancel.clone()));
+                let elsewhere = if exit.is_some() { Elsewhere::AsOnThisMachine } else { Elsewhere::Absent };
                 match network.listen(SocketAddr::from((dns, DNS))).await {
-                    Ok((udp, tcp)) => drop(tasks.spawn(dns::run(context.caches.clone(), udp, tcp, cancel.clone()))),
+                    Ok((udp, tcp)) => {
+                        tasks.spawn(dns::run(context.caches.clone(), elsewhere, udp, tcp, cancel.clone()));
+                    }
                     Err(error) => warn!(%error, source = ?std::error::Error::source(&error), "names are not served"),
+                }
+                if let Some(exit) = exit {
+                    tasks.spawn(exit.run(cancel.clone()));
                 }
                 tasks.spawn(keep_policies(network.clone(), context.clone(), cancel.clone()));
                 tasks.spawn(keep_services(network, context, cancel));

@@ -5,8 +5,10 @@
 //! it should run again, is the node agent's business.
 
 pub(crate) mod child;
+pub(crate) mod messages;
 pub(crate) mod mock;
 pub(crate) mod process;
+pub(crate) mod run_folder;
 pub(crate) mod shim;
 
 mod launch;
@@ -14,6 +16,7 @@ mod limits;
 mod logs;
 mod mounts;
 mod processes;
+mod zygote;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -42,8 +45,12 @@ pub(crate) trait Runtime: Send + Sync + 'static {
     /// Starts the sandbox, or finds the one with this uid that is there already, with its containers.
     fn open(&self, sandbox: PodSandbox) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, RuntimeError>>;
 
-    /// Where the files of a pod lie: its volumes and its logs. Exists after [`Runtime::open`].
+    /// Where the files of a pod lie that outlive a reboot: its logs, and its volumes on the disk. Exists after [`Runtime::open`].
     fn directory(&self, uid: &str) -> PathBuf;
+
+    /// Where its other files lie: volumes made from objects, and those in memory. Exists from [`Runtime::open`] to
+    /// [`Sandbox::close`].
+    fn run_directory(&self, uid: &str) -> PathBuf;
 }
 
 /// The containers of one pod.
@@ -64,10 +71,11 @@ pub(crate) trait Sandbox: Send + Sync + 'static {
     /// What a container uses at this moment: processor time so far, and memory.
     fn usage(&self, id: &str) -> Option<Consumption>;
 
-    /// Kills what still runs and ends the sandbox. Its folder stays: see [`Sandbox::remove`].
+    /// Kills what still runs, ends the sandbox and deletes its files of [`Runtime::run_directory`], where those are others. The
+    /// rest stays: see [`Sandbox::remove`].
     fn close(&self) -> BoxFuture<'_, ()>;
 
-    /// Deletes the folder of a closed sandbox.
+    /// Deletes all files of a closed sandbox.
     fn remove(&self) -> BoxFuture<'_, Result<(), RuntimeError>>;
 }
 
@@ -108,7 +116,10 @@ pub enum LimitIsolation {
     CgroupV1,
     /// Memory and processor time by control groups, version 2.
     CgroupV2,
-    /// No control group may be made here; limits are not enforced.
+    /// No control group may be made here. Memory is looked at, and who has more than its limit is killed; processors are not
+    /// limited.
+    Watched,
+    /// Nothing runs.
     None,
 }
 
@@ -127,6 +138,9 @@ pub(crate) struct PodSandbox {
     pub(crate) netns: Option<NetworkNamespace>,
     /// What its containers read in `/etc/hosts`. None: the file of the machine.
     pub(crate) hosts: Option<String>,
+    /// A folder whose file `hosts` takes the place of that text, as it is written anew when names change.
+    #[serde(default)]
+    pub(crate) names: Option<PathBuf>,
     /// What its containers read in `/etc/resolv.conf`. None: the file of the machine.
     pub(crate) resolv_conf: Option<String>,
 }
@@ -264,7 +278,8 @@ pub(crate) fn latest<'a>(records: &'a [ContainerRecord], name: &str) -> Option<&
 
 /// The file that the log of a container is written to. What was rotated away lies beside it, with a number appended.
 pub(crate) fn log_file(directory: &Path, container: &str, attempt: u32) -> PathBuf {
-    directory.join("logs").join(container).join(format!("{attempt}.log"))
+    // A name has no dots. A folder of its own would be more to create than the file.
+    directory.join(format!("{container}.{attempt}.log"))
 }
 
 /// Why a runtime could not do what it was asked.

@@ -213,7 +213,7 @@ impl Scheduler {
             }
             return;
         }
-        let info = PodInfo::read(pod);
+        let info = self.view.read(pod);
         if let Some(node) = info.node.clone() {
             self.queue.remove(&key);
             let (Change::Applied { new, .. } | Change::Deleted { old: new }) = change;
@@ -266,7 +266,7 @@ impl Scheduler {
     }
 
     fn place_one(&mut self, key: ObjectKey, pod: &Arc<Pod>) {
-        let mut info = PodInfo::read(pod);
+        let mut info = self.view.read(pod);
         if let Some(selector) = self.workload_selector(pod) {
             info.spread_by_default(&selector);
         }

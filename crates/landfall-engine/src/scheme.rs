@@ -21,12 +21,13 @@ pub(crate) mod table;
 mod types;
 mod validate;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
 pub(crate) use fields::Unheeded;
+pub(crate) use measured::CUSTOM_METRICS;
 pub(crate) use strategy::Part;
 pub(crate) use types::{Shape, Type, Types, Zero};
 pub(crate) use validate::{Cause, Reason, joined};
@@ -178,6 +179,15 @@ impl Scheme {
         });
         resources.extend(customs);
         Self::of(resources)
+    }
+
+    /// The same kinds, and of these metrics it is known that pods tell them.
+    pub(crate) fn with_pod_metrics(&self, names: &BTreeSet<String>) -> Self {
+        let resource = |one: &Arc<Resource>| match one.group.as_str() {
+            CUSTOM_METRICS => measured::pod_metrics(names),
+            _ => Arc::clone(one),
+        };
+        Self::of(self.inner.resources.iter().map(resource).collect())
     }
 
     fn of(resources: Vec<Arc<Resource>>) -> Self {

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::document::{
-    Document, Edge, Engine, Environment, Expose, External, NodePool, Notify, Region, RegionRole, Rolling, Rollout,
-    Service, ServiceKind, ServicePort, Store, StoreProvider,
+    Document, Edge, EdgeLayer, Engine, Environment, Expose, External, NodePool, Notify, Region, RegionRole, Rolling,
+    Rollout, Service, ServiceKind, ServicePort, Store, StoreProvider,
 };
 use crate::span::{Span, Spanned};
 use crate::units::{Name, Port, Target};
@@ -322,6 +322,12 @@ impl Architecture {
     /// The exposed services.
     pub fn exposed(&self) -> impl Iterator<Item = (&Spanned<Name>, &Service, &Expose)> {
         self.document.services.iter().filter_map(|(name, service)| Some((name, service, service.expose.as_ref()?)))
+    }
+
+    /// The exposed services that a web application firewall stands before: their own one, or that of the whole platform.
+    pub fn behind_firewall(&self) -> impl Iterator<Item = (&Spanned<Name>, &Service, &Expose)> {
+        let of_all = self.document.platform.edge.iter().any(|layer| layer.value == EdgeLayer::Waf);
+        self.exposed().filter(move |(_, _, expose)| of_all || expose.waf.value)
     }
 
     /// The namespace of a service or store; the platform's when it names none, or is neither.

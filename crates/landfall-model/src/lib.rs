@@ -7,6 +7,7 @@
 mod architecture;
 mod diagnostic;
 mod document;
+mod endpoint;
 mod evidence;
 mod file;
 mod lower;
@@ -19,6 +20,7 @@ mod units;
 pub use architecture::{Architecture, Connection, Element, Transport, Verb};
 pub use diagnostic::{Finding, Label, Severity, suggestion, unknown_name};
 pub use document::*;
+pub use endpoint::ENGINE_CLOCK;
 pub use evidence::Evidence;
 pub use file::{File, OVERRIDABLE};
 pub use schema::json_schema;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// What a service stand-in does.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,6 +39,9 @@ pub struct ServiceBehaviour {
 pub struct Program {
     /// The program, by its path, and its arguments.
     pub argv: Vec<String>,
+    /// Whether the image catalogue says so: then the process is told the same with its placeholders filled in.
+    #[serde(default)]
+    pub of_catalogue: bool,
     /// Where it starts.
     pub folder: String,
     /// The file with the certificates that it trusts.
@@ -195,7 +199,17 @@ pub enum Action {
 impl Action {
     /// Whether it is not done for a message, but brings messages.
     pub(crate) fn comes_by_itself(&self) -> bool {
-        matches!(self, Self::Consume { .. } | Self::KafkaConsume { .. } | Self::MqttSubscribe { .. })
+        self.brings().is_some()
+    }
+
+    /// The system that messages come from, as OpenTelemetry names it, and the queue or topic; nothing where none come.
+    pub(crate) fn brings(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Self::Consume { queue, .. } => Some(("rabbitmq", queue)),
+            Self::KafkaConsume { topic, .. } => Some(("kafka", topic)),
+            Self::MqttSubscribe { topic, .. } => Some(("mqtt", topic)),
+            _ => None,
+        }
     }
 }
 
@@ -227,6 +241,29 @@ pub struct FlowPart {
     /// The stages of messages that say another step, as a program has passed them on, which leaves the step as it was.
     #[serde(default)]
     pub told: Vec<Told>,
+    /// What its messages carry, where the file declares that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<PayloadShape>,
+}
+
+/// What the messages of a flow carry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayloadShape {
+    /// The JSON Schema that it keeps to.
+    pub schema: Option<Value>,
+    /// How many bytes a message has.
+    pub bytes: Option<u64>,
+}
+
+/// How much of its payload a message has with it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Load {
+    /// All of it, in its declared size.
+    #[default]
+    Whole,
+    /// What leads to it, as an object store keeps it: as small as the schema allows.
+    Reference,
 }
 
 impl FlowPart {
@@ -268,6 +305,9 @@ pub struct StageStep {
     pub edge: usize,
     /// The step of the flow, as the one who gets the message is told.
     pub hop: u32,
+    /// How much of the payload goes with it.
+    #[serde(default)]
+    pub load: Load,
 }
 
 /// How an external behaves.
@@ -314,6 +354,9 @@ pub struct Parcel {
     pub callback: Callback,
     /// What it says.
     pub message: Message,
+    /// How much of the payload of its flow it has with it.
+    #[serde(default)]
+    pub load: Load,
 }
 
 /// What became of a [`Parcel`].
@@ -352,6 +395,18 @@ pub struct Seen {
     /// By flow: how often a message came again that had been dealt with, and was not dealt with again.
     #[serde(default)]
     pub suppressed: BTreeMap<String, u64>,
+    /// By flow: the messages whose payload does not keep to the declared schema; they were not dealt with.
+    #[serde(default)]
+    pub invalid: BTreeMap<String, InvalidSeen>,
+}
+
+/// Messages that do not keep to the schema of their flow.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvalidSeen {
+    /// How many came.
+    pub count: u64,
+    /// What was wrong with the first.
+    pub reason: String,
 }
 
 /// What an edge has carried.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, StatusCode, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
@@ -77,12 +77,18 @@ impl HttpClient {
         Ok(Self { client, server: server.to_owned(), authority: host.parse()? })
     }
 
+    /// Sends a request, whose URI is a path, and reads the status and the body of the answer.
+    pub async fn send(&self, request: Request<Full<Bytes>>, timeout: Duration) -> Result<(StatusCode, Bytes), Failure> {
+        let (head, body) = self.exchange(request, timeout).await?.into_parts();
+        Ok((head.status, body))
+    }
+
     /// Sends a request, whose URI is a path, and reads the whole answer.
-    pub async fn send(
+    pub async fn exchange(
         &self,
         mut request: Request<Full<Bytes>>,
         timeout: Duration,
-    ) -> Result<(StatusCode, Bytes), Failure> {
+    ) -> Result<Response<Bytes>, Failure> {
         let mut parts = request.uri().clone().into_parts();
         // The client asks for one; whether it is TLS is the business of `Dial`.
         parts.scheme = Some(Scheme::HTTP);
@@ -91,9 +97,9 @@ impl HttpClient {
         *request.uri_mut() = Uri::from_parts(parts)?;
         let exchange = async {
             let answer = self.client.request(request).await.map_err(|error| self.told(&error))?;
-            let status = answer.status();
-            let body = answer.into_body().collect().await.map_err(|error| self.told(&error))?;
-            Ok((status, body.to_bytes()))
+            let (head, body) = answer.into_parts();
+            let body = body.collect().await.map_err(|error| self.told(&error))?;
+            Ok(Response::from_parts(head, body.to_bytes()))
         };
         tokio::time::timeout(timeout, exchange)
             .await
@@ -119,7 +125,7 @@ async fn dial(address: String, server_name: Option<String>, tls: Arc<ClientConfi
 }
 
 async fn plain(address: String) -> Result<TcpStream, Failure> {
-    let stream = TcpStream::connect(&address).await?;
+    let stream = crate::address::connect(&address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

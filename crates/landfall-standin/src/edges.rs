@@ -29,9 +29,10 @@ use self::kafka::Cluster;
 use self::mqtt::Topics;
 use self::sql::Database;
 use crate::Failure;
-use crate::behaviour::{Action, EdgeSeen, MESSAGE_HEADER, Message, ServiceBehaviour};
+use crate::behaviour::{Action, EdgeSeen, Load, MESSAGE_HEADER, Message, ServiceBehaviour};
 use crate::connect::{self, HttpClient};
 use crate::metrics::{Durations, label};
+use crate::payload::{Carried, Payload};
 use crate::trace::TRACE_HEADER;
 
 /// How long one attempt to do something at a store may take.
@@ -123,6 +124,8 @@ pub(crate) struct Edges {
     topics: BTreeMap<String, Topics>,
     /// By the variable with the address, and the bucket.
     objects: BTreeMap<(String, String), Objects>,
+    /// By flow, where the file declares what its messages carry.
+    payloads: BTreeMap<String, Payload>,
     seen: Vec<Mutex<EdgeSeen>>,
     durations: Durations,
 }
@@ -141,10 +144,16 @@ impl Edges {
             documents: BTreeMap::new(),
             topics: BTreeMap::new(),
             objects: BTreeMap::new(),
+            payloads: BTreeMap::new(),
             seen: behaviour.edges.iter().map(|_| Mutex::default()).collect(),
             durations: Durations::default(),
             behaviour: Arc::clone(&behaviour),
         };
+        for (flow, part) in &behaviour.flows {
+            if let Some(shape) = &part.payload {
+                edges.payloads.insert(flow.clone(), Payload::new(shape).map_err(|error| format!("{flow}: {error}"))?);
+            }
+        }
         for (place, edge) in behaviour.edges.iter().enumerate() {
             match &edge.action {
                 Action::Http { address, server_name, .. } => {
@@ -202,15 +211,44 @@ impl Edges {
         futures::future::join_all(self.clusters.values().map(Cluster::leave_all)).await;
     }
 
-    /// Does what the edge does for `message`, and counts it. Consuming is not done here, it happens.
-    pub(crate) async fn perform(&self, place: usize, message: &Message) -> Result<(), Failure> {
+    /// What the flow of a message carries, where that is declared.
+    pub(crate) fn payload(&self, message: &Message) -> Option<&Payload> {
+        self.payloads.get(message.flow.as_deref()?)
+    }
+
+    /// What a request for a message has in its body.
+    fn request(&self, message: &Message, load: Load) -> Result<Vec<u8>, Failure> {
+        match self.payload(message) {
+            Some(payload) => payload.request(message, load),
+            None => Ok(serde_json::to_vec(message)?),
+        }
+    }
+
+    /// What goes to a broker or an object store for it.
+    fn envelope(&self, message: &Message, load: Load) -> Result<Vec<u8>, Failure> {
+        match self.payload(message) {
+            Some(payload) => payload.envelope(message, load),
+            None => Ok(serde_json::to_vec(message)?),
+        }
+    }
+
+    /// How long one attempt may take to hand it on with so much of its payload.
+    fn patience(&self, message: &Message, load: Load) -> Duration {
+        PATIENCE + self.payload(message).map(|payload| payload.patience(load)).unwrap_or_default()
+    }
+
+    /// Does what the edge does for `message`, with so much of its payload, and counts it. Consuming is not done here, it
+    /// happens.
+    pub(crate) async fn perform(&self, place: usize, message: &Message, load: Load) -> Result<(), Failure> {
         let edge = &self.behaviour.edges[place];
         let begin = Instant::now();
+        let patience = self.patience(message, load);
         let done = async {
             match &edge.action {
                 Action::Http { path, timeout_ms, retries, .. } => {
                     let client = self.clients.get(&place).expect("every client of an edge was prepared");
-                    call(client, path, Duration::from_millis(*timeout_ms), *retries, message).await
+                    let body = Bytes::from(self.request(message, load)?);
+                    call(client, path, Duration::from_millis(*timeout_ms), *retries, message, body).await
                 }
                 Action::Sql { url, table, writes, replicas } => {
                     let place = (url.clone(), replicas.clone());
@@ -223,23 +261,30 @@ impl Edges {
                     within(PATIENCE, cache.key(&format!("{prefix}:{}", key(message)), *keep_ms)).await
                 }
                 Action::Publish { url, exchange } => {
-                    within(PATIENCE, self.broker(url).publish(exchange, &serde_json::to_vec(message)?)).await
+                    within(patience, self.broker(url).publish(exchange, &self.envelope(message, load)?)).await
                 }
                 Action::KafkaPublish { kafka, topic } => {
-                    let body = serde_json::to_vec(message)?;
-                    within(PATIENCE, self.cluster(&kafka.servers).publish(topic, key(message), body)).await
+                    let body = self.envelope(message, load)?;
+                    within(patience, self.cluster(&kafka.servers).publish(topic, key(message), body)).await
                 }
                 Action::Document { url, collection, writes, .. } => {
                     let documents = self.documents.get(url).expect("every URL of an edge was prepared");
                     within(PATIENCE, documents.document(collection, &key(message), *writes)).await
                 }
                 Action::MqttPublish { url, topic } => {
-                    within(PATIENCE, self.topics(url).publish(topic, &serde_json::to_vec(message)?)).await
+                    within(patience, self.topics(url).publish(topic, &self.envelope(message, load)?)).await
                 }
                 Action::Object { address, bucket, puts, .. } => {
                     let place = (address.clone(), bucket.clone());
                     let objects = self.objects.get(&place).expect("every bucket of an edge was prepared");
-                    within(PATIENCE, object(objects, message, *puts)).await
+                    let key = format!("{}.json", key(message));
+                    if *puts {
+                        within(patience, objects.put(&key, self.envelope(message, load)?.into(), patience)).await
+                    } else {
+                        // An object is whole, however little has led to it.
+                        let patience = self.patience(message, Load::Whole);
+                        within(patience, self.kept(objects, &key, message, patience)).await
+                    }
                 }
                 Action::Consume { .. } | Action::KafkaConsume { .. } | Action::MqttSubscribe { .. } => Ok(()),
             }
@@ -249,6 +294,17 @@ impl Edges {
             self.count(place, &result, begin.elapsed());
         }
         result
+    }
+
+    /// Gets a message as an object: if one is there it must be that message, with a payload that is valid.
+    async fn kept(&self, objects: &Objects, key: &str, message: &Message, patience: Duration) -> Result<(), Failure> {
+        let Some(kept) = objects.get(key, patience).await? else { return Ok(()) };
+        let kept: Carried = serde_json::from_slice(&kept)?;
+        if kept.message.id != message.id {
+            return Err(format!("object `{key}` is of another message").into());
+        }
+        let payload = self.payload(message).zip(kept.payload);
+        payload.map_or(Ok(()), |(payload, kept)| payload.check_value(&kept))
     }
 
     /// Writes down that an edge was used, and how long it took.
@@ -283,17 +339,18 @@ async fn call(
     timeout: Duration,
     retries: u32,
     message: &Message,
+    body: Bytes,
 ) -> Result<(), Failure> {
-    let body = serde_json::to_vec(message)?;
+    let header = serde_json::to_vec(message)?;
     let mut attempt = 0;
     loop {
         let mut request = Request::post(path)
-            .header(MESSAGE_HEADER, body.as_slice())
+            .header(MESSAGE_HEADER, header.as_slice())
             .header(http::header::CONTENT_TYPE, "application/json");
         if let Some(trace) = &message.trace {
             request = request.header(TRACE_HEADER, trace);
         }
-        let failure: Failure = match client.send(request.body(Full::from(Bytes::from(body.clone())))?, timeout).await {
+        let failure: Failure = match client.send(request.body(Full::from(body.clone()))?, timeout).await {
             Ok((status, _)) if status.is_success() => return Ok(()),
             Ok((status, body)) => {
                 let body: String = String::from_utf8_lossy(&body).trim().chars().take(200).collect();
@@ -305,20 +362,6 @@ async fn call(
             return Err(failure);
         }
         attempt += 1;
-    }
-}
-
-/// Puts a message as an object, or gets it: then it must be that message.
-async fn object(objects: &Objects, message: &Message, puts: bool) -> Result<(), Failure> {
-    let (key, content) = (format!("{}.json", key(message)), serde_json::to_vec(message)?);
-    if puts {
-        return objects.put(&key, &content).await;
-    }
-    match objects.get(&key).await? {
-        Some(kept) if serde_json::from_slice::<Message>(&kept)?.id != message.id => {
-            Err(format!("object `{key}` is of another message").into())
-        }
-        _ => Ok(()),
     }
 }
 

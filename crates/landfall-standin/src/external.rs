@@ -27,7 +27,8 @@ use tracing::{debug, info, warn};
 use self::outbox::Outbox;
 use crate::Failure;
 use crate::behaviour::{
-    CONTROL_PORT, EdgeSeen, ExternalBehaviour, MESSAGE_HEADER, Message, OUTBOX_PATH, OUTCOME_PATH, SEEN_PATH, Seen,
+    CONTROL_PORT, EdgeSeen, ExternalBehaviour, Load, MESSAGE_HEADER, Message, OUTBOX_PATH, OUTCOME_PATH, SEEN_PATH,
+    Seen,
 };
 use crate::record::Record;
 use crate::service::now_us;
@@ -54,8 +55,8 @@ struct External {
 /// Serves until it is asked to end.
 pub(crate) async fn run(file: &str) -> Result<(), Failure> {
     let behaviour: ExternalBehaviour = serde_json::from_str(&std::fs::read_to_string(file)?)?;
-    let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
-    let control = TcpListener::bind(("0.0.0.0", CONTROL_PORT)).await?;
+    let listener = TcpListener::bind((crate::address::own(), PORT)).await?;
+    let control = TcpListener::bind((crate::address::own(), CONTROL_PORT)).await?;
     let acceptor = TlsAcceptor::from(Arc::new(identity()?));
     info!(external = behaviour.external, port = PORT, "serving");
     let full = behaviour.limit.unwrap_or_default();
@@ -116,7 +117,8 @@ async fn seen(State(external): State<Arc<External>>) -> Json<Seen> {
     let counts = external.seen.iter().map(|seen| seen.lock().expect("nothing panics while it counts").clone());
     let names = external.behaviour.callbacks.iter().map(|callback| callback.name.clone());
     let (arrivals, suppressed) = external.record.told();
-    Json(Seen { edges: names.zip(counts).collect::<BTreeMap<_, _>>(), arrivals, suppressed })
+    // What it is sent has the form of its own interface, which no flow declares: nothing is held against a schema here.
+    Json(Seen { edges: names.zip(counts).collect(), arrivals, suppressed, invalid: BTreeMap::new() })
 }
 
 async fn answer(State(external): State<Arc<External>>, request: Request) -> Response {
@@ -147,7 +149,7 @@ async fn call_by_itself(external: Arc<External>, place: usize) -> Result<(), Fai
     for id in 0.. {
         tick.tick().await;
         // What fails is counted.
-        let _ = external.call(place, &Message { id, sent_us: now_us(), ..Message::default() }).await;
+        let _ = external.call(place, &Message { id, sent_us: now_us(), ..Message::default() }, Load::Whole).await;
     }
     Ok(())
 }
@@ -181,7 +183,7 @@ impl External {
         let span = Span::within(trace.or(message.trace.as_deref()));
         for step in &stage.steps {
             let next = Message { hop: step.hop, trace: Some(span.header()), ..message.clone() };
-            self.call(step.edge, &next).await?;
+            self.call(step.edge, &next, step.load).await?;
         }
         let after_us = stage.ends.then(|| now_us().saturating_sub(message.sent_us));
         self.record.deal(flow, message, after_us)?;
@@ -190,11 +192,11 @@ impl External {
         Ok(())
     }
 
-    async fn call(&self, place: usize, message: &Message) -> Result<(), Failure> {
+    async fn call(&self, place: usize, message: &Message, load: Load) -> Result<(), Failure> {
         let callback = &self.behaviour.callbacks[place];
         let mut attempt = 0;
         let result = loop {
-            let sent = self.outbox.send(callback, message).await;
+            let sent = self.outbox.send(callback, message, load).await;
             if sent.is_ok() || attempt == callback.retries {
                 break sent;
             }

@@ -159,6 +159,17 @@ pub(crate) fn label(name: &str, value: &str) -> String {
     format!("{name}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
 
+/// The labels that OpenTelemetry's conventions give a message which was processed, with the kind of its error if it has failed.
+pub(crate) fn processed(system: &str, destination: &str, error: Option<&str>) -> String {
+    let mut labels = vec![
+        label("messaging_system", system),
+        label("messaging_destination_name", destination),
+        label("messaging_operation_name", "process"),
+    ];
+    labels.extend(error.map(|error| label("error_type", error)));
+    labels.join(",")
+}
+
 fn head(text: &mut String, name: &str, help: &str, kind: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
@@ -209,6 +220,23 @@ mod tests {
         assert_eq!(edges_told(others), BTreeMap::new());
         let elsewhere = "landfall_edge_operations_total{result=\"carried\",edge=\"a b c\",pod=\"x\"} 7e0 1700000000\n";
         assert_eq!(edges_told(elsewhere), BTreeMap::from([("a b c".to_owned(), seen(7, 0))]));
+    }
+
+    #[test]
+    fn a_message_that_has_failed_is_told_from_others() {
+        let durations = Durations::default();
+        durations.observe(processed("kafka", "orders", None), Duration::from_millis(3));
+        durations.observe(processed("kafka", "orders", Some("_OTHER")), Duration::from_millis(3));
+        let mut text = String::new();
+        durations.write("messaging_process_duration_seconds", "How long.", &mut text);
+        let shown: Vec<_> = text.lines().filter(|line| line.contains("_count")).collect();
+        assert_eq!(
+            shown,
+            [
+                r#"messaging_process_duration_seconds_count{messaging_system="kafka",messaging_destination_name="orders",messaging_operation_name="process"} 1"#,
+                r#"messaging_process_duration_seconds_count{messaging_system="kafka",messaging_destination_name="orders",messaging_operation_name="process",error_type="_OTHER"} 1"#,
+            ]
+        );
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! names, labels, secrets and services — and know nothing but the Kubernetes API.
 //!
 //! Evidence from them is evidence about the architecture, not about the real operators: they do not update or
-//! rescale. CloudNativePG's and Redis' fail over; the former's also backs up, and brings back.
+//! rescale. CloudNativePG's and Redis' fail over; the former's also backs up, and brings back. What is marked to be at rest
+//! ([`AT_REST`]) has its pods ended, and nothing else is done for it.
 
 mod certificates;
 mod cloudnative_pg;
@@ -16,18 +17,24 @@ mod strimzi;
 
 pub use secrets::URL_OF;
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
+use http::Request;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{AttachParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{AttachParams, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use landfall_model::ENGINE_CLOCK;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinSet;
@@ -40,6 +47,12 @@ use crate::authority::{Authority, AuthorityError};
 
 /// How the objects that are applied are marked as ours.
 const MANAGER: &str = "landfall-standin";
+
+/// What has this annotation has no pods. The rest of it stays: its volumes, its passwords, its services.
+pub const AT_REST: &str = "landfall.dev/at-rest";
+
+/// The label of a Secret that stands where an operator would make one, and in which nobody finds anything.
+pub const PLACEHOLDER: &str = "landfall.dev/placeholder";
 
 /// What is not finished is looked at again after this time.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -136,7 +149,12 @@ async fn run(context: Arc<Context>, kind: GroupVersionKind, reconcile: Reconcile
     let resource = ApiResource::from_gvk(&kind);
     let all = Api::<DynamicObject>::all_with(context.client.clone(), &resource);
     let one = move |object: Arc<DynamicObject>, context: Arc<Context>| async move {
-        reconcile(context, object).await.map(|progress| match progress {
+        let progress = if object.annotations().contains_key(AT_REST) {
+            context.rest(&object).await
+        } else {
+            reconcile(context, object).await
+        };
+        progress.map(|progress| match progress {
             Progress::Done => Action::await_change(),
             Progress::Again => Action::requeue(AGAIN),
             Progress::Later => Action::requeue(LATER),
@@ -192,14 +210,32 @@ impl Context {
         }
     }
 
-    /// A value of a Secret, once it is there.
+    /// Ends the pods that were made for an object.
+    async fn rest(&self, owner: &DynamicObject) -> Result<Progress, OperatorError> {
+        let namespace = owner.namespace().unwrap_or_default();
+        // Whoever would make the pods again goes first.
+        end_all(&Api::<StatefulSet>::namespaced(self.client.clone(), &namespace), owner).await?;
+        end_all(&Api::<Pod>::namespaced(self.client.clone(), &namespace), owner).await?;
+        Ok(Progress::Done)
+    }
+
+    /// The clock of the engine; that of this machine where there is none.
+    async fn now(&self) -> Timestamp {
+        let request = Request::get(ENGINE_CLOCK).body(Vec::new()).expect("a plain request");
+        let told = self.client.request::<Value>(request).await;
+        let told = told.ok().and_then(|told| told["time"].as_str()?.parse().ok());
+        told.unwrap_or_else(Timestamp::now)
+    }
+
+    /// A value of a Secret, once it is there and no placeholder.
     async fn secret_value(&self, namespace: &str, name: &str, key: &str) -> Result<Option<String>, OperatorError> {
         let secrets = Api::<k8s_openapi::api::core::v1::Secret>::namespaced(self.client.clone(), namespace);
         let secret = secrets.get_opt(name).await.map_err(|source| OperatorError::Request {
             action: format!("read the Secret {name}"),
             source: Box::new(source),
         })?;
-        let value = secret.and_then(|secret| secret.data?.remove(key));
+        let made = secret.filter(|secret| !secret.labels().contains_key(PLACEHOLDER));
+        let value = made.and_then(|secret| secret.data?.remove(key));
         Ok(value.and_then(|value| String::from_utf8(value.0).ok()))
     }
 
@@ -274,6 +310,30 @@ impl Context {
         let api = Api::namespaced_with(self.client.clone(), &namespace, &resource);
         (api, text(&object["metadata"]["name"]))
     }
+}
+
+/// Deletes the objects of a kind that end with `owner`.
+async fn end_all<K>(all: &Api<K>, owner: &DynamicObject) -> Result<(), OperatorError>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    let failed = |what: &str| {
+        let action = format!("{what} for {}, which is at rest", owner.name_any());
+        move |source: kube::Error| OperatorError::Request { action, source: Box::new(source) }
+    };
+    let listed = all.list(&ListParams::default()).await.map_err(failed("list what runs"))?;
+    let is_own = |object: &&K| {
+        let mut owners = object.owner_references().iter();
+        object.meta().deletion_timestamp.is_none()
+            && owners.any(|reference| Some(&reference.uid) == owner.meta().uid.as_ref())
+    };
+    for object in listed.iter().filter(is_own) {
+        match all.delete(&object.name_any(), &DeleteParams::background()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            ended => drop(ended.map_err(failed("end what runs"))?),
+        }
+    }
+    Ok(())
 }
 
 fn request<'a>(action: &'a str, object: &'a Value) -> impl FnOnce(kube::Error) -> OperatorError + 'a {

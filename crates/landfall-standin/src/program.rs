@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
@@ -24,10 +24,29 @@ const TRUST_VARIABLES: [&str; 4] = ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQ
 /// How long a probed address may take to accept: what a policy closes answers nothing at all.
 const PROBE: Duration = Duration::from_millis(1500);
 
+/// What accepts and may not is tried again so much later: policies may come a moment after the pods that they are for.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// How long a pod may take until it gets to whom it may.
+const NETWORK: Duration = Duration::from_mins(1);
+
+/// Between two tries to get there.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// The environment variable of a pod that is only to look around: a JSON list of addresses. It waits until the first accepts, which
+/// the pod may get to, and prints what [`Looked`] says of the others. Whatever its program is does not run.
+pub const LOOK_VARIABLE: &str = "LANDFALL_LOOK";
+
+/// In the place of the address that is waited for: there is none, and some seconds have to do.
+pub const NOBODY: &str = "nobody";
+
 /// Becomes the program. It has the environment of its pod, and beside that only what a cluster's network would give: the
 /// certificates that the platform's externals and stores have are trusted here as public ones are there.
-pub(crate) fn become_program(program: &Program, ledger: Option<&str>) -> Failure {
-    let Some((path, arguments)) = program.argv.split_first() else { return "there is no program".into() };
+/// Where the image catalogue says which program it is, it is `named`.
+pub(crate) fn become_program(program: &Program, named: &[&str], ledger: Option<&str>) -> Failure {
+    let own: Vec<&str> = program.argv.iter().map(String::as_str).collect();
+    let argv = if program.of_catalogue { named } else { &own };
+    let Some((path, arguments)) = argv.split_first() else { return "there is no program".into() };
     let mut command = Command::new(path);
     command.args(arguments).current_dir(&program.folder);
     for variable in TRUST_VARIABLES.iter().filter(|variable| std::env::var_os(variable).is_none()) {
@@ -64,13 +83,39 @@ pub(crate) async fn look(targets: &[&str]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The same in a pod that came for this, by [`LOOK_VARIABLE`]: until it has a network everything would seem closed.
+pub(crate) async fn look_as_told(told: &str) -> Result<(), Failure> {
+    let told: Vec<&str> = serde_json::from_str(told).map_err(|error| format!("{LOOK_VARIABLE}: {error}"))?;
+    let Some((open, targets)) = told.split_first() else { return Err(format!("{LOOK_VARIABLE} is empty").into()) };
+    if *open == NOBODY {
+        tokio::time::sleep(SETTLE).await;
+        return look(targets).await;
+    }
+    let begin = Instant::now();
+    while !accepts(open).await {
+        if begin.elapsed() >= NETWORK {
+            return Err(format!("{open} does not accept, which this pod may get to").into());
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+    look(targets).await
+}
+
 /// Whether each of these addresses accepts a connection.
-pub(crate) async fn reached(targets: impl Iterator<Item = impl tokio::net::ToSocketAddrs>) -> Vec<bool> {
+pub(crate) async fn reached(targets: impl Iterator<Item = impl AsRef<str>>) -> Vec<bool> {
     let attempts = targets.map(|target| async move {
-        let attempt = tokio::time::timeout(PROBE, TcpStream::connect(target)).await;
-        attempt.is_ok_and(|connected| connected.is_ok())
+        if !accepts(target.as_ref()).await {
+            return false;
+        }
+        tokio::time::sleep(SETTLE).await;
+        accepts(target.as_ref()).await
     });
     futures::future::join_all(attempts).await
+}
+
+async fn accepts(target: &str) -> bool {
+    let attempt = tokio::time::timeout(PROBE, TcpStream::connect(target)).await;
+    attempt.is_ok_and(|connected| connected.is_ok())
 }
 
 /// The other sides of connections that were made here, in the text of `/proc/net/tcp` (`proc_net_tcp` in the kernel's

@@ -4,14 +4,16 @@
 //! leads it here, and here the process becomes the server: `initdb`, configuration and all. What the pod says through its
 //! environment is the contract between the two.
 
+mod alertmanager;
 mod forward;
 pub(crate) mod kafka;
+mod modsecurity;
 mod mongodb;
 mod mosquitto;
 mod packages;
 mod postgres;
 mod prometheus;
-mod rabbitmq;
+pub(crate) mod rabbitmq;
 mod redis;
 mod s3;
 
@@ -24,7 +26,7 @@ use std::process::Command;
 use nix::unistd::{User, geteuid};
 
 pub use self::packages::{TOOLS, first_of, pod_environment, program_command, tools};
-use self::packages::{first_in, roots, says, unpacked};
+use self::packages::{find_libraries_of, first_in, roots, says, unpacked};
 pub(crate) use self::postgres::{ARCHIVE, SUPERUSER, archive};
 
 use crate::Failure;
@@ -48,6 +50,10 @@ pub enum Server {
     Mongodb,
     /// Prometheus.
     Prometheus,
+    /// Alertmanager, of Prometheus.
+    Alertmanager,
+    /// nginx with ModSecurity and its core rules: a web application firewall.
+    Modsecurity,
 }
 
 /// A server that this machine has.
@@ -70,6 +76,8 @@ impl Server {
         Self::Mosquitto,
         Self::Mongodb,
         Self::Prometheus,
+        Self::Alertmanager,
+        Self::Modsecurity,
     ];
 
     /// Its name on the command line of a stand-in.
@@ -83,6 +91,8 @@ impl Server {
             Self::Mosquitto => "mqtt",
             Self::Mongodb => "mongodb",
             Self::Prometheus => "prometheus",
+            Self::Alertmanager => "alertmanager",
+            Self::Modsecurity => "modsecurity",
         }
     }
 
@@ -98,6 +108,8 @@ impl Server {
             Self::Mosquitto => "apt-get install mosquitto",
             Self::Mongodb => "tools/install-ferretdb",
             Self::Prometheus => "apt-get install prometheus",
+            Self::Alertmanager => "apt-get install prometheus-alertmanager",
+            Self::Modsecurity => "apt-get install nginx libnginx-mod-http-modsecurity modsecurity-crs",
         }
     }
 
@@ -111,7 +123,14 @@ impl Server {
     /// What it cannot do that the server of an architecture can, if it is not the same program.
     pub fn differs(self) -> Option<&'static str> {
         match self {
-            Self::Postgres | Self::Redis | Self::Rabbitmq | Self::Kafka | Self::Mosquitto | Self::Prometheus => None,
+            Self::Postgres
+            | Self::Redis
+            | Self::Rabbitmq
+            | Self::Kafka
+            | Self::Mosquitto
+            | Self::Prometheus
+            | Self::Alertmanager
+            | Self::Modsecurity => None,
             Self::S3 => Some("the first member keeps all objects, without versions; the others lead there"),
             Self::Mongodb => Some("the first member keeps all documents; no election, no oplog"),
         }
@@ -129,6 +148,8 @@ pub fn find(server: Server) -> Option<Found> {
         Server::Mosquitto => mosquitto::find(),
         Server::Mongodb => mongodb::find(),
         Server::Prometheus => prometheus::find(),
+        Server::Alertmanager => alertmanager::find(),
+        Server::Modsecurity => modsecurity::find(),
     }
 }
 
@@ -155,6 +176,8 @@ pub(crate) fn become_server(name: &str, arguments: &[&str]) -> Result<(), Failur
         Server::Mosquitto => mosquitto::become_server(&found()?, arguments),
         Server::Mongodb => mongodb::become_server(&found()?),
         Server::Prometheus => prometheus::become_server(&found()?),
+        Server::Alertmanager => alertmanager::become_server(&found()?),
+        Server::Modsecurity => modsecurity::become_server(&found()?),
     }
 }
 

@@ -3,9 +3,10 @@
 mod answer;
 mod job;
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
@@ -15,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::Failure;
-use crate::behaviour::{Action, FAULT_VARIABLE, Message, Seen, ServiceBehaviour, Stage};
+use crate::behaviour::{Action, FAULT_VARIABLE, InvalidSeen, Load, Message, Seen, ServiceBehaviour, Stage};
 use crate::edges::{Edges, Membership, Subscription, consume, consume_topic, subscribe};
 use crate::fault::{Fault, Faults};
-use crate::metrics::{Durations, Passed};
-use crate::program;
+use crate::metrics::{self, Durations, Passed};
+use crate::payload::Carried;
+use crate::program::{self, LOOK_VARIABLE};
 use crate::record::Record;
 use crate::trace::{Exporter, Finished, Kind, Span};
 
@@ -35,9 +37,13 @@ struct Service {
     edges: Edges,
     faults: Faults,
     record: Record,
+    /// By flow.
+    invalid: Mutex<BTreeMap<String, InvalidSeen>>,
     passed: Passed,
     /// How long answers took, by the method and the status.
     answers: Durations,
+    /// How long messages took, by where they came from and what went wrong.
+    processed: Durations,
     /// For each edge: whether it consumes and has not reached its queue yet.
     detached: Vec<AtomicBool>,
     idle: AtomicU64,
@@ -48,11 +54,14 @@ struct Service {
 /// How long the last spans of a job may take.
 const LAST_SPANS: Duration = Duration::from_secs(10);
 
-/// Serves until it is asked to end; a job does its work and ends.
-pub(crate) async fn run(file: &str) -> Result<(), Failure> {
+/// Serves until it is asked to end; a job does its work and ends. `named` is the program that the image catalogue names.
+pub(crate) async fn run(file: &str, named: &[&str]) -> Result<(), Failure> {
+    if let Ok(told) = std::env::var(LOOK_VARIABLE) {
+        return program::look_as_told(&told).await;
+    }
     let behaviour = read(file)?;
     if let Some(program) = &behaviour.program {
-        return Err(program::become_program(program, behaviour.ledger.as_deref()));
+        return Err(program::become_program(program, named, behaviour.ledger.as_deref()));
     }
     let once = behaviour.runs_once;
     let (exporter, sending) = Exporter::of_environment(&behaviour.service)?;
@@ -75,7 +84,7 @@ pub(crate) async fn run(file: &str) -> Result<(), Failure> {
 }
 
 /// Runs the service that the pod is named after.
-pub(crate) async fn run_one_of(pod: &str, files: &[&str]) -> Result<(), Failure> {
+pub(crate) async fn run_one_of(pod: &str, files: &[&str], named: &[&str]) -> Result<(), Failure> {
     let mut own: Option<(usize, &str)> = None;
     for file in files {
         let service = read(file)?.service;
@@ -86,7 +95,7 @@ pub(crate) async fn run_one_of(pod: &str, files: &[&str]) -> Result<(), Failure>
         }
     }
     let (_, file) = own.ok_or_else(|| format!("no service of this image is called as the pod `{pod}` is"))?;
-    run(file).await
+    run(file, named).await
 }
 
 fn read(file: &str) -> Result<ServiceBehaviour, Failure> {
@@ -98,7 +107,7 @@ async fn serve(service: Arc<Service>, mut works: JoinSet<()>) -> Result<(), Fail
     let ending = CancellationToken::new();
     let mut servers: JoinSet<Result<(), Failure>> = JoinSet::new();
     for port in &service.behaviour.ports {
-        let listener = TcpListener::bind(("0.0.0.0", *port)).await?;
+        let listener = TcpListener::bind((crate::address::own(), *port)).await?;
         let router = answer::router(Arc::clone(&service));
         let ended = ending.clone().cancelled_owned();
         servers.spawn(async move { Ok(axum::serve(listener, router).with_graceful_shutdown(ended).await?) });
@@ -139,18 +148,18 @@ async fn work(service: Arc<Service>, place: usize) {
     if let Action::Consume { url, exchange, queue } = &edge.action {
         let attached = || service.detached[place].store(false, Ordering::Relaxed);
         let subscription = Subscription { url, exchange, queue };
-        consume(&service.edges, subscription, attached, |message| take(&service, place, message)).await;
+        consume(&service.edges, subscription, attached, |carried| take(&service, place, carried)).await;
         return;
     }
     if let Action::KafkaConsume { kafka: access, topic, group } = &edge.action {
         let attached = || service.detached[place].store(false, Ordering::Relaxed);
         let membership = Membership { access, topic, group };
-        consume_topic(&service.edges, membership, attached, |message| take(&service, place, message)).await;
+        consume_topic(&service.edges, membership, attached, |carried| take(&service, place, carried)).await;
         return;
     }
     if let Action::MqttSubscribe { url, topic } = &edge.action {
         let attached = || service.detached[place].store(false, Ordering::Relaxed);
-        let work = |message| take(&service, place, message);
+        let work = |carried| take(&service, place, carried);
         subscribe(&service.edges, url, topic, &service.behaviour.service, attached, work).await;
         return;
     }
@@ -161,7 +170,7 @@ async fn work(service: Arc<Service>, place: usize) {
     loop {
         tick.tick().await;
         service.faults.hold().await;
-        let result = service.edges.perform(place, &service.of_no_flow()).await;
+        let result = service.edges.perform(place, &service.of_no_flow(), Load::Whole).await;
         if let Err(error) = &result
             && !failing
         {
@@ -172,14 +181,26 @@ async fn work(service: Arc<Service>, place: usize) {
 }
 
 /// A message that a queue has brought.
-async fn take(service: &Service, place: usize, message: Message) -> Result<(), Failure> {
+async fn take(service: &Service, place: usize, carried: Carried) -> Result<(), Failure> {
     let begin = Instant::now();
+    let Carried { message, payload } = carried;
     service.faults.hold().await;
+    if let (Some(declared), Some(payload)) = (service.edges.payload(&message), &payload)
+        && let Err(error) = declared.check_value(payload)
+    {
+        service.refuse(&message, &error);
+        service.note_processed(place, Some("invalid_payload"), begin.elapsed());
+        service.edges.count(place, &Err(error), begin.elapsed());
+        // It would come back for ever.
+        return Ok(());
+    }
     let result = if service.faults.strikes() {
         Err("it was told to fail".into())
     } else {
         service.pass(&message, Some(&service.behaviour.edges[place].name)).await
     };
+    // What OpenTelemetry calls an error of which nobody knows the kind.
+    service.note_processed(place, result.as_ref().err().map(|_| "_OTHER"), begin.elapsed());
     service.edges.count(place, &result, begin.elapsed());
     result
 }
@@ -203,13 +224,21 @@ impl Service {
             edges: Edges::new(Arc::clone(&behaviour))?,
             faults: Faults::new(fault),
             record,
+            invalid: Mutex::default(),
             passed: Passed::default(),
             answers: Durations::default(),
+            processed: Durations::default(),
             detached: detached.collect(),
             idle: AtomicU64::new(0),
             spans,
             behaviour,
         })
+    }
+
+    /// Notes how long a message took that a consuming edge has brought, and the kind of its error if it has failed.
+    fn note_processed(&self, place: usize, error: Option<&str>, duration: Duration) {
+        let Some((system, destination)) = self.behaviour.edges[place].action.brings() else { return };
+        self.processed.observe(metrics::processed(system, destination, error), duration);
     }
 
     fn is_ready(&self) -> bool {
@@ -222,7 +251,21 @@ impl Service {
 
     fn seen(&self) -> Seen {
         let (arrivals, suppressed) = self.record.told();
-        Seen { edges: self.edges.seen(), arrivals, suppressed }
+        Seen { edges: self.edges.seen(), arrivals, suppressed, invalid: self.invalid().clone() }
+    }
+
+    fn invalid(&self) -> MutexGuard<'_, BTreeMap<String, InvalidSeen>> {
+        self.invalid.lock().expect("nothing panics while it counts")
+    }
+
+    /// Writes down that a message does not carry what its flow declares.
+    fn refuse(&self, message: &Message, error: &Failure) {
+        let flow = message.flow.as_deref().unwrap_or_default();
+        warn!(flow, id = message.id, hop = message.hop, %error, "a message is not as its flow declares");
+        let mut invalid = self.invalid();
+        let seen =
+            invalid.entry(flow.to_owned()).or_insert_with(|| InvalidSeen { count: 0, reason: error.to_string() });
+        seen.count += 1;
     }
 
     /// Does this service's part of the flow for a message that a consuming edge or a request has brought. What was done before
@@ -263,7 +306,7 @@ impl Service {
         for step in &stage.steps {
             let (asks, begin_us) = (Span::within(Some(&span.header())), now_us());
             let next = Message { hop: step.hop, trace: Some(asks.header()), ..message.clone() };
-            let done = self.edges.perform(step.edge, &next).await;
+            let done = self.edges.perform(step.edge, &next, step.load).await;
             self.finish(&asks, &self.behaviour.edges[step.edge].name, Kind::Asks, begin_us, flow, &done);
             if !self.behaviour.edges[step.edge].optional {
                 done?;

@@ -1,10 +1,13 @@
 //! The stand-in of a store of logs and of traces: takes what shippers and instrumented services send, and answers searches.
+//! It is also that of everybody whom Alertmanager would tell of an alert.
 //!
-//! It speaks the few calls of Elasticsearch and of Loki that shippers use, OTLP over HTTP and gRPC, and what Jaeger answers.
+//! It speaks the few calls of Elasticsearch and of Loki that shippers use, OTLP over HTTP and gRPC, what Jaeger answers, and takes
+//! Alertmanager's webhooks.
 //! It keeps the newest in memory, knows nobody's password, and everything is gone when it ends.
 //!
 //! Not handled: TLS; metrics over OTLP, which are taken and thrown away; aggregations; Loki's compressed protocol and Zipkin's own.
 
+mod alerts;
 mod documents;
 mod elasticsearch;
 mod jaeger;
@@ -26,6 +29,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::info;
 
+pub use self::alerts::AlertSeen;
+use self::alerts::Alerts;
 use self::documents::Documents;
 use self::elasticsearch::Templates;
 use self::spans::Spans;
@@ -46,6 +51,8 @@ pub const OTLP_GRPC_PORT: u16 = 4317;
 pub const OTLP_HTTP_PORT: u16 = 4318;
 /// As Jaeger's user interface does.
 pub const JAEGER_PORT: u16 = 16686;
+/// As a webhook of Alertmanager, for every receiver.
+pub const ALERTS_PORT: u16 = 9095;
 
 /// What a sink has been sent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -62,6 +69,8 @@ pub struct SinkSeen {
     pub calls: Vec<CallSeen>,
     /// For each flow, the trace that the most services took part in.
     pub flows: Vec<TraceSeen>,
+    /// What receivers of alerts were told, as far as it is kept.
+    pub alerts: Vec<AlertSeen>,
 }
 
 /// What all doors lead to.
@@ -70,6 +79,7 @@ struct Sink {
     documents: Mutex<Documents>,
     templates: Mutex<Templates>,
     spans: Mutex<Spans>,
+    alerts: Mutex<Alerts>,
 }
 
 impl Sink {
@@ -79,6 +89,10 @@ impl Sink {
 
     fn spans(&self) -> std::sync::MutexGuard<'_, Spans> {
         self.spans.lock().expect("nothing panics while it holds the spans")
+    }
+
+    fn alerts(&self) -> std::sync::MutexGuard<'_, Alerts> {
+        self.alerts.lock().expect("nothing panics while it holds the alerts")
     }
 }
 
@@ -92,11 +106,12 @@ pub(crate) async fn run() -> Result<(), Failure> {
         (OTLP_GRPC_PORT, otlp.clone()),
         (OTLP_HTTP_PORT, otlp),
         (JAEGER_PORT, jaeger::router(Arc::clone(&sink))),
+        (ALERTS_PORT, alerts::router(Arc::clone(&sink))),
         (CONTROL_PORT, control(Arc::clone(&sink))),
     ];
     let mut servers: JoinSet<Result<(), Failure>> = JoinSet::new();
     for (port, router) in doors {
-        let listener = TcpListener::bind(("0.0.0.0", port)).await?;
+        let listener = TcpListener::bind((crate::address::own(), port)).await?;
         let router = router.layer(DefaultBodyLimit::max(LARGEST));
         servers.spawn(async move { Ok(axum::serve(listener, router).await?) });
     }
@@ -111,7 +126,8 @@ pub(crate) async fn run() -> Result<(), Failure> {
 fn control(sink: Arc<Sink>) -> Router {
     let seen = move || async move {
         let lines = sink.documents().taken();
-        Json(sink.spans().seen(lines))
+        let alerts = sink.alerts().seen();
+        Json(SinkSeen { alerts, ..sink.spans().seen(lines) })
     };
     Router::new().route(SEEN_PATH, get(seen))
 }

@@ -302,7 +302,7 @@ pub(crate) struct CompletionsArguments {
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Examples:\n  landfall engine --images images.yaml\n  kubectl --kubeconfig landfall-engine/kubeconfig get nodes\n  landfall engine --data /tmp/e --listen 127.0.0.1:6443 --nodes nodes.yaml --keep-pods\n  landfall engine node kill --zone b               what is done to a running engine\n  landfall engine clock set --speed 3600\n  landfall engine --join admin.conf --images images.yaml\n\nImages are programs of this machine. images.yaml:\n  images:\n  - image: docker.io/library/nginx:*     # `*` stands for any text\n    program: /usr/sbin/nginx\n    args: [-g, \"daemon off;\"]\n\nNodes share this machine and have the capacity that they are given. nodes.yaml:\n  nodes:\n  - { name: a-1, zone: a, cpu: \"4\", memory: 16Gi }"
+    after_help = "Examples:\n  landfall engine --images images.yaml\n  kubectl --kubeconfig landfall-engine/kubeconfig get nodes\n  landfall engine --data /tmp/e --listen 127.0.0.1:6443 --nodes nodes.yaml --keep-pods\n  landfall engine --images images.yaml --egress 10.20.0.0/16 --egress 192.0.2.7/32\n  landfall engine node kill --zone b               what is done to a running engine\n  landfall engine clock set --speed 3600\n  landfall engine --join admin.conf --images images.yaml\n\nImages are programs of this machine. images.yaml:\n  images:\n  - image: docker.io/library/nginx:*     # `*` stands for any text\n    program: /usr/sbin/nginx\n    args: [-g, \"daemon off;\"]\n\nNodes share this machine and have the capacity that they are given. nodes.yaml:\n  nodes:\n  - { name: a-1, zone: a, cpu: \"4\", memory: 16Gi }"
 )]
 pub(crate) struct EngineArguments {
     /// What to do to a running engine; without it, one is run.
@@ -326,6 +326,12 @@ pub(crate) struct EngineArguments {
     /// How far pods are kept apart on the network; `auto` takes the best that this system allows.
     #[arg(long, value_enum, default_value = "auto", value_name = "LEVEL")]
     pub(crate) network: NetworkLevel,
+    /// Let pods open TCP connections to these addresses outside of the cluster, as far as policies allow it; may be given several
+    /// times. `0.0.0.0/0` is everything that this machine reaches, except for link-local addresses, which a block opens only if it
+    /// lies in 169.254.0.0/16, and loopback, which nothing opens. Names outside of the cluster then mean what they mean on this machine.
+    /// UDP and ICMP stay closed. Where pods have loopback addresses nothing is closed, and this has no effect.
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) egress: Vec<landfall_engine::EgressBlock>,
     /// How pods run.
     #[arg(long, value_enum, default_value = "processes", value_name = "KIND")]
     pub(crate) runtime: RuntimeKind,
@@ -337,7 +343,7 @@ pub(crate) struct EngineArguments {
     pub(crate) keep_pods: bool,
     /// Serve the API and nothing else: without controllers, scheduler, nodes and network, for those of somebody else, such
     /// as the kube-controller-manager and kube-scheduler of Kubernetes.
-    #[arg(long, conflicts_with_all = ["nodes", "images", "network", "runtime", "keep_pods"])]
+    #[arg(long, conflicts_with_all = ["nodes", "images", "network", "egress", "runtime", "keep_pods"])]
     pub(crate) api_only: bool,
     /// Run the pods of another control plane, which this kubeconfig leads to, and serve nothing: its services must have
     /// addresses of 10.96.0.0/16, and only this machine may run its pods. `kubectl logs` and `exec` do not reach them.
@@ -347,7 +353,7 @@ pub(crate) struct EngineArguments {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  landfall up                                    the only environment, until Ctrl-C\n  landfall up examples/balance-alerts --env development\n  landfall up --env development --once --duration 30s --output json\n\nIt exits with 1 when a promise that can be tried here does not hold."
+    after_help = "Examples:\n  landfall up                                    the only environment, until Ctrl-C\n  landfall up examples/balance-alerts --env development\n  landfall up --env development --once --duration 30s --output json\n  landfall up --env development --only web       `web`, and what it needs\n  landfall up --images images.yaml               programs of this machine for the images that the file lists\n  landfall up --network loopback                 without network namespaces, so that no policy is enforced\n\nWhere it is up already this one takes over: what has not changed runs on.\nIt exits with 1 when a promise that can be tried here does not hold."
 )]
 pub(crate) struct UpArguments {
     /// The file, or the folder that has a `landfall.yaml`.
@@ -356,9 +362,22 @@ pub(crate) struct UpArguments {
     /// The environment; needed when there are several.
     #[arg(long = "env", short, value_name = "ENVIRONMENT")]
     pub(crate) environment: Option<String>,
+    /// Run only these services and what they need: whatever their edges lead to, and what that needs. The other services are not
+    /// there, and what needs them is not tried. Names the services after the file, apart by blanks or commas.
+    #[arg(long, value_name = "SERVICE", num_args = 1.., value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
     /// Leave this store out, and what only works with it; everything else runs. May be given several times.
     #[arg(long, value_name = "STORE")]
     pub(crate) without: Vec<String>,
+    /// A catalogue of images, as for `landfall engine --images`: a service whose image an entry fits is the program that it names, in
+    /// the place of a stand-in and of what `run` says. Pods of `objects` find their programs there, too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) images: Option<PathBuf>,
+    /// How far pods are kept apart on the network; `auto` takes what the data that is kept was made with, otherwise the best that
+    /// this system allows. On `loopback` declared edges are tried, and undeclared ways are open: the report counts them as not
+    /// enforceable here.
+    #[arg(long, value_enum, default_value = "auto", value_name = "LEVEL")]
+    pub(crate) network: NetworkLevel,
     /// How long the flows are driven at their declared rates. The default says soon whether everything carries and arrives; for
     /// the p99, and for rare errors, longer is better: a flow of 5/s sends 50 messages in 10 s, and the slowest is their p99.
     #[arg(long, value_name = "DURATION", default_value = "10s")]

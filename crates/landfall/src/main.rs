@@ -4,6 +4,7 @@
 
 mod cli;
 mod commands;
+mod namespaces;
 mod output;
 mod project;
 mod signals;

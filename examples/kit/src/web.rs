@@ -46,7 +46,9 @@ pub async fn serve(
         .route("/health/live", get(async || "alive\n"))
         .route("/health/ready", get(ready))
         .route("/metrics", get(metrics));
-    let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
+    // Where pods share the network of a machine, each has an address of its own there.
+    let address = std::env::var("POD_IP").unwrap_or_else(|_| "0.0.0.0".to_owned());
+    let listener = TcpListener::bind((address, PORT)).await?;
     let mut asked_to_end = signal(SignalKind::terminate())?;
     let mut server = JoinSet::new();
     let ended = stop.clone().cancelled_owned();

@@ -297,7 +297,8 @@ def main():
     for work, each_second in loops:
         threading.Thread(target=adapter.go_on, args=(work, each_second), daemon=True).start()
     log("INFO", "serving", channel=arguments.channel, port=PORT)
-    ThreadingHTTPServer(("", PORT), handler(adapter)).serve_forever()
+    # Where pods share the network of a machine, each has an address of its own there.
+    ThreadingHTTPServer((os.environ.get("POD_IP", ""), PORT), handler(adapter)).serve_forever()
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ impl Admitted {
         new: &Value,
         old: Option<&Value>,
     ) -> Result<Arc<Record>, Refused> {
-        let draft = draft(call, new.clone());
+        let draft = draft(call, new);
         loop {
             let charges = quota::charge(call, new, old).map_err(Refused::Failure)?;
             let charged = !charges.is_empty();

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::State;
 use super::failure::Failure;
+use super::own_service;
 use super::write::storage;
 use crate::scheme::apply;
 use crate::store::{Collection, Draft, Expect, Key, Write};
@@ -53,29 +54,21 @@ fn objects(state: &State) -> Vec<(&'static str, &'static str, Value)> {
         objects.push(("scheduling.k8s.io", "priorityclasses", class));
     }
     objects.extend(roles::objects().into_iter().map(|(plural, object)| ("rbac.authorization.k8s.io", plural, object)));
-    let address = state.ranges.first_address().to_string();
-    let service = json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": {
-            "name": "kubernetes", "namespace": "default",
-            "labels": {"component": "apiserver", "provider": "kubernetes"},
-        },
-        "spec": {
-            "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "ipFamilies": ["IPv4"],
-            "ipFamilyPolicy": "SingleStack",
-            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": 6443}],
-        },
-    });
-    objects.push(("", "services", service));
+    objects.push(("", "services", own_service::service(&state.ranges)));
     objects
 }
 
+/// The key of an object.
+pub(super) fn key_of(group: &str, plural: &str, object: &Value) -> Key {
+    let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default();
+    Key::new(&Collection::new(group, plural), text("namespace"), text("name"))
+}
+
 /// The write that creates an object, unless it is there.
-fn absent(state: &State, group: &str, plural: &str, mut object: Value) -> Option<Write> {
+pub(super) fn absent(state: &State, group: &str, plural: &str, mut object: Value) -> Option<Write> {
     let scheme = state.scheme.load_full();
     let resource = scheme.resource(group, "v1", plural).expect("the built-in kinds are served");
-    let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
-    let key = Key::new(&Collection::new(group, plural), &text("namespace"), &text("name"));
+    let key = key_of(group, plural, &object);
     if state.store.get(&key).is_some() {
         return None;
     }
@@ -84,5 +77,5 @@ fn absent(state: &State, group: &str, plural: &str, mut object: Value) -> Option
     object["metadata"]["creationTimestamp"] = now.as_str().into();
     scheme.default(resource, &mut object);
     apply::track_update(resource, None, &mut object, "kube-apiserver", "", &now);
-    Some(Write::Put { key, expect: Expect::Absent, draft: Draft::new(object) })
+    Some(Write::Put { key, expect: Expect::Absent, draft: Draft::new(&object) })
 }

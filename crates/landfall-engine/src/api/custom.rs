@@ -52,7 +52,7 @@ pub(crate) async fn follow(state: &Arc<State>, key: &Key) -> Result<(), Failure>
         if accepted == *definition {
             break;
         }
-        match state.store.put(key.clone(), Expect::Exactly(record.revision()), Draft::new(accepted)).await {
+        match state.store.put(key.clone(), Expect::Exactly(record.revision()), Draft::new(&accepted)).await {
             Ok(_) => break,
             Err(CommitError::Conflict { .. }) => {}
             Err(error) => return Err(storage(&error)),
@@ -178,11 +178,11 @@ async fn remove(state: &Arc<State>, record: Arc<Record>) -> Result<(), Failure> 
         }
         let expect = Expect::Exactly(present.revision());
         let done = if is_finished(&object) {
-            state.store.delete(present.key(), expect, Draft::new(object)).await
+            state.store.delete(present.key(), expect, Draft::new(&object)).await
         } else if object == *present.value() {
             return Ok(());
         } else {
-            state.store.put(present.key().clone(), expect, Draft::new(object)).await
+            state.store.put(present.key().clone(), expect, Draft::new(&object)).await
         };
         record = match done {
             Ok(_) => None,
@@ -206,11 +206,11 @@ pub(crate) async fn finish(state: &Arc<State>, key: &Key) -> Result<(), Failure>
         }
         let expect = Expect::Exactly(record.revision());
         let done = if is_finished(&definition) {
-            state.store.delete(key, expect, Draft::new(definition)).await
+            state.store.delete(key, expect, Draft::new(&definition)).await
         } else if definition == *record.value() {
             return Ok(());
         } else {
-            state.store.put(key.clone(), expect, Draft::new(definition)).await
+            state.store.put(key.clone(), expect, Draft::new(&definition)).await
         };
         match done {
             Ok(_) => break,

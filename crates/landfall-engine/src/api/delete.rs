@@ -226,11 +226,11 @@ pub(crate) async fn delete_named(
         }
         let expect = Expect::Exactly(record.revision());
         let committed = if !waits {
-            store.delete(&key, expect, draft(call, object)).await.map(Deleted::Gone)
+            store.delete(&key, expect, draft(call, &object)).await.map(Deleted::Gone)
         } else if object == *live {
             return Ok(Deleted::Pending(record));
         } else {
-            store.put(key.clone(), expect, draft(call, object)).await.map(Deleted::Pending)
+            store.put(key.clone(), expect, draft(call, &object)).await.map(Deleted::Pending)
         };
         match committed {
             Ok(deleted) => {

@@ -83,6 +83,13 @@ pub(crate) fn answer(state: &Arc<State>, scheme: &Scheme, parts: &Parts) -> Resu
         return Err(Failure::method_not_allowed());
     }
     let segments: Vec<&str> = parts.uri.path().split('/').filter(|part| !part.is_empty()).collect();
+    let discoverable;
+    let scheme = if segments.first() == Some(&"apis") {
+        discoverable = super::metrics::custom::discoverable(state, scheme);
+        &discoverable
+    } else {
+        scheme
+    };
     let found = match segments.as_slice() {
         [] => json!({"paths": paths(scheme)}),
         ["api"] => {
@@ -99,8 +106,8 @@ pub(crate) fn answer(state: &Arc<State>, scheme: &Scheme, parts: &Parts) -> Resu
             if wants_aggregated(parts) {
                 return Ok(aggregated(scheme, |group| !group.is_empty()));
             }
-            let groups: Vec<Value> =
-                scheme.groups().iter().filter(|group| !group.name.is_empty()).map(api_group).collect();
+            let named = groups(scheme).filter(|group| !group.name.is_empty());
+            let groups: Vec<Value> = named.map(|group| api_group(&group)).collect();
             json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
         }
         ["apis", group] => match scheme.groups().iter().find(|known| known.name == **group && !known.name.is_empty()) {
@@ -164,9 +171,19 @@ pub(crate) fn serves(scheme: &Scheme, group: &str, version: &str) -> bool {
     scheme.resources().any(|one| one.group == group && one.version == version)
 }
 
+/// The groups that clients are told of. One of which nothing is served at the moment is none: old ones take an empty list
+/// for a failure.
+fn groups(scheme: &Scheme) -> impl Iterator<Item = Group> {
+    let has_any = move |group: &Group, version: &str| !resources(scheme, &group.name, version).is_empty();
+    let is_served = move |group: &Group| group.versions.iter().any(|version| has_any(group, version));
+    scheme.groups().into_iter().filter(is_served)
+}
+
 fn resources<'a>(scheme: &'a Scheme, group: &'a str, version: &'a str) -> Vec<&'a Resource> {
-    let mut found: Vec<&Resource> =
-        scheme.resources().filter(|one| one.group == group && one.version == version).map(AsRef::as_ref).collect();
+    let served = |one: &&Arc<Resource>| {
+        one.group == group && one.version == version && !(one.verbs.is_empty() && one.subresources.is_empty())
+    };
+    let mut found: Vec<&Resource> = scheme.resources().filter(served).map(AsRef::as_ref).collect();
     found.sort_by(|a, b| a.plural.cmp(&b.plural));
     found
 }
@@ -187,7 +204,10 @@ fn resource_list(scheme: &Scheme, group: &str, version: &str) -> Value {
         if resource.verbs.iter().any(|verb| verb == "list") {
             entry["storageVersionHash"] = storage_version_hash(resource).into();
         }
-        list.push(entry);
+        // One without a verb is there for what is below it.
+        if !resource.verbs.is_empty() {
+            list.push(entry);
+        }
         for sub in &resource.subresources {
             let mut entry = json!({
                 "name": format!("{}/{}", resource.plural, sub.name), "singularName": "",
@@ -237,9 +257,7 @@ fn wants_aggregated(parts: &Parts) -> bool {
 }
 
 fn aggregated(scheme: &Scheme, wanted: impl Fn(&str) -> bool) -> Response {
-    let items: Vec<Value> = scheme
-        .groups()
-        .iter()
+    let items: Vec<Value> = groups(scheme)
         .filter(|group| wanted(&group.name))
         .map(|group| {
             let versions: Vec<Value> = group
@@ -277,7 +295,9 @@ fn aggregated_resource(resource: &Resource) -> Value {
         if resource.custom { (resource.group.as_str(), resource.version.as_str()) } else { ("", "") };
     let mut entry = Map::new();
     entry.insert("resource".to_owned(), resource.plural.as_str().into());
-    entry.insert("responseKind".to_owned(), kind(group, version, &resource.kind));
+    // Kubernetes names no kind where only what is below is served.
+    let shown = if resource.verbs.is_empty() { "" } else { resource.kind.as_str() };
+    entry.insert("responseKind".to_owned(), kind(group, version, shown));
     entry.insert("scope".to_owned(), if resource.namespaced { "Namespaced" } else { "Cluster" }.into());
     entry.insert("singularResource".to_owned(), resource.singular.as_str().into());
     entry.insert("verbs".to_owned(), json!(resource.verbs));

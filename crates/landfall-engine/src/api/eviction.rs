@@ -50,7 +50,7 @@ pub(crate) async fn evict(call: &Call<'_>, eviction: &Value, warnings: &mut Warn
             break;
         }
         let expect = Expect::Exactly(budget.revision());
-        match call.state.store.put(budget.key().clone(), expect, Draft::new(charged)).await {
+        match call.state.store.put(budget.key().clone(), expect, Draft::new(&charged)).await {
             Ok(_) => break,
             Err(CommitError::Conflict { .. }) => {}
             Err(error) => return Err(write::storage(&error)),

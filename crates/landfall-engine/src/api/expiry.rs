@@ -69,7 +69,7 @@ async fn sweep(store: &Store, now: Timestamp, known: &mut Known) {
 }
 
 async fn delete(store: &Store, event: Arc<Record>) {
-    let last = Draft::new(Value::clone(&event.value()));
+    let last = Draft::new(&event.value());
     match store.delete(event.key(), Expect::Exactly(event.revision()), last).await {
         // Somebody has written it meanwhile, so that it lives on.
         Ok(_) | Err(CommitError::Conflict { .. }) => {}

@@ -27,6 +27,9 @@ use crate::images::Catalogue;
 /// Where all of this is.
 const ROOT: &str = "/landfall.dev/v1/";
 
+/// Where the clock is, for those who are no part of this program.
+pub const CLOCK_PATH: &str = "/landfall.dev/v1/clock";
+
 /// What is wrong with a node on purpose.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum NodeFault {
@@ -81,6 +84,17 @@ pub(crate) async fn answer(state: &Arc<State>, parts: &Parts, body: Body) -> Res
     let Some(machine) = state.machine.get() else {
         return Err(Failure::unavailable("the engine is still starting"));
     };
+    if parts.uri.path() == CLOCK_PATH {
+        return match parts.method {
+            Method::GET => Ok(clock(&state.clock)),
+            Method::PUT => {
+                let setting: Setting = read(parts, body).await?;
+                set_clock(&state.clock, &setting, machine.is_mock())?;
+                Ok(clock(&state.clock))
+            }
+            _ => Err(Failure::method_not_allowed()),
+        };
+    }
     let path: Vec<&str> = parts.uri.path().strip_prefix(ROOT).unwrap_or_default().split('/').collect();
     match (&parts.method, path.as_slice()) {
         (&Method::GET, ["nodes"]) => Ok(nodes(&**machine, |_| true)),
@@ -95,12 +109,6 @@ pub(crate) async fn answer(state: &Arc<State>, parts: &Parts, body: Body) -> Res
             let inside = machine.nodes().into_iter().filter(|node| node.zone.as_deref() == Some(zone)).collect();
             let subject = Subject { group: "", kind: "zones", name: zone };
             set(&**machine, inside, wanted.state, || Failure::not_found(&subject)).await
-        }
-        (&Method::GET, ["clock"]) => Ok(clock(&state.clock)),
-        (&Method::PUT, ["clock"]) => {
-            let setting: Setting = read(parts, body).await?;
-            set_clock(&state.clock, &setting, machine.is_mock())?;
-            Ok(clock(&state.clock))
         }
         (&Method::PUT, ["images"]) => {
             let bytes = decode::body(&parts.headers, body).await?;
@@ -117,7 +125,7 @@ pub(crate) async fn answer(state: &Arc<State>, parts: &Parts, body: Body) -> Res
             Some(figures) => Ok(negotiate::with_type(StatusCode::OK, "text/plain; version=0.0.4", figures().into())),
             None => Err(Failure::unavailable("the engine is still starting")),
         },
-        (_, ["nodes" | "clock" | "images"] | ["nodes" | "zones", _] | ["gateway", "figures"]) => {
+        (_, ["nodes" | "images"] | ["nodes" | "zones", _] | ["gateway", "figures"]) => {
             Err(Failure::method_not_allowed())
         }
         _ => Ok(discovery::no_such_page()),

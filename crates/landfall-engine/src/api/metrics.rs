@@ -1,5 +1,9 @@
 //! How the server does, in Prometheus' text format, and what pods and nodes use, as `metrics.k8s.io` shows it.
 
+pub(crate) mod custom;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -41,6 +45,14 @@ pub(crate) fn prometheus(state: &State) -> Response {
     for collection in collections {
         let count = state.store.count(&collection, None);
         text += &format!("apiserver_storage_objects{{resource=\"{collection}\"}} {count}\n");
+    }
+    if let Some(lost) = state.lost_events.get() {
+        text += &format!(
+            "# HELP landfall_events_lost_total Events that were recorded and not written, as too many were waiting.\n\
+             # TYPE landfall_events_lost_total counter\n\
+             landfall_events_lost_total {}\n",
+            lost.total()
+        );
     }
     negotiate::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into())
 }

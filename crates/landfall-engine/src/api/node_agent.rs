@@ -3,6 +3,7 @@
 //! The API server finds the pod, the container and checks the rights; the agent finds the process. One agent answers for
 //! all nodes of the engine.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,10 +133,17 @@ pub(crate) enum AgentError {
     Unreachable(String),
 }
 
-/// Knows what pods and nodes use, for `metrics.k8s.io`.
+/// Knows what pods and nodes use, for `metrics.k8s.io`, and what pods tell of themselves, for `custom.metrics.k8s.io`.
 pub(crate) trait MetricsSource: Send + Sync + 'static {
     fn nodes(&self) -> Vec<NodeUsage>;
     fn pods(&self) -> Vec<PodUsage>;
+
+    /// What each of these pods, by their uids, tells of a metric, in the same order; or why it does not. It is known for a
+    /// while only of pods that somebody asks of: the first answer takes as long as the pods do.
+    fn series<'a>(&'a self, pods: &'a [Arc<str>], metric: &'a str) -> BoxFuture<'a, Vec<Result<PodSeries, String>>>;
+
+    /// The metrics that some pod tells of those which were asked of lately.
+    fn metric_names(&self) -> BTreeSet<String>;
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -163,4 +171,17 @@ pub(crate) struct PodUsage {
     pub(crate) window: Duration,
     /// By container name.
     pub(crate) containers: Vec<(Arc<str>, Usage)>,
+}
+
+/// Names and values.
+pub(crate) type Labels = BTreeMap<String, String>;
+
+/// What a pod tells of one metric.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PodSeries {
+    /// When it told so.
+    pub(crate) at: Timestamp,
+    /// Over which time it is the rate of a counter. None: it is the value at that moment.
+    pub(crate) window: Option<Duration>,
+    pub(crate) series: Vec<(Labels, f64)>,
 }

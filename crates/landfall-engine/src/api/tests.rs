@@ -509,3 +509,30 @@ async fn an_eviction_that_its_budget_does_not_allow_is_to_be_tried_later() {
     let (_, going) = send(&server, "GET", &format!("{pods}/web"), Value::Null).await;
     assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], 30);
 }
+
+#[tokio::test]
+async fn a_token_ends_by_the_clock_of_the_machine_as_whoever_holds_it_has_no_other() {
+    let config = Config::in_memory();
+    let clock = config.clock.clone();
+    let server = Server::start(config).await.expect("a server in memory starts");
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    send(&server, "POST", accounts, json!({"metadata": {"name": "default"}})).await;
+    let hour = json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600},
+    });
+    let (code, issued) = send(&server, "POST", &format!("{accounts}/default/token"), hour).await;
+    assert_eq!(code, StatusCode::CREATED, "{issued}");
+    let ends: jiff::Timestamp =
+        issued["status"]["expirationTimestamp"].as_str().and_then(|time| time.parse().ok()).expect("a time");
+    let token = issued["status"]["token"].as_str().expect("a token");
+    let day = jiff::SignedDuration::from_hours(24);
+    for moved in [day, -day] {
+        clock.set(jiff::Timestamp::now() + moved, 1.0);
+        let request = Request::builder().uri("/api/v1/pods").header("authorization", format!("Bearer {token}"));
+        let request = request.body(Body::empty()).expect("a request");
+        let response = server.router().oneshot(request).await.expect("the router does not fail");
+        assert_eq!(response.status(), StatusCode::FORBIDDEN, "the account is known, and may not do that");
+    }
+    let left = ends.duration_since(jiff::Timestamp::now());
+    assert!(left <= jiff::SignedDuration::from_hours(1) && left > jiff::SignedDuration::from_mins(50), "{left:?}");
+}

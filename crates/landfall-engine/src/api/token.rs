@@ -1,9 +1,11 @@
 //! Tokens of service accounts: JSON web tokens (RFC 7519) that the engine signs with a key of its own (HMAC-SHA-256).
 //!
-//! A token is bound to its account, and to a pod if one was named: it ends when they do.
+//! A token is bound to its account, and to a pod if one was named: it ends when they do. When it begins and ends is told by the
+//! clock of the machine: the programs that hold it, and renew it in time, know no other.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -91,7 +93,7 @@ pub(crate) fn claims(binding: &Binding<'_>, audiences: &[String], issued: i64, e
 /// The account whose token this is, if it is good for one of the audiences (none: for the API server).
 pub(crate) fn identify(state: &State, token: &str, audiences: &[String]) -> Option<Identity> {
     let claims = state.signing_key.verify(token)?;
-    let now = state.clock.now().as_second();
+    let now = Timestamp::now().as_second();
     if claims["exp"].as_i64()? <= now {
         return None;
     }

@@ -64,11 +64,20 @@ impl View<'_> {
         convert_from_stored(self.scheme, self.resource, record)
     }
 
+    /// The object as metadata only. What clients that watch every kind ask for is cut out of what is stored.
+    pub(crate) fn metadata(&self, record: &Record) -> Bytes {
+        if !std::ptr::eq(stored_as(self.scheme, self.resource), self.resource) {
+            return to_bytes(&metadata_of(&self.value(record)));
+        }
+        let head = &br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#[..];
+        [head, record.metadata().as_bytes(), b"}"].concat().into()
+    }
+
     /// An answer with one object.
     pub(crate) fn one(&self, record: &Record) -> Bytes {
         match self.accepted.form {
             Form::Whole => self.bytes(record),
-            Form::Metadata => to_bytes(&metadata_of(&self.value(record))),
+            Form::Metadata => self.metadata(record),
             Form::Table => to_bytes(&self.table(&[self.value(record)], &record.revision().to_string(), true)),
         }
     }
@@ -106,11 +115,12 @@ impl View<'_> {
         match self.accepted.form {
             Form::Whole => self.list(records, &metadata),
             Form::Metadata => {
-                let items: Vec<Value> = records.iter().map(|record| metadata_of(&self.value(record))).collect();
-                to_bytes(&json!({
-                    "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
-                    "items": items,
-                }))
+                let items: Vec<Bytes> = records.iter().map(|record| self.metadata(record)).collect();
+                let head = format!(
+                    "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\
+                     \"items\":["
+                );
+                [head.as_bytes(), &items.join(&b","[..]), b"]}"].concat().into()
             }
             Form::Table => {
                 let values: Vec<_> = records.iter().map(|record| self.value(record)).collect();

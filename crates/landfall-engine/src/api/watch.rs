@@ -275,29 +275,24 @@ impl Lines {
     }
 
     fn event(&mut self, out: &mut BytesMut, name: &str, record: &Record) {
-        if self.accepted.form == Form::Whole {
-            let bytes = self.view().bytes(record);
-            put_line(out, name, &bytes);
-        } else {
-            let object = self.view().value(record);
-            self.object(out, name, object);
+        match self.accepted.form {
+            Form::Whole => put_line(out, name, &self.view().bytes(record)),
+            Form::Metadata => put_line(out, name, &self.view().metadata(record)),
+            Form::Table => {
+                let object = self.view().value(record);
+                self.object(out, name, object);
+            }
         }
     }
 
     fn object(&mut self, out: &mut BytesMut, name: &str, object: Arc<Value>) {
-        let shown = match self.accepted.form {
-            Form::Whole => Value::clone(&object),
-            Form::Metadata => json!({
-                "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"],
-            }),
-            Form::Table => {
-                let revision = object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
-                let table = self.view().table(&[object], &revision, !self.columns_named);
-                self.columns_named = true;
-                table
-            }
-        };
-        put_line(out, name, shown.to_string().as_bytes());
+        if self.accepted.form != Form::Table {
+            return put_line(out, name, &self.view().one_value(&object));
+        }
+        let revision = object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+        let table = self.view().table(&[object], &revision, !self.columns_named);
+        self.columns_named = true;
+        put_line(out, name, table.to_string().as_bytes());
     }
 
     fn bookmark(&mut self, out: &mut BytesMut, revision: Revision, end_of_initial: bool) {

@@ -183,9 +183,14 @@ fn warn_of_ignored(unheeded: &Unheeded, warnings: &mut Warnings) {
 }
 
 /// The object as it is stored.
-pub(crate) fn draft(call: &Call<'_>, mut object: Value) -> Draft {
-    call.scheme.convert(call.resource, stored_as(call.scheme, call.resource), &mut object);
-    Draft::new(object)
+pub(crate) fn draft(call: &Call<'_>, object: &Value) -> Draft {
+    let stored = stored_as(call.scheme, call.resource);
+    if std::ptr::eq(stored, call.resource.as_ref()) {
+        return Draft::new(object);
+    }
+    let mut object = object.clone();
+    call.scheme.convert(call.resource, stored, &mut object);
+    Draft::new(&object)
 }
 
 /// Why nothing can be written: most often because the disk is full, which somebody can do something about.
@@ -385,14 +390,15 @@ impl Patch {
     /// applied has been read already.
     fn check(&self, call: &Call<'_>, object: &Value, warnings: &mut Warnings) -> Result<(), Failure> {
         let none = Duplicates::default();
-        let (shown, duplicates) = match self {
+        let (patch, duplicates) = match self {
             Self::Apply { .. } => return Ok(()),
-            Self::Json(_) => (object.to_string(), &none),
-            Self::Merge(_, duplicates) => (object.to_string(), duplicates),
-            Self::Strategic(patch, duplicates) => (printed(patch), duplicates),
+            Self::Json(_) => (None, &none),
+            Self::Merge(_, duplicates) => (None, duplicates),
+            Self::Strategic(patch, duplicates) => (Some(patch), duplicates),
         };
         let misfit = |text: &str| {
-            let cause = super::cause::invalid("patch", &shown.as_str().into(), text);
+            let shown = patch.map_or_else(|| object.to_string(), printed);
+            let cause = super::cause::invalid("patch", &shown.into(), text);
             Failure::invalid("", "", "", &[cause])
         };
         check_types(call, object)
@@ -496,7 +502,7 @@ pub(crate) async fn changed(call: &Call<'_>, change: Change<'_>, warnings: &mut 
         let key = call.key();
         let expect = Expect::Exactly(record.revision());
         let committed = if gone {
-            call.state.store.delete(&key, expect, draft(call, new)).await.map_err(|error| match error {
+            call.state.store.delete(&key, expect, draft(call, &new)).await.map_err(|error| match error {
                 CommitError::Conflict { .. } => Refused::Conflict,
                 error @ CommitError::Storage(_) => Refused::Failure(storage(&error)),
             })

@@ -23,7 +23,7 @@ use k8s_openapi::api::autoscaling::v2::{
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::{ApiResource, ListParams, Patch, PatchParams};
-use kube::core::{GroupVersionKind, Selector};
+use kube::core::GroupVersionKind;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
@@ -348,7 +348,12 @@ impl Measured<'_> {
             let plural = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", &object.kind)).plural;
             let resource = if group.is_empty() { plural } else { format!("{plural}.{group}") };
             let client = &self.controller.context.client;
-            let value = metrics::object(client, self.namespace, &resource, &object.name, &source.metric.name).await;
+            let metric = metrics::Metric::of(&source.metric);
+            let value = metrics::object(client, self.namespace, &resource, &object.name, &metric).await;
+            let value = value.map_err(|error| {
+                let (metric, kind, name) = (&source.metric.name, &object.kind, &object.name);
+                format!("unable to get metric {metric}: {kind} on {} {name}/{error}", self.namespace)
+            });
             let asked = value.and_then(|value| self.ask_value(value, &source.target));
             let value = asked.map_err(unusable("FailedGetObjectMetric", String::new(), "object metric value"));
             return value.map(|(replicas, current)| Asked {
@@ -360,10 +365,9 @@ impl Measured<'_> {
             });
         }
         if let Some(source) = &metric.external {
-            let selector = source.metric.selector.clone().and_then(|selector| Selector::try_from(selector).ok());
-            let selector = selector.map(|selector| selector.to_string()).unwrap_or_default();
             let name = &source.metric.name;
-            let value = metrics::external(&self.controller.context.client, self.namespace, name, &selector).await;
+            let metric = metrics::Metric::of(&source.metric);
+            let value = metrics::external(&self.controller.context.client, self.namespace, &metric).await;
             let asked = value.and_then(|value| self.ask_value(value, &source.target));
             let value = asked.map_err(unusable("FailedGetExternalMetric", name.clone(), " external metric value"));
             return value.map(|(replicas, current)| Asked {
@@ -411,7 +415,7 @@ impl Measured<'_> {
 
     async fn ask_pods(&self, metric: &MetricIdentifier, target: &MetricTarget) -> Result<(i32, i64), String> {
         let client = &self.controller.context.client;
-        let samples = metrics::pods(client, self.namespace, self.selector, &metric.name).await;
+        let samples = metrics::pods(client, self.namespace, self.selector, &metrics::Metric::of(metric)).await;
         let samples = samples.map_err(|error| format!("unable to get metric {}: {error}", metric.name))?;
         let target = target.average_value.as_ref().and_then(quantity::millis).filter(|target| *target > 0);
         let target = Target::Average(target.ok_or_else(|| "invalid pods metric source: no average value".to_owned())?);

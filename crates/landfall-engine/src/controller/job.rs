@@ -13,7 +13,8 @@ mod success_policy;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
@@ -39,11 +40,14 @@ const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
 pub(super) fn start(context: &Context, recorder: &Recorder, cancel: &CancellationToken, tasks: &mut JoinSet<()>) {
     let recorder = recorder.component("job-controller");
     let pods = PodControl { context: context.clone(), recorder };
-    super::spawn(Jobs { pods }, cancel, tasks);
+    super::spawn(Jobs { pods, ends: Mutex::default() }, cancel, tasks);
 }
 
 struct Jobs {
     pods: PodControl,
+    /// By job: when its pods ended, as it was last looked at. Back-off is reckoned from it, which begins anew for a pod that does
+    /// not tell its end when the engine does.
+    ends: Mutex<HashMap<ObjectKey, plan::Ends>>,
 }
 
 impl Reconciler for Jobs {
@@ -65,6 +69,7 @@ impl Reconciler for Jobs {
             manager.is_none_or(|manager| manager == "kubernetes.io/job-controller")
         };
         let Some(job) = job.as_ref() else {
+            self.forget_ends(key);
             self.release_strays(key).await?;
             return Ok(Action::AwaitChange);
         };
@@ -72,6 +77,7 @@ impl Reconciler for Jobs {
             return Ok(Action::AwaitChange);
         }
         if let Some(finished) = status::finished_at(job) {
+            self.forget_ends(key);
             self.release_strays(key).await?;
             return self.expire(job, finished).await;
         }
@@ -86,7 +92,8 @@ impl Reconciler for Jobs {
         let pods = claim(context, &**job, &selector, &context.caches.pods, &|_| true).await?;
         let (now, real_now) = (context.clock.now(), Timestamp::now());
         let verdict = plan::verdict(job, &pods, now);
-        let step = plan::step(job, &pods, verdict.as_ref(), real_now);
+        let ends = self.ends(key, job, &pods, real_now);
+        let step = plan::step(job, &pods, verdict.as_ref(), &ends, real_now);
         let mut managed = Ok(());
         if step.release_deleted {
             managed = self.release(&step.delete).await;
@@ -117,6 +124,18 @@ impl Reconciler for Jobs {
 }
 
 impl Jobs {
+    /// When the pods of a job ended, by the clock of the machine, which shows `now`.
+    fn ends(&self, key: &ObjectKey, job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> plan::Ends {
+        let mut known = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = plan::ends(job, pods, known.get(key).unwrap_or(&plan::Ends::new()), now);
+        known.insert(key.clone(), ends.clone());
+        ends
+    }
+
+    fn forget_ends(&self, key: &ObjectKey) {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
     /// Lets pods go whose job is gone, or is finished and has counted them.
     async fn release_strays(&self, key: &ObjectKey) -> Result<(), ReconcileError> {
         self.release(&self.pods.context.caches.pods.indexed_by(&key.to_string())).await

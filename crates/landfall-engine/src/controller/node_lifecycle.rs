@@ -121,7 +121,7 @@ impl NodeLifecycleController {
     }
 
     async fn mark_unknown(&self, node: &Node) -> Result<(), ReconcileError> {
-        let now = now(&self.context);
+        let now = seconds(self.context.clock.now());
         let conditions = monitor::unknown_conditions(node, &now);
         let patch = json!({ "status": { "conditions": conditions } });
         let nodes: Api<Node> = Api::all(self.context.client.clone());
@@ -135,7 +135,9 @@ impl NodeLifecycleController {
         if !conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True") {
             return Ok(());
         }
-        let condition = json!({ "type": "Ready", "status": "False", "lastTransitionTime": now(&self.context) });
+        // Since when a pod is ready, or is not, is told by the clock of the machine, whoever writes it: see `crate::clock`.
+        let now = seconds(jiff::Timestamp::now());
+        let condition = json!({ "type": "Ready", "status": "False", "lastTransitionTime": now });
         let patch = Patch::Strategic(json!({ "status": { "conditions": [condition] } }));
         match self.pods_of(pod).patch_status(&pod.name_any(), &PatchParams::default(), &patch).await {
             Err(error) if !is_gone(&error) => Err(ReconcileError::request("mark a pod as not ready")(error)),
@@ -228,7 +230,7 @@ impl NodeLifecycleController {
         let condition = json!({
             "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
             "message": "Taint manager: deleting due to NoExecute taint",
-            "lastTransitionTime": now(&self.context), "observedGeneration": pod.metadata.generation,
+            "lastTransitionTime": seconds(self.context.clock.now()), "observedGeneration": pod.metadata.generation,
         });
         let patch = Patch::Strategic(json!({ "status": { "conditions": [condition] } }));
         let pods = self.pods_of(pod);
@@ -284,8 +286,7 @@ fn is_gone(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404 || status.code == 409)
 }
 
-/// The time, to the second, as the API has it.
-fn now(context: &Context) -> String {
-    let now = context.clock.now();
-    now.round(jiff::Unit::Second).unwrap_or(now).to_string()
+/// A time, to the second, as the API has it.
+fn seconds(time: jiff::Timestamp) -> String {
+    time.round(jiff::Unit::Second).unwrap_or(time).to_string()
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::StartError;
 use super::front::{Front, Opened, Place, Service};
+use super::{StartError, server};
 use crate::api::Ranges;
 use crate::clock::Clock;
 use crate::scheme::Scheme;
@@ -42,6 +42,7 @@ impl ApiServer {
         let service = Service { kinds: Scheme::with_unattended(), ranges: Ranges::default(), clock: Clock::wall() };
         let opened = Opened::open(&config.data)?;
         let front = opened.serve(place, service, &stop, &mut parts).await?;
+        parts.spawn(front.server.clone().keep_own_service(server::nearby(front.address), stop.clone()));
         Ok(Self { front, serving: begin.elapsed(), stop, parts })
     }
 

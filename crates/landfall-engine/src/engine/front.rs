@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,9 +23,6 @@ const OBJECTS: &str = "objects";
 const KEYS: &str = "pki";
 const KUBECONFIG: &str = "kubeconfig";
 const PORT: &str = "port";
-
-/// The port of the service `kubernetes`.
-const HTTPS: u16 = 443;
 
 /// A data folder that nobody else has.
 pub(super) struct Opened {
@@ -57,7 +54,7 @@ pub(super) struct Front {
     /// How it shows who it is.
     pub(super) tls: Arc<ServerConfig>,
     /// Where pods look for it.
-    pub(super) within: SocketAddr,
+    pub(super) within: SocketAddrV4,
 }
 
 impl Opened {
@@ -84,7 +81,7 @@ impl Opened {
     ) -> Result<Front, StartError> {
         let Self { data, store, authority } = self;
         let Service { kinds, ranges, clock } = service;
-        let within = SocketAddr::from((ranges.first_address(), HTTPS));
+        let within = ranges.api_server();
         let server = Server::start(Config {
             store,
             clock,
@@ -97,7 +94,7 @@ impl Opened {
         .await?;
         let listener = listen(&data, place.listen).await?;
         let address = listener.local_addr().map_err(|source| StartError::Listen { address: place.listen, source })?;
-        let addresses = [server::reachable(address), vec![within.ip()]].concat();
+        let addresses = [server::reachable(address), vec![IpAddr::V4(*within.ip())]].concat();
         let tls = authority.server(&addresses)?;
         let kubeconfig = place.kubeconfig.unwrap_or_else(|| data.join(KUBECONFIG));
         let administrator = authority.administrator(ADMINISTRATOR)?;

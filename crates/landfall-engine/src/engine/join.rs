@@ -11,9 +11,11 @@ use super::machine::{Ground, Machine, MachineReport, Plan};
 use super::{PodRuntime, Pods, StartError};
 use crate::clock::Clock;
 use crate::context::{Caches, Context};
+use crate::event::Lost;
 use crate::gateway::GatewayConfig;
 use crate::images::Catalogue;
 use crate::kubelet::NodeSpec;
+use crate::network::EgressBlock;
 use crate::runtime::process::Shim;
 use crate::tasks;
 
@@ -39,6 +41,8 @@ pub struct JoinConfig {
     /// How the binary becomes the holder of the network: it then calls [`crate::network_main`]. `None`: pods stay on
     /// loopback addresses.
     pub network: Option<Shim>,
+    /// Which addresses outside of the cluster pods may open TCP connections to: as [`crate::Config::egress`].
+    pub egress: Vec<EgressBlock>,
     /// Where traffic from outside comes in.
     pub gateway: GatewayConfig,
 }
@@ -67,11 +71,16 @@ impl Joined {
         });
         let lock = locked.map_err(|source| StartError::Write { path, source })?;
 
-        let ground = Ground::open(&data, config.runtime, config.network.as_ref()).await?;
+        let ground = Ground::open(&data, config.runtime, config.network.as_ref(), config.egress).await?;
         let (stop, mut parts) = (CancellationToken::new(), JoinSet::new());
         // What the pods know of who signs the API server comes from the control plane.
-        let context =
-            Context { client: config.client, caches: Caches::new(), clock: Clock::wall(), authority: "".into() };
+        let context = Context {
+            client: config.client,
+            caches: Caches::new(),
+            clock: Clock::wall(),
+            lost: Lost::default(),
+            authority: "".into(),
+        };
         context.caches.fill(&context.client, &stop, &mut parts).await;
         let plan = Plan { nodes: config.nodes, images: config.images, gateway: config.gateway };
         let machine = ground.start(&context, plan, &stop, &mut parts).await?;

@@ -17,10 +17,10 @@ use crate::event::{self, Recorder};
 use crate::gateway::{Gateway, GatewayConfig};
 use crate::images::Catalogue;
 use crate::kubelet::{Agent, BackOff, NodeSpec, Parts};
-use crate::network::{ClusterNetwork, Level, NetworkError, PodNetwork, ServiceRange};
+use crate::network::{ClusterNetwork, EgressBlock, Exit, Level, NetworkError, PodNetwork, ServiceRange};
 use crate::runtime::mock::MockRuntime;
 use crate::runtime::process::{ProcessRuntime, Shim};
-use crate::runtime::{Isolation, Runtime};
+use crate::runtime::{Isolation, Runtime, run_folder};
 
 /// Below the data folder.
 const PODS: &str = "pods";
@@ -34,6 +34,7 @@ pub(super) struct Ground {
     data: PathBuf,
     runtime: Arc<dyn Runtime>,
     network: ClusterNetwork,
+    exit: Option<Exit>,
     refused: Option<NetworkError>,
 }
 
@@ -45,24 +46,35 @@ pub(super) struct Plan {
 }
 
 impl Ground {
-    /// `network` is how the binary becomes the holder of the network; pods stay on loopback addresses without it.
-    pub(super) async fn open(data: &Path, pods: PodRuntime, network: Option<&Shim>) -> Result<Self, StartError> {
+    /// `network` is how the binary becomes the holder of the network; pods stay on loopback addresses without it. `egress` is
+    /// what pods may reach outside of the cluster.
+    pub(super) async fn open(
+        data: &Path,
+        pods: PodRuntime,
+        network: Option<&Shim>,
+        egress: Vec<EgressBlock>,
+    ) -> Result<Self, StartError> {
         let network = async {
             match network {
-                Some(holder) => ClusterNetwork::start(&data.join(NETWORK), &holder.program, &holder.arguments).await,
-                None => (ClusterNetwork::loopback(), None),
+                Some(holder) => {
+                    ClusterNetwork::start(&data.join(NETWORK), &holder.program, &holder.arguments, &egress).await
+                }
+                None => (ClusterNetwork::loopback(&data.join(NETWORK)), None),
             }
         };
         let runtime = async {
             Ok::<Arc<dyn Runtime>, StartError>(match pods {
-                PodRuntime::Processes(shim) => Arc::new(ProcessRuntime::start(&data.join(PODS), shim).await?),
+                PodRuntime::Processes(shim) => {
+                    Arc::new(ProcessRuntime::start(&data.join(PODS), run_folder::open(data)?, shim).await?)
+                }
                 PodRuntime::Mock => Arc::new(MockRuntime::start(&data.join(MOCK_PODS))?),
             })
         };
         // Both start processes and wait for them.
         let ((network, refused), runtime) = tokio::join!(network, runtime);
         let runtime = runtime?;
-        Ok(Self { data: data.to_owned(), runtime, network, refused })
+        let exit = network.open(egress).await?;
+        Ok(Self { data: data.to_owned(), runtime, network, exit, refused })
     }
 
     /// The addresses that services have here.
@@ -78,7 +90,8 @@ impl Ground {
         stop: &CancellationToken,
         parts: &mut JoinSet<()>,
     ) -> Result<Machine, StartError> {
-        let Self { data, runtime, network, refused } = self;
+        let Self { data, runtime, network, exit, refused } = self;
+        let egress = exit.as_ref().map(|exit| exit.open().to_vec()).unwrap_or_default();
         let pod_network = PodNetwork::new(network.clone());
         let left: BTreeSet<String> = runtime.left_behind()?.into_iter().map(|sandbox| sandbox.uid).collect();
         if let Err(error) = pod_network.retain(&left).await {
@@ -89,7 +102,8 @@ impl Ground {
         if let Some(error) = &refused {
             warn!(%error, "pods stay on loopback addresses");
         }
-        let (recorder, events) = event::queue(context.client.clone(), context.clock.clone(), "landfall-engine");
+        let (recorder, events) =
+            event::queue(context.client.clone(), context.clock.clone(), &context.lost, "landfall-engine");
         let agent = Agent::new(Parts {
             context: context.clone(),
             recorder: recorder.component("kubelet"),
@@ -104,7 +118,7 @@ impl Ground {
         let entrances = Entrances { http: gateway.http(), https: gateway.https(), admin: gateway.admin() };
         let figures: Figures = Arc::new(gateway.figures());
         parts.spawn(gateway.run(context.clone(), network.dialer(), stop.clone()));
-        parts.spawn(network.clone().run(context.clone(), stop.clone()));
+        parts.spawn(network.clone().run(context.clone(), exit, stop.clone()));
         {
             let (agent, stop) = (agent.clone(), stop.clone());
             parts.spawn(async move {
@@ -118,16 +132,18 @@ impl Ground {
         let report = MachineReport {
             isolation: runtime.isolation(),
             network: network.level(),
+            egress,
             gateway: entrances,
             left_running,
             refused,
         };
-        Ok(Machine { agent, network, figures, recorder, report, runtime, silence, event_writer })
+        Ok(Machine { data, agent, network, figures, recorder, report, runtime, silence, event_writer })
     }
 }
 
 /// A machine that runs pods.
 pub(super) struct Machine {
+    data: PathBuf,
     pub(super) agent: Agent,
     pub(super) network: ClusterNetwork,
     /// Says what the gateway has counted.
@@ -147,7 +163,7 @@ impl Machine {
         self.event_writer.join_all().await;
         drop(self.agent);
         if pods == Pods::Stop {
-            stop_pods(&*self.runtime).await;
+            stop_pods(&*self.runtime, &self.data).await;
             self.network.close().await;
         }
     }
@@ -160,6 +176,8 @@ pub struct MachineReport {
     pub isolation: Isolation,
     /// How far pods are kept apart on the network.
     pub network: Level,
+    /// What pods may reach outside of the cluster, where they are kept apart from it.
+    pub egress: Vec<EgressBlock>,
     /// Where traffic from outside comes in.
     pub gateway: Entrances,
     /// The pods of an engine that was killed, by their uids: they run on.
@@ -181,15 +199,15 @@ pub struct Entrances {
 
 /// Ends the pods and the network that a machine has left running because it was killed. Says how many pods there were.
 pub(super) async fn end_left_running(data: &Path, pods: Shim, network: &Shim) -> Result<usize, StartError> {
-    let runtime = ProcessRuntime::start(&data.join(PODS), pods).await?;
+    let runtime = ProcessRuntime::start(&data.join(PODS), run_folder::open(data)?, pods).await?;
     let left = runtime.left_behind()?.iter().filter(|sandbox| runtime.runs(&sandbox.uid)).count();
-    stop_pods(&runtime).await;
-    let (network, _) = ClusterNetwork::start(&data.join(NETWORK), &network.program, &network.arguments).await;
+    stop_pods(&runtime, data).await;
+    let (network, _) = ClusterNetwork::start(&data.join(NETWORK), &network.program, &network.arguments, &[]).await;
     network.close().await;
     Ok(left)
 }
 
-async fn stop_pods(runtime: &dyn Runtime) {
+async fn stop_pods(runtime: &dyn Runtime, data: &Path) {
     let left = runtime.left_behind().unwrap_or_else(|error| {
         warn!(%error, "failed to find the pods that still run");
         Vec::new()
@@ -202,6 +220,9 @@ async fn stop_pods(runtime: &dyn Runtime) {
         }
     });
     futures::future::join_all(closing).await;
+    if let Err(error) = run_folder::remove(data) {
+        warn!(error = &error as &dyn std::error::Error, "files of pods that have ended stay in memory");
+    }
 }
 
 /// An error with its reasons.

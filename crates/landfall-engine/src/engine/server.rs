@@ -1,6 +1,6 @@
 //! The socket of the engine: TLS, HTTP/1.1 and HTTP/2, and who is at the other end.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +95,16 @@ fn identity_of(certificate: &[u8]) -> Option<Identity> {
     let user = subject.iter_common_name().next()?.as_str().ok()?;
     let groups = subject.iter_organization().filter_map(|group| group.as_str().ok());
     Some(Identity::new(user, groups))
+}
+
+/// Where programs of this machine reach a server that listens on `address`, if they do by version 4 of the protocol.
+pub(crate) fn nearby(address: SocketAddr) -> Option<SocketAddrV4> {
+    let own = SocketAddrV4::new(Ipv4Addr::LOCALHOST, address.port());
+    match address {
+        _ if address.ip().is_unspecified() => Some(own),
+        SocketAddr::V4(address) => Some(address),
+        SocketAddr::V6(_) => None,
+    }
 }
 
 /// The addresses under which a server that listens on `address` can be reached.

@@ -68,10 +68,11 @@ impl Backend {
     pub(crate) fn endpoint(&self) -> Result<SocketAddr, StatusCode> {
         match &self.target {
             Target::Nowhere => Err(StatusCode::INTERNAL_SERVER_ERROR),
-            Target::Endpoints(endpoints) if endpoints.is_empty() => Err(StatusCode::SERVICE_UNAVAILABLE),
-            Target::Endpoints(endpoints) => {
-                Ok(endpoints[self.series.turn.fetch_add(1, Ordering::Relaxed) % endpoints.len()])
-            }
+            Target::Endpoints(endpoints) => match endpoints.as_slice() {
+                [] => Err(StatusCode::SERVICE_UNAVAILABLE),
+                [only] => Ok(*only),
+                several => Ok(several[self.series.turn.fetch_add(1, Ordering::Relaxed) % several.len()]),
+            },
         }
     }
 }

@@ -1,9 +1,11 @@
 //! `Ingress` of networking.k8s.io/v1 (<https://kubernetes.io/docs/concepts/services-networking/ingress/>).
 //!
 //! The gateway stands in for whatever controller an `Ingress` names by its class, so it also reads the annotations of
-//! Traefik and ingress-nginx that decide whether a request is served at all: entry points, redirects, rate limits.
+//! Traefik and ingress-nginx that decide whether a request is served at all: entry points, redirects, rate limits, and how
+//! large a body may be.
 //!
-//! Not handled: backends that are not services (`resource`), and all other annotations.
+//! Not handled: backends that are not services (`resource`), and all other annotations. Without `proxy-body-size` a body may
+//! be as large as it likes, where ingress-nginx allows 1 MiB.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,6 +167,7 @@ impl Reader<'_> {
             response: HeaderEdits::default(),
             rewrite: Rewrite::default(),
             limit: None,
+            max_body: None,
             deadlines: Deadlines::default(),
             action: Action::Redirect(redirect),
             series: self.view.registry.series(route, &"".into()),
@@ -188,6 +191,7 @@ impl Reader<'_> {
             response: HeaderEdits::default(),
             rewrite: Rewrite::default(),
             limit: self.limit().map(|limit| registry.limiter(&route, &limit)),
+            max_body: annotation(self.ingress, &format!("{NGINX}/proxy-body-size")).and_then(bytes),
             deadlines: Deadlines::default(),
             action: Action::Forward(Backends::new(vec![(backend, 1)], registry.turn(format!("{route}#{place}")))),
             series: registry.series(&route, &"".into()),
@@ -233,6 +237,19 @@ impl Reader<'_> {
         let by_second = number("limit-rps").map(|count| limit(count, 1));
         by_second.or_else(|| number("limit-rpm").map(|count| limit(count, 60)))
     }
+}
+
+/// `53m`, as nginx reads a size. 0 is no limit, and so is here what nginx would not take.
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor: u64 = match &text[digits.len()..] {
+        "" => 1,
+        "k" | "K" => 1 << 10,
+        "m" | "M" => 1 << 20,
+        "g" | "G" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor).filter(|bytes| *bytes > 0)
 }
 
 fn condition(path: &HTTPIngressPath) -> Condition {

@@ -3,8 +3,9 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use super::fault::Faults;
 use super::registry::{Registry, Series};
 use super::rule::{Action, Rule, Work};
 use super::table::{RouteTable, Scheme};
-use super::upstream::{RequestBody, ResponseBody, Upgraded, Upstreams};
+use super::upstream::{Limited, RequestBody, ResponseBody, Upgraded, Upstreams};
 use super::{host, rule};
 
 /// How many endpoints are tried for one request.
@@ -33,7 +34,7 @@ const LOOKS: usize = 6;
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What only concerns the two ends of one connection (RFC 9110, section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 7] = [
+static HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     header::PROXY_AUTHENTICATE,
@@ -64,12 +65,21 @@ pub(super) struct Proxy {
 }
 
 /// Where a request came in.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Door {
     /// As declared, not as bound.
     pub(super) port: u16,
     pub(super) scheme: Scheme,
     pub(super) peer: SocketAddr,
+    /// The peer as endpoints are told of it: written once for all requests of a connection.
+    forwarded_for: HeaderValue,
+}
+
+impl Door {
+    pub(super) fn new(port: u16, scheme: Scheme, peer: SocketAddr) -> Self {
+        let forwarded_for = HeaderValue::try_from(peer.ip().to_string()).expect("an address is text");
+        Self { port, scheme, peer, forwarded_for }
+    }
 }
 
 /// What the client gets.
@@ -125,6 +135,10 @@ impl Proxy {
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             return Ok(answer);
         }
+        // One whose length the client does not tell is counted on its way.
+        if work.max_body.is_some_and(|most| body.size_hint().lower() > most) {
+            return Ok(self.own(&work.series, start, StatusCode::PAYLOAD_TOO_LARGE));
+        }
         let mut answer = match &work.action {
             Action::Refuse(status) => self.own(&work.series, start, *status),
             Action::Redirect(redirect) => {
@@ -141,10 +155,8 @@ impl Proxy {
             }
             Action::Forward(backends) => match backends.next() {
                 Some(backend) => {
-                    let forward = Forward { proxy: &self, door, rule: &rule, backend, start };
-                    let path = path.into_owned();
-                    let host = host.into_owned();
-                    forward.run(head, body, &host, &path).await
+                    let forward = Forward { proxy: &self, door: &door, rule: &rule, backend, start };
+                    forward.run(head, body).await
                 }
                 None => self.own(&work.series, start, StatusCode::INTERNAL_SERVER_ERROR),
             },
@@ -172,24 +184,25 @@ fn own(status: StatusCode) -> Response<Answer> {
 /// A request on its way to a backend.
 struct Forward<'p> {
     proxy: &'p Proxy,
-    door: Door,
+    door: &'p Door,
     rule: &'p Rule,
     backend: &'p Backend,
     start: Instant,
 }
 
 impl Forward<'_> {
-    async fn run(self, head: request::Parts, body: Incoming, host: &str, path: &str) -> Response<Answer> {
+    async fn run(self, head: request::Parts, body: Incoming) -> Response<Answer> {
         let mut record = Record { series: Arc::clone(&self.backend.series), start: self.start, status: None };
         let (delay, status) = self.proxy.shared.faults.draw(&self.work().route, &self.backend.name);
         if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
+            Box::pin(tokio::time::sleep(delay)).await;
         }
         let work = self.work();
         let sent = match status {
             Some(status) => Err(status),
             None => {
-                let sending = self.send(head, body, host, path);
+                // What waits is kept in one place and lent from there: to hand it on is to copy it, whole, at every step.
+                let sending = pin!(self.send(head, body));
                 match work.deadlines.request {
                     None => sending.await,
                     Some(limit) => {
@@ -223,42 +236,60 @@ impl Forward<'_> {
 
     /// Tries endpoints until one answers. What has been sent is sent again only if that cannot do harm: the method is
     /// idempotent (RFC 9110, section 9.2.2) and there is no body that was used up.
-    async fn send(&self, head: request::Parts, body: Incoming, host: &str, path: &str) -> Result<Sent, StatusCode> {
+    async fn send(&self, head: request::Parts, body: Incoming) -> Result<Sent, StatusCode> {
         let switching = asks_for_another_protocol(&head);
         let mut asked = Request::from_parts(head, ());
         let client = switching.then(|| hyper::upgrade::on(&mut asked));
         let (mut head, ()) = asked.into_parts();
-        self.prepare(&mut head, host, path, switching)?;
+        self.prepare(&mut head, switching)?;
 
         let spare = (body.is_end_stream() && head.method.is_idempotent() && !switching).then(|| copy(&head));
-        let body = if body.is_end_stream() { RequestBody::Empty } else { RequestBody::Streamed(body) };
+        let limit = self.work().max_body.filter(|_| body.size_hint().exact().is_none());
+        let mut exceeded = None;
+        let body = match limit {
+            _ if body.is_end_stream() => RequestBody::Empty,
+            None => RequestBody::Streamed(body),
+            Some(most) => {
+                let (limited, is_exceeded) = Limited::new(body, most);
+                exceeded = Some(is_exceeded);
+                RequestBody::Limited(Box::new(limited))
+            }
+        };
         let mut request = Request::from_parts(head, body);
         let mut tried = Vec::new();
         let mut endpoint = self.backend.endpoint()?;
         let upstreams = &self.proxy.upstreams;
-        if let Some(client) = client {
-            // Not handled: another endpoint for a request that asks for another protocol; its client may ask again.
-            let upgraded = self.attempt(upstreams.upgrade(endpoint, request)).await?;
-            let upgraded = upgraded.map_err(|failure| self.gone(endpoint, &failure.error))?;
-            return Ok(self.switch(upgraded, client));
-        }
         loop {
-            let failure = match self.attempt(upstreams.send(endpoint, self.backend.protocol, request)).await? {
-                Ok(mut response) => {
-                    clean(response.headers_mut());
-                    *response.version_mut() = Version::HTTP_11;
-                    return Ok(Sent::Answered(response));
+            let failure = if switching {
+                // What seldom happens is boxed, here and in `upstream`, so that it takes no room in what happens always.
+                match self.attempt(Box::pin(upstreams.upgrade(endpoint, request))).await? {
+                    Ok(upgraded) => return Ok(self.switch(upgraded, client)),
+                    Err(failure) => failure,
                 }
-                Err(failure) => failure,
+            } else {
+                let sending = pin!(upstreams.send(endpoint, self.backend.protocol, request));
+                match self.attempt(sending).await? {
+                    Ok(mut response) => {
+                        clean(response.headers_mut());
+                        *response.version_mut() = Version::HTTP_11;
+                        return Ok(Sent::Answered(response));
+                    }
+                    Err(failure) => failure,
+                }
             };
             tried.push(endpoint);
             let again = failure
                 .unsent
                 .or_else(|| spare.as_ref().map(|head| Request::from_parts(copy(head), RequestBody::Empty)));
+            if exceeded.as_ref().is_some_and(|exceeded| exceeded.load(Ordering::Acquire)) {
+                return Err(StatusCode::PAYLOAD_TOO_LARGE);
+            }
             let Some(again) = again.filter(|_| tried.len() < ATTEMPTS) else {
                 return Err(self.gone(endpoint, &failure.error));
             };
-            let Some(another) = self.another(&tried).await else { return Err(self.gone(endpoint, &failure.error)) };
+            let Some(another) = Box::pin(self.another(&tried)).await else {
+                return Err(self.gone(endpoint, &failure.error));
+            };
             debug!(%endpoint, %another, error = %failure.error, "another endpoint is tried");
             self.backend.series.retried();
             (endpoint, request) = (another, again);
@@ -266,7 +297,7 @@ impl Forward<'_> {
     }
 
     /// One attempt, as long as it may take.
-    async fn attempt<T>(&self, sending: impl Future<Output = T>) -> Result<T, StatusCode> {
+    async fn attempt<T>(&self, sending: impl Future<Output = T> + Unpin) -> Result<T, StatusCode> {
         match self.work().deadlines.attempt {
             None => Ok(sending.await),
             Some(limit) => tokio::time::timeout(limit, sending).await.map_err(|_| StatusCode::GATEWAY_TIMEOUT),
@@ -292,7 +323,7 @@ impl Forward<'_> {
     }
 
     /// Makes the request the one that the endpoint gets.
-    fn prepare(&self, head: &mut request::Parts, host: &str, path: &str, switching: bool) -> Result<(), StatusCode> {
+    fn prepare(&self, head: &mut request::Parts, switching: bool) -> Result<(), StatusCode> {
         let work = self.work();
         let bad = |_| StatusCode::BAD_REQUEST;
         let named = match head.uri.authority() {
@@ -310,17 +341,17 @@ impl Forward<'_> {
             head.headers.insert(header::UPGRADE, upgrade);
         }
         // Nobody outside is believed about who he is.
-        let peer = HeaderValue::try_from(self.door.peer.ip().to_string()).expect("an address is text");
-        head.headers.insert(FORWARDED_FOR, peer);
+        head.headers.insert(FORWARDED_FOR, self.door.forwarded_for.clone());
         let scheme = if self.door.scheme == Scheme::Https { "https" } else { "http" };
         head.headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
         head.headers.insert(FORWARDED_HOST, named.clone());
-        head.headers.insert(header::HOST, work.rewrite.host.clone().unwrap_or(named));
+        head.headers.insert(header::HOST, work.rewrite.host.clone().unwrap_or_else(|| named.clone()));
         work.request.apply(&mut head.headers);
         self.backend.request.apply(&mut head.headers);
 
-        let edited = work.rewrite.path.as_ref().map(|edit| edit.apply(path, &self.rule.condition));
-        let wanted = edited.as_deref().unwrap_or(path);
+        let path = rule::normalized(head.uri.path());
+        let edited = work.rewrite.path.as_ref().map(|edit| edit.apply(&path, &self.rule.condition));
+        let wanted = edited.as_deref().unwrap_or(&path);
         let target = match (head.uri.path_and_query(), head.uri.query()) {
             (Some(same), _) if same.path() == wanted => same.clone(),
             (_, Some(query)) => format!("{wanted}?{query}").try_into().map_err(bad)?,
@@ -332,9 +363,12 @@ impl Forward<'_> {
                 head.version = Version::HTTP_11;
             }
             Protocol::Http2 => {
-                let authority = head.headers.remove(header::HOST);
-                let authority = authority.as_ref().and_then(|host| host.to_str().ok()).unwrap_or(host);
-                let uri = Uri::builder().scheme("http").authority(authority).path_and_query(target).build();
+                let host = head.headers.remove(header::HOST);
+                let authority = match host.as_ref().and_then(|host| host.to_str().ok()) {
+                    Some(host) => host.into(),
+                    None => host::normalized(named.to_str().unwrap_or_default()),
+                };
+                let uri = Uri::builder().scheme("http").authority(&*authority).path_and_query(target).build();
                 head.uri = uri.map_err(|_| StatusCode::BAD_REQUEST)?;
                 head.version = Version::HTTP_2;
                 if trailers {
@@ -346,9 +380,9 @@ impl Forward<'_> {
     }
 
     /// From here on bytes go both ways until one side ends.
-    fn switch(&self, upgraded: Upgraded, client: hyper::upgrade::OnUpgrade) -> Sent {
+    fn switch(&self, upgraded: Upgraded, client: Option<hyper::upgrade::OnUpgrade>) -> Sent {
         let Upgraded { mut response, stream } = upgraded;
-        let Some(stream) = stream else {
+        let (Some(stream), Some(client)) = (stream, client) else {
             clean(response.headers_mut());
             return Sent::Answered(response.map(ResponseBody::detached));
         };
@@ -395,13 +429,17 @@ fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 
 /// Takes away what concerns one connection only, and what `Connection` says is so.
 fn clean(headers: &mut HeaderMap) {
+    // To look at the few that are there is cheaper than to look for each that may be, and most often nothing is found.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = tokens(headers).filter_map(|token| token.parse().ok()).collect();
         for name in named {
             headers.remove(name);
         }
     }
-    for name in HOP_BY_HOP {
+    for name in &HOP_BY_HOP {
         headers.remove(name);
     }
 }

@@ -54,6 +54,8 @@ pub(crate) struct Work {
     pub(crate) response: HeaderEdits,
     pub(crate) rewrite: Rewrite,
     pub(crate) limit: Option<Arc<Limiter>>,
+    /// The most bytes that the body of a request may have; `None` is as many as it likes.
+    pub(crate) max_body: Option<u64>,
     pub(crate) deadlines: Deadlines,
     pub(crate) action: Action,
     /// Requests that no backend got.

@@ -9,8 +9,9 @@ use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -41,6 +42,14 @@ const KEPT: usize = 256;
 pub(super) enum RequestBody {
     Empty,
     Streamed(Incoming),
+    Limited(Box<Limited>),
+}
+
+/// A body whose length the client does not tell, and that must not be longer than a route allows.
+pub(super) struct Limited {
+    body: Incoming,
+    left: u64,
+    exceeded: Arc<AtomicBool>,
 }
 
 /// A connection with the task that drives it: whoever holds it.
@@ -59,11 +68,18 @@ struct Idle {
 /// The connections of one thread.
 pub(super) struct Upstreams {
     dialer: Dialer,
-    idle: Mutex<HashMap<SocketAddr, Vec<Idle>>>,
-    multiplexed: Mutex<HashMap<SocketAddr, http2::SendRequest<RequestBody>>>,
-    /// Of each endpoint that was asked something, and is there still: who waits for an answer is told when it is gone.
-    gone: Mutex<HashMap<SocketAddr, CancellationToken>>,
+    /// Each that was asked something, and is there still.
+    endpoints: Mutex<HashMap<SocketAddr, Arc<Endpoint>>>,
     tasks: TaskTracker,
+}
+
+/// What one thread has of an endpoint; looked up once for each request.
+struct Endpoint {
+    address: SocketAddr,
+    idle: Mutex<Vec<Idle>>,
+    multiplexed: Mutex<Option<http2::SendRequest<RequestBody>>>,
+    /// Who waits for an answer is told when the endpoint is gone.
+    gone: CancellationToken,
 }
 
 /// Why there is no answer.
@@ -77,7 +93,7 @@ pub(super) struct Failure {
 pub(super) struct ResponseBody {
     incoming: Incoming,
     ended: bool,
-    link: Option<(Box<Link>, SocketAddr, Arc<Upstreams>)>,
+    link: Option<(Box<Link>, Arc<Endpoint>)>,
 }
 
 /// Both ends after `101 Switching Protocols`.
@@ -88,52 +104,50 @@ pub(super) struct Upgraded {
 
 impl Upstreams {
     pub(super) fn new(dialer: Dialer, tasks: TaskTracker) -> Self {
-        Self { dialer, idle: Mutex::default(), multiplexed: Mutex::default(), gone: Mutex::default(), tasks }
+        Self { dialer, endpoints: Mutex::default(), tasks }
     }
 
     /// Sends a request to an endpoint. The future may be dropped: then the connection is closed.
     pub(super) async fn send(
-        self: &Arc<Self>,
+        &self,
         address: SocketAddr,
         protocol: Protocol,
         request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, Failure> {
-        let gone = self.end_of(address);
-        let sending = async {
+        let endpoint = self.endpoint(address);
+        let sending = pin!(async {
             match protocol {
-                Protocol::Http1 => self.send_alone(address, request).await,
-                Protocol::Http2 => self.send_multiplexed(address, request).await,
+                Protocol::Http1 => self.send_alone(&endpoint, request).await,
+                Protocol::Http2 => Box::pin(self.send_multiplexed(&endpoint, request)).await,
             }
-        };
+        });
         // The connection of a request that is not waited for is closed.
         tokio::select! {
             biased;
             sent = sending => sent,
-            () = gone.cancelled() => {
-                let error = io::Error::new(io::ErrorKind::ConnectionAborted, "the endpoint is gone");
-                Err(Failure { unsent: None, error })
-            }
+            // Who knows what of it has arrived there.
+            () = endpoint.gone.cancelled() => Err(Failure { unsent: None, error: gone() }),
         }
     }
 
     async fn send_alone(
-        self: &Arc<Self>,
-        address: SocketAddr,
+        &self,
+        endpoint: &Arc<Endpoint>,
         mut request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, Failure> {
         loop {
-            let kept = self.checkout(address).await;
+            let kept = endpoint.checkout().await;
             let fresh = kept.is_none();
             let mut link = match kept {
                 Some(link) => link,
-                None => match self.open(address).await {
+                None => match Box::pin(self.open(endpoint)).await {
                     Ok(link) => link,
                     Err(error) => return Err(Failure { unsent: Some(request), error }),
                 },
             };
             match link.exchange(request).await {
                 Ok(response) => {
-                    let link = Some((link, address, Arc::clone(self)));
+                    let link = Some((link, Arc::clone(endpoint)));
                     return Ok(response.map(|incoming| ResponseBody { incoming, ended: false, link }));
                 }
                 // A kept connection that was closed meanwhile says nothing about the endpoint: another one.
@@ -145,8 +159,8 @@ impl Upstreams {
         }
     }
 
-    async fn open(&self, address: SocketAddr) -> io::Result<Box<Link>> {
-        let stream = self.dial(address).await?;
+    async fn open(&self, endpoint: &Endpoint) -> io::Result<Box<Link>> {
+        let stream = self.dial(endpoint).await?;
         let handshake = http1::Builder::new().handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(io::Error::other)?;
         let mut link = Box::new(Link { sender, connection, ended: false });
@@ -155,25 +169,16 @@ impl Upstreams {
         Ok(link)
     }
 
-    async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        let dialled = tokio::time::timeout(CONNECT, self.dialer.dial(address)).await;
-        dialled.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the endpoint did not answer")))
-    }
-
-    async fn checkout(&self, address: SocketAddr) -> Option<Box<Link>> {
-        loop {
-            let Idle { mut link, since } = self.idle().get_mut(&address)?.pop()?;
-            if since.elapsed() < IDLE && link.ready().await {
-                return Some(link);
+    /// Nothing has been sent yet when this fails, the end of the endpoint included.
+    async fn dial(&self, endpoint: &Endpoint) -> io::Result<TcpStream> {
+        let dialling = tokio::time::timeout(CONNECT, self.dialer.dial(endpoint.address));
+        // A connection that is not waited for is closed.
+        tokio::select! {
+            biased;
+            dialled = dialling => {
+                dialled.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the endpoint did not answer")))
             }
-        }
-    }
-
-    fn give_back(&self, address: SocketAddr, link: Box<Link>) {
-        let mut idle = self.idle();
-        let kept = idle.entry(address).or_default();
-        if kept.len() < KEPT {
-            kept.push(Idle { link, since: Instant::now() });
+            () = endpoint.gone.cancelled() => Err(gone()),
         }
     }
 
@@ -181,35 +186,31 @@ impl Upstreams {
     /// have their connections and keep them for as long as the endpoint is there. One that is gone answers no more, and may have
     /// gone with its network, without a word: nobody waits for it.
     pub(super) fn tidy(&self, table: &RouteTable) {
-        let endpoints = table.all_endpoints();
-        self.idle().retain(|address, kept| {
-            kept.retain(|idle| idle.since.elapsed() < IDLE);
-            endpoints.contains(address) && !kept.is_empty()
-        });
-        self.multiplexed().retain(|address, sender| endpoints.contains(address) && !sender.is_closed());
-        self.gone().retain(|address, gone| {
+        let routed = table.all_endpoints();
+        self.endpoints().retain(|address, endpoint| {
+            endpoint.tidy(routed.contains(address));
             let is_there = table.knows(address);
             if !is_there {
-                gone.cancel();
+                endpoint.gone.cancel();
             }
             is_there
         });
     }
 
-    /// Is cancelled when the endpoint is gone.
-    fn end_of(&self, address: SocketAddr) -> CancellationToken {
-        self.gone().entry(address).or_default().clone()
+    fn endpoint(&self, address: SocketAddr) -> Arc<Endpoint> {
+        let mut endpoints = self.endpoints();
+        Arc::clone(endpoints.entry(address).or_insert_with(|| Arc::new(Endpoint::new(address))))
     }
 
     async fn send_multiplexed(
-        self: &Arc<Self>,
-        address: SocketAddr,
+        &self,
+        endpoint: &Endpoint,
         request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, Failure> {
-        let known = self.multiplexed().get(&address).filter(|sender| !sender.is_closed()).cloned();
+        let known = endpoint.multiplexed().as_ref().filter(|sender| !sender.is_closed()).cloned();
         let mut sender = match known {
             Some(sender) => sender,
-            None => match self.open_multiplexed(address).await {
+            None => match self.open_multiplexed(endpoint).await {
                 Ok(sender) => sender,
                 Err(error) => return Err(Failure { unsent: Some(request), error }),
             },
@@ -223,12 +224,12 @@ impl Upstreams {
         }
     }
 
-    async fn open_multiplexed(&self, address: SocketAddr) -> io::Result<http2::SendRequest<RequestBody>> {
-        let stream = self.dial(address).await?;
+    async fn open_multiplexed(&self, endpoint: &Endpoint) -> io::Result<http2::SendRequest<RequestBody>> {
+        let stream = self.dial(endpoint).await?;
         let handshake = http2::Builder::new(Tracked(self.tasks.clone())).handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(io::Error::other)?;
         self.tasks.spawn(connection);
-        self.multiplexed().insert(address, sender.clone());
+        *endpoint.multiplexed() = Some(sender.clone());
         Ok(sender)
     }
 
@@ -238,7 +239,7 @@ impl Upstreams {
         address: SocketAddr,
         request: Request<RequestBody>,
     ) -> Result<Upgraded, Failure> {
-        let link = match self.open(address).await {
+        let link = match self.open(&self.endpoint(address)).await {
             Ok(link) => link,
             Err(error) => return Err(Failure { unsent: Some(request), error }),
         };
@@ -265,15 +266,50 @@ impl Upstreams {
         Ok(Upgraded { response, stream: Some(stream) })
     }
 
-    fn gone(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, CancellationToken>> {
-        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    fn endpoints(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<Endpoint>>> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the endpoint is gone")
+}
+
+impl Endpoint {
+    fn new(address: SocketAddr) -> Self {
+        Self { address, idle: Mutex::default(), multiplexed: Mutex::default(), gone: CancellationToken::new() }
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, Vec<Idle>>> {
+    async fn checkout(&self) -> Option<Box<Link>> {
+        loop {
+            let Idle { mut link, since } = self.idle().pop()?;
+            if since.elapsed() < IDLE && link.ready().await {
+                return Some(link);
+            }
+        }
+    }
+
+    fn give_back(&self, link: Box<Link>) {
+        let mut idle = self.idle();
+        if idle.len() < KEPT {
+            idle.push(Idle { link, since: Instant::now() });
+        }
+    }
+
+    /// Closes what nobody has used for long, or all that nobody uses, when the endpoint gets no more requests.
+    fn tidy(&self, routed: bool) {
+        self.idle().retain(|idle| routed && idle.since.elapsed() < IDLE);
+        let mut multiplexed = self.multiplexed();
+        if !routed || multiplexed.as_ref().is_some_and(http2::SendRequest::is_closed) {
+            *multiplexed = None;
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn multiplexed(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, http2::SendRequest<RequestBody>>> {
+    fn multiplexed(&self) -> MutexGuard<'_, Option<http2::SendRequest<RequestBody>>> {
         self.multiplexed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -315,13 +351,13 @@ impl ResponseBody {
 impl Drop for ResponseBody {
     /// The whole answer has been read: the connection is as good as new.
     fn drop(&mut self) {
-        if let Some((mut link, address, upstreams)) = self.link.take()
+        if let Some((mut link, endpoint)) = self.link.take()
             && (self.ended || self.incoming.is_end_stream())
         {
             // One turn, so that it notices the end; nobody needs to be woken for what may follow.
             link.drive(&mut Context::from_waker(Waker::noop()));
             if !link.ended && link.sender.is_ready() {
-                upstreams.give_back(address, link);
+                endpoint.give_back(link);
             }
         }
     }
@@ -349,14 +385,42 @@ impl Body for ResponseBody {
     }
 }
 
+impl Limited {
+    /// At most `most` bytes of a body; and what is set when there are more, with which the body ends in an error.
+    pub(super) fn new(body: Incoming, most: u64) -> (Self, Arc<AtomicBool>) {
+        let exceeded = Arc::new(AtomicBool::new(false));
+        (Self { body, left: most, exceeded: Arc::clone(&exceeded) }, exceeded)
+    }
+
+    fn admit(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        match self.left.checked_sub(length) {
+            Some(left) => {
+                self.left = left;
+                Ok(frame)
+            }
+            None => {
+                self.exceeded.store(true, Ordering::Release);
+                Err("the body is larger than its route allows".into())
+            }
+        }
+    }
+}
+
+type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
-            Self::Streamed(body) => Pin::new(body).poll_frame(cx),
+            Self::Streamed(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Limited(limited) => {
+                let frame = ready!(Pin::new(&mut limited.body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| limited.admit(frame?)))
+            }
         }
     }
 
@@ -364,6 +428,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Streamed(body) => body.is_end_stream(),
+            Self::Limited(limited) => limited.body.is_end_stream(),
         }
     }
 
@@ -371,6 +436,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Streamed(body) => body.size_hint(),
+            Self::Limited(limited) => limited.body.size_hint(),
         }
     }
 }

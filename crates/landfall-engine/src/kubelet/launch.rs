@@ -13,6 +13,7 @@ use super::probe::{self, Target};
 use super::volumes::{self, Volumes};
 use crate::event::{EventType, Recorder, reference_to};
 use crate::images::{Entry, canonical};
+use crate::network::Level;
 use crate::runtime::{ContainerRecord, ContainerSpec, Limits, Mount, START_ERROR, Sandbox, Stdin};
 use crate::scheme::quantity::Quantity;
 
@@ -181,6 +182,10 @@ impl Launch {
             ("PATH".to_owned(), DEFAULT_PATH.to_owned()),
             ("HOSTNAME".to_owned(), super::hostname(pod)),
         ]);
+        // On the network of the machine a program that listens everywhere takes the port from all others.
+        if self.shared.network.level() == Level::Loopback {
+            env.insert("POD_IP".to_owned(), self.place.pod_ip.clone());
+        }
         let fill = |text: &str| self.fill(text);
         env.extend(entry.env.iter().map(|(name, value)| (name.clone(), fill(value))));
         let own = environment::variables(pod, container, services, &sources, &self.place)?;

@@ -4,12 +4,12 @@
 mod grpc;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Collected, Full, Limited};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -30,7 +30,7 @@ const EAGER: Duration = Duration::from_secs(2);
 
 /// The first wait between those; it doubles up to [`EAGER_MAX`].
 const EAGER_MIN: Duration = Duration::from_millis(10);
-const EAGER_MAX: Duration = Duration::from_millis(100);
+const EAGER_MAX: Duration = Duration::from_millis(40);
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,10 +67,11 @@ pub(super) enum News {
     Is(bool),
 }
 
-/// A connection from the node: to the pod through its network, to anybody else from this machine.
+/// A connection from the node: to the pod through its network, to anybody else from this machine. A pod on the network of its host has
+/// a loopback address, which is another one in the network of the pods.
 pub(super) async fn connect(dialer: &Dialer, pod_ip: &str, host: &str, port: u16) -> io::Result<TcpStream> {
-    match pod_ip.parse() {
-        Ok(ip) if host == pod_ip => dialer.dial(SocketAddr::new(ip, port)).await,
+    match pod_ip.parse::<IpAddr>() {
+        Ok(ip) if host == pod_ip && !ip.is_loopback() => dialer.dial(SocketAddr::new(ip, port)).await,
         _ => TcpStream::connect((host, port)).await,
     }
 }
@@ -253,18 +254,28 @@ pub(super) async fn http_get(get: &HTTPGetAction, target: &Target) -> Result<u16
     }
     let request =
         request.header("host", host_header).body(Full::new(Bytes::new())).map_err(|e| other(e.to_string()))?;
-    if get.scheme.as_deref() == Some("HTTPS") {
+    // An answer that is longer than anybody reads is an answer too.
+    let answer = if get.scheme.as_deref() == Some("HTTPS") {
         let stream = tls::connect(stream, &host).await.map_err(|error| other(error.to_string()))?;
-        send(stream, request).await
+        send(stream, request, MAX_BODY).await
     } else {
-        send(stream, request).await
-    }
+        send(stream, request, MAX_BODY).await
+    };
+    answer.map(|answer| answer.status)
 }
 
-async fn send(
+/// An answer whose status came; its body may have been cut off, or too long.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Result<Bytes, String>,
+}
+
+/// Sends the only request of a connection, and reads as much of the answer as is said.
+pub(super) async fn send(
     stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     request: http::Request<Full<Bytes>>,
-) -> Result<u16, HttpError> {
+    most: usize,
+) -> Result<Answer, HttpError> {
     let other = |error: hyper::Error| HttpError::Other(error.to_string());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(other)?;
     let mut tasks = JoinSet::new();
@@ -274,13 +285,12 @@ async fn send(
     });
     let answer = sender.send_request(request).await.map_err(other)?;
     let status = answer.status().as_u16();
-    // An answer that is longer than anybody reads is an answer too.
-    let _ = Limited::new(answer.into_body(), MAX_BODY).collect().await;
-    Ok(status)
+    let body = Limited::new(answer.into_body(), most).collect().await;
+    Ok(Answer { status, body: body.map(Collected::to_bytes).map_err(|error| error.to_string()) })
 }
 
 /// A port by number, or by the name that the container gave it.
-fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
+pub(super) fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
     let number = match port {
         IntOrString::Int(number) => Some(*number),
         IntOrString::String(name) => container
@@ -304,7 +314,7 @@ fn url(get: &HTTPGetAction, target: &Target) -> Result<String, String> {
 }
 
 /// As Go says it, since that is what users search for.
-fn words(error: &io::Error) -> String {
+pub(super) fn words(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::ConnectionReset => "connection reset by peer".to_owned(),
@@ -377,5 +387,37 @@ mod tls {
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
             self.0.signature_verification_algorithms.supported_schemes()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use futures::future::BoxFuture;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::network::Dial;
+
+    /// The network of the pods, in which nobody listens.
+    struct Deserted;
+
+    impl Dial for Deserted {
+        fn dial(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
+            Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pod_on_the_network_of_its_host_is_asked_there() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("there is a free port");
+        let port = listener.local_addr().expect("it listens").port();
+        let dialer: Dialer = Arc::new(Deserted);
+        assert!(connect(&dialer, "127.0.0.1", "127.0.0.1", port).await.is_ok());
+        assert!(
+            connect(&dialer, "10.0.0.1", "10.0.0.1", port).await.is_err(),
+            "that one is in the network of the pods"
+        );
     }
 }

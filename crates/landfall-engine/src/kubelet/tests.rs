@@ -1,19 +1,21 @@
 //! The node agent with containers that are only said to run, and fail when they are told to. Time is paused: grace periods
 //! and back-off pass as soon as nothing else is to be done.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, ServiceAccount};
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::*;
 use crate::api::machine::Machine as _;
+use crate::api::node_agent::MetricsSource as _;
 use crate::clock::Clock;
 use crate::context::Caches;
-use crate::event;
+use crate::event::{self, Lost};
 use crate::images::Entry;
 use crate::network::ClusterNetwork;
 use crate::runtime::mock::faulty::{Fault, FaultyRuntime};
@@ -44,18 +46,24 @@ impl Kubelet {
         let (cancel, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let caches = Caches::new();
         caches.fill(&client, &cancel, &mut tasks).await;
-        let (recorder, events) = event::queue(client.clone(), Clock::wall(), "kubelet");
+        let (recorder, events) = event::queue(client.clone(), Clock::wall(), &Lost::default(), "kubelet");
         tasks.spawn(events.run_until(cancel.clone()));
         let runtime = Arc::new(FaultyRuntime::start(&folder.path().join("pods")).expect("a folder for pods"));
         let agent = Agent::new(Parts {
-            context: Context { client: client.clone(), caches, clock: Clock::wall(), authority: "".into() },
+            context: Context {
+                client: client.clone(),
+                caches,
+                clock: Clock::wall(),
+                lost: Lost::default(),
+                authority: "".into(),
+            },
             recorder,
             runtime: Arc::clone(&runtime) as Arc<dyn Runtime>,
-            network: Arc::new(PodNetwork::new(ClusterNetwork::loopback())),
+            network: Arc::new(PodNetwork::new(ClusterNetwork::loopback(&folder.path().join("network")))),
             images: Catalogue {
                 images: vec![Entry { image: "*".to_owned(), program: Some("any".to_owned()), ..Entry::default() }],
             },
-            nodes: vec![NodeSpec::new(NODE, "4", "16Gi")],
+            nodes: vec![NodeSpec { address: "192.0.2.7".to_owned(), ..NodeSpec::new(NODE, "4", "16Gi") }],
             persistent: folder.path().join("volumes"),
             back_off: BackOff::default(),
         });
@@ -143,6 +151,24 @@ async fn a_container_that_cannot_be_started_says_why_and_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_condition_that_has_come_true_does_not_say_why_it_was_false() {
+    let kubelet = Kubelet::start().await;
+    kubelet.runtime.plan("default/web", "c", Fault::Fail("no such program".to_owned()));
+    kubelet.run().await;
+    let ready = async || {
+        let conditions = kubelet.pods().get("web").await.expect("a pod").status.and_then(|status| status.conditions);
+        conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready")
+    };
+    kubelet.container("refused", waits_with("RunContainerError", "no such program")).await;
+    let message = ready().await.and_then(|condition| condition.message);
+    assert_eq!(message.as_deref(), Some("containers with unready status: [c]"));
+    kubelet.container("ready", |status| status.ready).await;
+    let ready = ready().await.expect("the condition is there");
+    assert_eq!((ready.status.as_str(), ready.reason, ready.message), ("True", None, None));
+    kubelet.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_container_that_ends_again_and_again_is_restarted_after_growing_waits() {
     let kubelet = Kubelet::start().await;
     for code in [0, 3, 4] {
@@ -155,6 +181,37 @@ async fn a_container_that_ends_again_and_again_is_restarted_after_growing_waits(
     kubelet.container("running", |status| is_running(status) && status.restart_count == 3).await;
     // The first restart is at once, the others after 10 and 20 s.
     assert!(begun.elapsed() >= Duration::from_secs(29), "{:?}", begun.elapsed());
+    kubelet.end().await;
+}
+
+/// The program of the pod, which only says to run, is played by this test: so its sockets are real, and so is the time.
+#[tokio::test]
+async fn a_pod_that_asks_for_it_is_scraped_as_soon_as_somebody_asks_for_its_metrics() {
+    let kubelet = Kubelet::start().await;
+    let uid = kubelet.run().await.uid().expect("an object has one");
+    kubelet.container("running", is_running).await;
+    let ip = kubelet.pods().get("web").await.expect("it is there").status.and_then(|status| status.pod_ip);
+    let ip = ip.expect("a pod that runs has an address");
+    let listener = tokio::net::TcpListener::bind((ip.as_str(), 0)).await.expect("loopback addresses are free");
+    let port = listener.local_addr().expect("it is bound").port().to_string();
+    let figures = || async { "# TYPE waiting gauge\nwaiting{queue=\"a\"} 2\nwaiting{queue=\"b\"} 3\n" };
+    let router = axum::Router::new().route("/figures", axum::routing::get(figures));
+    let mut program = JoinSet::new();
+    program.spawn(async move { axum::serve(listener, router).await });
+    let annotations = json!({
+        "prometheus.io/scrape": "true", "prometheus.io/port": port, "prometheus.io/path": "/figures",
+    });
+    let patch = Patch::Merge(json!({ "metadata": { "annotations": annotations } }));
+    kubelet.pods().patch("web", &PatchParams::default(), &patch).await.expect("a pod can be annotated");
+    let handle = kubelet.agent.shared.handle(&uid).expect("it runs");
+    let annotated = |pod: &Option<Arc<Pod>>| pod.as_ref().is_some_and(|pod| !pod.annotations().is_empty());
+    handle.pod.subscribe().wait_for(annotated).await.expect("the pod stays");
+
+    let told = kubelet.agent.series(&[uid.as_str().into(), "other".into()], "waiting").await;
+    let [told, other] = <[_; 2]>::try_from(told).expect("an answer for each");
+    let values: Vec<f64> = told.expect("it tells of them").series.into_iter().map(|(_, value)| value).collect();
+    assert_eq!((values, other), (vec![2.0, 3.0], Err("it does not run".to_owned())));
+    assert_eq!(kubelet.agent.metric_names(), BTreeSet::from(["waiting".to_owned()]));
     kubelet.end().await;
 }
 
@@ -218,5 +275,20 @@ async fn a_node_that_is_cut_off_restarts_containers_and_tells_when_it_is_back() 
     kubelet.pods().delete("web", &DeleteParams::default()).await.expect("the pod is to end");
     kubelet.set(NodeFault::None).await;
     kubelet.gone().await;
+    kubelet.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_says_the_address_that_its_node_has() {
+    let kubelet = Kubelet::start().await;
+    kubelet.run().await;
+    kubelet.container("running", is_running).await;
+    let status = kubelet.pods().get("web").await.expect("it is there").status.expect("it runs");
+    let node = Api::<k8s_openapi::api::core::v1::Node>::all(kubelet.client.clone()).get(NODE).await.expect("a node");
+    let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
+    let internal = addresses.into_iter().find(|address| address.type_ == "InternalIP").map(|address| address.address);
+    assert_eq!(internal.as_deref(), Some("192.0.2.7"));
+    assert_eq!(status.host_ip, internal);
+    assert_eq!(status.host_ips.and_then(|all| all.into_iter().next()).map(|host| host.ip), internal);
     kubelet.end().await;
 }

@@ -1,9 +1,11 @@
 //! What containers and nodes use, measured over a window, for `metrics.k8s.io`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use tokio::time::Instant;
@@ -11,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Agent, Shared};
 use crate::api::machine::NodeFault;
-use crate::api::node_agent::{MetricsSource, NodeUsage, PodUsage, Usage};
+use crate::api::node_agent::{MetricsSource, NodeUsage, PodSeries, PodUsage, Usage};
 
 /// How often is measured: metrics-server's `--metric-resolution`.
 const WINDOW: Duration = Duration::from_secs(15);
@@ -128,5 +130,13 @@ impl MetricsSource for Agent {
             pod.containers.push((sample.container.clone(), usage));
         }
         pods.into_values().collect()
+    }
+
+    fn series<'a>(&'a self, pods: &'a [Arc<str>], metric: &'a str) -> BoxFuture<'a, Vec<Result<PodSeries, String>>> {
+        self.shared.series(pods, metric).boxed()
+    }
+
+    fn metric_names(&self) -> BTreeSet<String> {
+        self.shared.scrapes.names()
     }
 }

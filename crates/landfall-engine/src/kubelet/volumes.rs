@@ -10,6 +10,8 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Component, Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{
@@ -18,6 +20,7 @@ use k8s_openapi::api::core::v1::{
 };
 use kube::Api;
 use kube::api::PostParams;
+use serde_json::Value;
 
 use super::environment::{self, Place};
 use crate::cache::{Cache, Kind, ObjectKey};
@@ -47,6 +50,8 @@ pub(super) struct Maker<'a> {
     pub(super) place: &'a Place,
     /// The pod's folder.
     pub(super) folder: &'a Path,
+    /// Its folder in memory.
+    pub(super) run: &'a Path,
     /// Where persistent volumes of no other origin lie.
     pub(super) persistent: &'a Path,
 }
@@ -66,7 +71,6 @@ impl Maker<'_> {
     }
 
     async fn volume(&self, volume: &Volume) -> Result<PathBuf, String> {
-        let own = self.folder.join("volumes").join(&volume.name);
         if let Some(host) = &volume.host_path {
             return host_path(&host.path, host.type_.as_deref().unwrap_or_default());
         }
@@ -77,8 +81,10 @@ impl Maker<'_> {
             let name = self.pod.metadata.name.as_deref().unwrap_or_default();
             return self.claim(&format!("{name}-{}", volume.name)).await;
         }
+        let is_on_disk = volume.empty_dir.as_ref().is_some_and(|empty| empty.medium.as_deref() != Some("Memory"));
+        let own = if is_on_disk { self.folder } else { self.run }.join("volumes").join(&volume.name);
         fs::create_dir_all(&own).map_err(|error| error.to_string())?;
-        // Not handled: `medium: Memory` and `sizeLimit` of an emptyDir; it is a folder in any case.
+        // Not handled: `sizeLimit` of an emptyDir, which shares its file system with others, and huge pages.
         if volume.empty_dir.is_some() {
             fs::set_permissions(&own, fs::Permissions::from_mode(0o777)).map_err(|error| error.to_string())?;
             return Ok(own);
@@ -109,7 +115,8 @@ impl Maker<'_> {
                 } else if let Some(source) = &source.service_account_token {
                     let file = own.join(&source.path);
                     let seconds = source.expiration_seconds.unwrap_or(3600);
-                    let token = match still_good(&file, seconds) {
+                    let known = fs::read(&file).ok().filter(|token| still_good(token, seconds, Timestamp::now()));
+                    let token = match known {
                         Some(token) => token,
                         None => self.token(source.audience.clone(), seconds).await?.into_bytes(),
                     };
@@ -286,11 +293,17 @@ fn host_path(path: &str, type_: &str) -> Result<PathBuf, String> {
     Ok(found)
 }
 
-/// A token file that has at least a fifth of its time left (the kubelet renews at 80 %).
-fn still_good(file: &Path, seconds: i64) -> Option<Vec<u8>> {
-    let age = fs::metadata(file).ok()?.modified().ok()?.elapsed().ok()?;
-    let renew = u64::try_from(seconds).ok()? * 4 / 5;
-    (age.as_secs() < renew).then(|| fs::read(file).ok()).flatten()
+/// Whether a token has more than a fifth of its time left (the kubelet renews at 80 %), which is `seconds` at most. What does not
+/// say when it began and when it ends is to be renewed. All of it is by the clock of the machine.
+fn still_good(token: &[u8], seconds: i64, now: Timestamp) -> bool {
+    life(token).is_some_and(|(begun, ends)| now.as_second() < begun.saturating_add(seconds.min(ends - begun) / 5 * 4))
+}
+
+/// When a token began, and when it ends (RFC 7519, `iat` and `exp`).
+fn life(token: &[u8]) -> Option<(i64, i64)> {
+    let claims = str::from_utf8(token).ok()?.split('.').nth(1)?;
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
+    Some((claims["iat"].as_i64()?, claims["exp"].as_i64()?))
 }
 
 /// The keys that a volume shows, each under its path.
@@ -386,6 +399,20 @@ mod tests {
         assert_eq!(fs::read_to_string(folder.path().join("a")).expect("it is there"), "3");
         assert!(!folder.path().join("b").exists());
         assert!(!folder.path().join(first).exists());
+    }
+
+    #[test]
+    fn a_token_is_renewed_when_a_fifth_of_its_time_is_left() {
+        let token = |claims: &str| format!("head.{}.signature", URL_SAFE_NO_PAD.encode(claims));
+        let good =
+            |token: &str, now: i64| still_good(token.as_bytes(), 3600, Timestamp::from_second(now).expect("a time"));
+        let hour = token(r#"{"iat": 1000, "exp": 4600}"#);
+        assert!(good(&hour, 1000) && good(&hour, 3879));
+        assert!(!good(&hour, 3880) && !good(&hour, 9999));
+        let year = token(r#"{"iat": 1000, "exp": 31537000}"#);
+        assert!(good(&year, 3879) && !good(&year, 3880), "it is good for longer than was asked for");
+        assert!(!good(&token(r#"{"exp": 4600}"#), 1000), "nobody knows how old it is");
+        assert!(!good("", 1000) && !good("no token", 1000));
     }
 
     #[test]

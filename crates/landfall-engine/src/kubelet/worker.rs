@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::ResourceExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -37,6 +37,11 @@ use crate::tasks;
 /// The least time that a container is given to end (the kubelet's `minimumGracePeriodInSeconds`).
 const MIN_GRACE: Duration = Duration::from_secs(2);
 
+/// How long nothing is said of what will mostly have changed again by then: a pod that is getting its place, a container whose
+/// probes have not answered yet. A status is a write that everybody sees, and of those of a pod that starts it is every other one.
+/// A kubelet looks at its containers once a second.
+const SETTLE: Duration = Duration::from_millis(500);
+
 /// How often files that come from objects and tokens are looked at when nothing seems to change.
 const REFRESH: Duration = Duration::from_mins(1);
 
@@ -46,13 +51,14 @@ pub(super) async fn run(shared: Arc<Shared>, handle: Arc<Handle>, pod: Arc<Pod>,
     let played = shared.nodes.get(&node);
     let boot = played.map(|node| node.boots.load(Ordering::Acquire)).unwrap_or_default();
     let host_ip = played.map(|node| node.spec.address.clone()).unwrap_or_default();
-    // Unbounded: probers say little, and must not wait for a worker that waits for the API.
+    // Unbounded: probers say little, and must not wait for a worker that waits for the API. Boxed: a channel has room for many
+    // from the beginning, and hardly ever has one.
     let (tell, news) = mpsc::unbounded_channel();
     let mut recorder = shared.recorder.component("kubelet").host(&node);
     if let Some(played) = played {
         recorder = recorder.muted_by(Arc::clone(&played.away));
     }
-    Worker {
+    let worker = Worker {
         recorder,
         node,
         host_ip,
@@ -76,11 +82,12 @@ pub(super) async fn run(shared: Arc<Shared>, handle: Arc<Handle>, pod: Arc<Pod>,
         away: false,
         boot,
         next: None,
+        begun: Instant::now(),
         refreshed: Instant::now(),
         tell,
-    }
-    .work(news, cancel)
-    .await;
+    };
+    // Moved once, and not into each of the futures that hold one another.
+    Box::new(worker).work(news, cancel).await;
 }
 
 struct Worker {
@@ -99,7 +106,8 @@ struct Worker {
     making: bool,
     opening: bool,
     retry: Retry,
-    written: Option<PodStatus>,
+    /// The digest of the status that was written last: there are many pods, and a status is large.
+    written: Option<report::Digest>,
     ending: Option<Ending>,
     failed: Option<(String, String)>,
     /// The API has it no more.
@@ -114,8 +122,10 @@ struct Worker {
     boot: u64,
     /// When to look again although nothing has changed.
     next: Option<Instant>,
+    /// Since when there is a worker.
+    begun: Instant,
     refreshed: Instant,
-    tell: mpsc::UnboundedSender<Told>,
+    tell: mpsc::UnboundedSender<Box<Told>>,
 }
 
 /// What a prober has found out.
@@ -141,6 +151,8 @@ struct Slot {
     image_error: String,
     /// It must end, and why: a failed probe.
     doomed: Option<Question>,
+    /// By when its first probe has mostly answered.
+    answers_by: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,14 +177,15 @@ enum Done {
 }
 
 impl Worker {
-    async fn work(mut self, mut news: mpsc::UnboundedReceiver<Told>, cancel: CancellationToken) {
+    async fn work(mut self: Box<Self>, mut news: mpsc::UnboundedReceiver<Box<Told>>, cancel: CancellationToken) {
         let mut pod = self.handle.pod.subscribe();
         let handle = Arc::clone(&self.handle);
         let mut records: Option<watch::Receiver<Records>> = None;
         loop {
             self.observe(pod.borrow_and_update().clone());
             self.next = None;
-            if !self.step().await {
+            // Boxed: what a step holds while it waits is many times what a worker has that waits for the next one.
+            if !Box::pin(self.step()).await {
                 break;
             }
             if records.is_none() {
@@ -191,7 +204,7 @@ impl Worker {
                 Some(ended) = self.jobs.join_next() => if let Some(done) = tasks::result(ended) {
                     self.finish(done);
                 },
-                Some(told) = news.recv() => self.hear(told),
+                Some(told) = news.recv() => self.hear(*told),
                 () = changed(&mut records) => {}
                 () = handle.poke.notified() => self.refreshed = Instant::now().checked_sub(REFRESH).unwrap_or_else(Instant::now),
                 () = until(next) => {}
@@ -203,13 +216,18 @@ impl Worker {
     fn observe(&mut self, pod: Option<Arc<Pod>>) {
         match pod {
             _ if self.is_cut_off() => {}
-            Some(pod) => {
-                let version = |pod: &Pod| pod.resource_version().and_then(|version| version.parse::<u64>().ok());
-                if version(&pod) >= version(&self.known_by_api) {
-                    self.known_by_api = pod;
-                }
-            }
+            // Of one version, this is the copy that everybody shares.
+            Some(pod) if version(&pod) >= version(&self.known_by_api) => self.known_by_api = pod,
+            Some(_) => {}
             None => self.gone = true,
+        }
+    }
+
+    /// Takes in what a write was answered with: it is there before the cache has it.
+    fn answered(&mut self, mut pod: Pod) {
+        if version(&pod) > version(&self.known_by_api) {
+            pod.metadata.managed_fields = None;
+            self.observe(Some(Arc::new(pod)));
         }
     }
 
@@ -225,7 +243,7 @@ impl Worker {
         self.begin_ending(&pod, spec, terminal);
         if self.sandbox.is_none() && !self.closed && !self.open(&pod) {
             // Of one that ran before nothing is known yet; what the API says of it stays until then.
-            if !has_run(&pod) {
+            if !has_run(&pod) && !self.waits(Some(self.begun + SETTLE).filter(|_| self.retry.wait.is_none())) {
                 self.write(&pod, false).await;
             }
             return true;
@@ -253,11 +271,17 @@ impl Worker {
                 }
             }
         }
+        let answers_by = self.slots.values().filter_map(|slot| slot.answers_by).max();
+        if !over && self.ending.is_none() && self.waits(answers_by) {
+            return true;
+        }
         let written = self.write(&pod, over).await;
         if !over {
             return true;
         }
         if !self.closed {
+            // Nothing may write files for the pod any more.
+            self.jobs.shutdown().await;
             if let Some(sandbox) = &self.sandbox {
                 sandbox.close().await;
             }
@@ -347,7 +371,10 @@ impl Worker {
             };
             let opened = async {
                 let attachment = attachment?;
-                let sandbox = shared.runtime.open(super::sandbox(&pod, &attachment)).await;
+                let mut sandbox = super::sandbox(&pod, &attachment);
+                let names = shared.network.introduce(&sandbox);
+                sandbox.names = names.map_err(|error| format!("failed to write the hosts file of the pod: {error}"))?;
+                let sandbox = shared.runtime.open(sandbox).await;
                 Ok((sandbox.map_err(|error| error.to_string())?, attachment.ip.to_string()))
             };
             Done::Opened(opened.await)
@@ -375,12 +402,14 @@ impl Worker {
         self.refreshed = Instant::now();
         let (shared, pod, place) = (Arc::clone(&self.shared), Arc::clone(pod), self.place());
         self.jobs.spawn(async move {
-            let folder = pod_folder(&shared, &pod.uid().unwrap_or_default());
+            let uid = pod.uid().unwrap_or_default();
+            let folder = pod_folder(&shared, &uid);
             let maker = Maker {
                 context: &shared.context,
                 pod: &pod,
                 place: &place,
                 folder: &folder,
+                run: &shared.runtime.run_directory(&uid),
                 persistent: &shared.persistent,
             };
             Done::Volumes(maker.make().await)
@@ -472,7 +501,7 @@ impl Worker {
                                 probe::ask(question, target, since, |news| {
                                     let (container, id) = (container.clone(), id.clone());
                                     // The worker that does not listen has ended.
-                                    let _ = tell.send(Told { container, id, question, news });
+                                    let _ = tell.send(Box::new(Told { container, id, question, news }));
                                 })
                                 .await;
                                 Done::Probed
@@ -487,6 +516,7 @@ impl Worker {
                     slot.known.started = false;
                     slot.known.ready = false;
                     slot.doomed = None;
+                    slot.answers_by = None;
                     slot.id.clone_from(&record.id);
                 }
             }
@@ -526,12 +556,19 @@ impl Worker {
                 }
             }
             Done::Started(name, result) => {
+                let container = self.known_by_api.spec.as_ref().and_then(|spec| start::find(spec, &name));
+                let is_probed = container.is_some_and(|(container, _)| {
+                    container.startup_probe.is_some() || container.readiness_probe.is_some()
+                });
                 let slot = self.slots.entry(name).or_default();
                 // It may be being stopped already.
                 slot.busy = slot.busy.filter(|busy| *busy != Busy::Starting);
                 slot.known.starting = false;
                 match result {
-                    Ok(()) => slot.image_back_off = None,
+                    Ok(()) => {
+                        slot.image_back_off = None;
+                        slot.answers_by = Some(Instant::now() + SETTLE).filter(|_| is_probed);
+                    }
                     Err(refusal) => {
                         let records = self.sandbox.as_ref().map(|sandbox| sandbox.records().borrow().clone());
                         let is_recorded = records.is_some_and(|all| all.iter().any(|record| record.id == slot.id));
@@ -576,6 +613,7 @@ impl Worker {
         if slot.probers.is_empty() || slot.id != id {
             return;
         }
+        slot.answers_by = None;
         match (question, news) {
             (_, News::Failed(why)) => {
                 let text = format!("{} probe failed: {why}", question.name());
@@ -591,6 +629,15 @@ impl Worker {
         }
     }
 
+    /// Whether this is still to come; the worker looks again then.
+    fn waits(&mut self, until: Option<Instant>) -> bool {
+        let until = until.filter(|until| *until > Instant::now());
+        if let Some(until) = until {
+            self.wake(until);
+        }
+        until.is_some()
+    }
+
     fn wake(&mut self, at: Instant) {
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
@@ -602,6 +649,10 @@ impl Slot {
             prober.abort();
         }
     }
+}
+
+fn version(pod: &Pod) -> Option<u64> {
+    pod.metadata.resource_version.as_ref()?.parse().ok()
 }
 
 /// Whether the API knows of a container of the pod that was started.

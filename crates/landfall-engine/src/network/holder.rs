@@ -1,10 +1,13 @@
 //! The process that owns the network of an engine: the namespaces, the links between them, the packet filter.
 //!
-//! It is the engine's own binary once more, because only a process with one thread can enter namespaces, and because the
+//! It is the engine's own binary once more, because only a process with one thread can enter a user namespace, and because the
 //! network must outlive the engine, as the pods in it do. It lives in a network namespace of its own, the *outer* one, in
 //! which nothing of the machine is; as an ordinary user, in a user namespace of its own as well (`user_namespaces(7)`). Each
 //! pod gets a namespace, a pair of virtual interfaces and a route: no bridge, so that everything between two pods passes
 //! the forward hook, where policies are.
+//!
+//! One thread answers, one request after another; what takes the kernel long and nobody waits for, the removal of links, has a
+//! thread of its own ([`Removal`]).
 //!
 //! The engine stays in the network of the machine. It asks over a socket, one request at a time; what it needs to reach the
 //! pods are sockets that were made here, which it is handed (unix(7), `SCM_RIGHTS`).
@@ -12,27 +15,26 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, IoSlice, IoSliceMut, Write as _};
-use std::mem::MaybeUninit;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{self, Write as _};
+use std::iter;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc;
+use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{getegid, geteuid};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{RouteScope, RouteType};
-use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
-use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-};
+use rtnetlink::{Handle, LinkDelRequest, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use super::{GATEWAY, NODE};
-use crate::runtime::child;
+use super::{GATEWAY, NODE, egress};
+use crate::runtime::{child, messages};
 
 /// The socket in the holder's folder.
 const SOCKET: &str = "network.sock";
@@ -40,16 +42,13 @@ const SOCKET: &str = "network.sock";
 /// The name of a pod's interface inside the pod.
 const INTERFACE: &str = "eth0";
 
+/// The group of the links that are to be removed; others are in none (0).
+const REMOVED: u32 = 1;
+
 /// The kernel's table of its own addresses: `RT_TABLE_LOCAL` (rtnetlink(7)).
 const LOCAL_TABLE: u32 = 255;
 
-/// The longest message. Rules of the packet filter come as files.
-const MESSAGE: usize = 64 * 1024;
-
-/// How many sockets are handed over at a time; the kernel takes up to 253 (`SCM_MAX_FD`).
-const SOCKETS: usize = 64;
-
-/// What the engine asks for.
+/// What the engine asks for. Rules of the packet filter come as files, as they may be longer than a message.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
     /// A network namespace with this address; the one of an earlier request with the same name if there is one.
@@ -67,6 +66,12 @@ pub(super) enum Request {
     Connectors(usize),
     /// A UDP socket and a listening TCP socket on one address of the outer namespace.
     Listeners(SocketAddr),
+    /// Makes a way out, in place of an earlier one: another namespace, to which everything goes that has no other route. There
+    /// the rules in a file lead connections to this address. The socket that listens on it is the answer. Addresses that pods
+    /// may have, by network and length of the prefix, do not lead out when no pod has them.
+    OpenEgress { pods: (Ipv4Addr, u8), listen: SocketAddrV4, rules: PathBuf },
+    /// Removes the way out, if there is one.
+    CloseEgress,
     /// Ends the holder.
     Close,
 }
@@ -115,7 +120,7 @@ fn hold(folder: &Path, nft: fn() -> Command) -> io::Result<()> {
     loop {
         let engine = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC)?;
         // With one that is not understood, such as another version, it is not spoken; the network stays.
-        while let Ok(Some((request, _))) = receive::<Request>(engine.as_fd()) {
+        while let Ok(Some((request, _))) = messages::receive::<Request>(engine.as_fd()) {
             let last = matches!(request, Request::Close);
             let (answer, sockets) = match runtime.block_on(holder.answer(request)) {
                 Ok(answer) => answer,
@@ -125,7 +130,7 @@ fn hold(folder: &Path, nft: fn() -> Command) -> io::Result<()> {
                 let _ = fs::remove_file(folder.join(SOCKET));
             }
             let borrowed: Vec<BorrowedFd<'_>> = sockets.iter().map(OwnedFd::as_fd).collect();
-            if send(engine.as_fd(), &answer, &borrowed).is_err() {
+            if messages::send(engine.as_fd(), &answer, &borrowed).is_err() {
                 break;
             }
             if last {
@@ -154,8 +159,11 @@ struct Holder {
     owner: Option<PathBuf>,
     nft: fn() -> Command,
     pods: BTreeMap<String, Pod>,
+    /// Where the way out leads to. The file keeps the namespace while there is no engine, so that it refuses.
+    egress: Option<File>,
     /// Names of interfaces have 15 characters, so they are numbered.
     next: u32,
+    removal: Removal,
     /// Reads what the kernel answers.
     _tasks: JoinSet<()>,
 }
@@ -178,7 +186,9 @@ impl Holder {
             owner,
             nft,
             pods: BTreeMap::new(),
+            egress: None,
             next: 0,
+            removal: Removal::start()?,
             _tasks: tasks,
         };
         let loopback = index(&holder.links, "lo").await?;
@@ -194,14 +204,16 @@ impl Holder {
         let answer = match request {
             Request::Attach { name, address } => {
                 if self.pods.get(&name).is_none_or(|pod| pod.address != address) {
-                    self.detach(&name).await;
-                    let pod = self.attach(address).await?;
+                    self.detach(&name);
+                    let interface = format!("pod{}", self.next);
+                    self.next += 1;
+                    let pod = self.attach(interface, address).await?;
                     self.pods.insert(name.clone(), pod);
                 }
                 Answer::Attached(self.attachment(&self.pods[&name]))
             }
             Request::Detach { name } => {
-                self.detach(&name).await;
+                self.detach(&name);
                 Answer::Done
             }
             Request::List => {
@@ -216,7 +228,7 @@ impl Holder {
                 Answer::Done
             }
             Request::Connectors(count) => {
-                let sockets = (0..count.min(SOCKETS)).map(|_| {
+                let sockets = (0..count.min(messages::FILES)).map(|_| {
                     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
                     rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
                 });
@@ -228,6 +240,18 @@ impl Holder {
                 udp.set_nonblocking(true)?;
                 tcp.set_nonblocking(true)?;
                 return Ok((Answer::Done, vec![udp.into(), tcp.into()]));
+            }
+            Request::OpenEgress { pods, listen, rules } => {
+                self.close_egress().await;
+                let opened = self.open_egress(pods, listen, &rules).await;
+                if opened.is_err() {
+                    self.close_egress().await;
+                }
+                return Ok((Answer::Done, vec![opened?]));
+            }
+            Request::CloseEgress => {
+                self.close_egress().await;
+                Answer::Done
             }
             Request::Close => Answer::Done,
         };
@@ -241,10 +265,8 @@ impl Holder {
 
     /// Makes a namespace and its link. The pod's end is created inside the namespace at once: to move it there later
     /// takes the kernel some 20 ms.
-    async fn attach(&mut self, address: Ipv4Addr) -> io::Result<Pod> {
+    async fn attach(&self, interface: String, address: Ipv4Addr) -> io::Result<Pod> {
         let namespace = self.new_namespace()?;
-        let interface = format!("pod{}", self.next);
-        self.next += 1;
         let pair = LinkVeth::new(INTERFACE, &interface).setns_by_fd(namespace.as_raw_fd()).build();
         self.links.link().add(pair).execute().await.map_err(told)?;
         let outside = index(&self.links, &interface).await?;
@@ -253,7 +275,8 @@ impl Holder {
             .destination_prefix(address, 32)
             .output_interface(outside)
             .scope(RouteScope::Link);
-        self.links.route().add(route.build()).execute().await.map_err(told)?;
+        // The link of the pod that had this address before may not be removed yet.
+        self.links.route().add(route.build()).replace().execute().await.map_err(told)?;
         self.inside(&namespace, address).await?;
         Ok(Pod { namespace, address, interface })
     }
@@ -298,12 +321,40 @@ impl Holder {
         }
     }
 
-    async fn detach(&mut self, name: &str) {
-        let Some(pod) = self.pods.remove(name) else { return };
-        // Gone already when the last process of the pod has ended and nobody else held the namespace.
-        if let Ok(link) = index(&self.links, &pod.interface).await {
+    fn detach(&mut self, name: &str) {
+        if let Some(pod) = self.pods.remove(name) {
+            self.removal.of(pod.interface);
+        }
+    }
+
+    /// To everybody else the namespace of the way out looks as that of a pod does.
+    async fn open_egress(&mut self, pods: (Ipv4Addr, u8), listen: SocketAddrV4, rules: &Path) -> io::Result<OwnedFd> {
+        let link = self.attach(egress::INTERFACE.to_owned(), *listen.ip()).await?;
+        let nft = self.nft;
+        let listener = self.within(&link.namespace, || {
+            // What the rules lead nowhere is not sent back, though the machine may forward.
+            fs::write("/proc/sys/net/ipv4/ip_forward", "0")?;
+            filter(nft(), rules)?;
+            let listener = std::net::TcpListener::bind(listen)?;
+            listener.set_nonblocking(true)?;
+            Ok(OwnedFd::from(listener))
+        })?;
+        self.egress = Some(link.namespace);
+        let nobody =
+            RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(pods.0, pods.1).kind(RouteType::Unreachable);
+        self.links.route().add(nobody.build()).replace().execute().await.map_err(told)?;
+        let outside = index(&self.links, egress::INTERFACE).await?;
+        let everywhere = RouteMessageBuilder::<Ipv4Addr>::new().gateway(*listen.ip()).output_interface(outside);
+        self.links.route().add(everywhere.build()).execute().await.map_err(told)?;
+        Ok(listener)
+    }
+
+    async fn close_egress(&mut self) {
+        // The routes through it go with it.
+        if let Ok(link) = index(&self.links, egress::INTERFACE).await {
             let _ = self.links.link().del(link).execute().await;
         }
+        self.egress = None;
     }
 
     async fn own(&self, network: Ipv4Addr, prefix: u8) -> io::Result<()> {
@@ -316,6 +367,49 @@ impl Holder {
             .scope(RouteScope::Host);
         self.links.route().add(route.build()).replace().execute().await.map_err(told)
     }
+}
+
+/// Removes links. The kernel lets others work on the network meanwhile, but takes some 20 ms until nobody can be using a link
+/// any more, and hardly longer for many at once.
+struct Removal {
+    interfaces: mpsc::Sender<String>,
+}
+
+impl Removal {
+    /// The thread is in the namespace of the one that starts it, and ends with the process.
+    fn start() -> io::Result<Self> {
+        let (interfaces, removed) = mpsc::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let entered = runtime.enter();
+        let (connection, links, _) = rtnetlink::new_connection()?;
+        drop(entered);
+        let work = move || {
+            let mut tasks = JoinSet::new();
+            tasks.spawn_on(connection, runtime.handle());
+            while let Ok(first) = removed.recv() {
+                runtime.block_on(remove(&links, iter::once(first).chain(removed.try_iter())));
+            }
+        };
+        thread::Builder::new().name("removal".to_owned()).spawn(work)?;
+        Ok(Self { interfaces })
+    }
+
+    fn of(&self, interface: String) {
+        self.interfaces.send(interface).expect("the thread listens as long as there is a sender");
+    }
+}
+
+async fn remove(links: &Handle, interfaces: impl Iterator<Item = String>) {
+    for interface in interfaces {
+        // Gone already when the last process of the pod has ended and nobody else held the namespace.
+        if let Ok(link) = index(links, &interface).await {
+            let link = LinkUnspec::new_with_index(link).link_group(REMOVED).build();
+            let _ = links.link().set(link).execute().await;
+        }
+    }
+    let mut all = LinkMessage::default();
+    all.attributes.push(LinkAttribute::Group(REMOVED));
+    let _ = LinkDelRequest::new_with_message(links.clone(), all).execute().await;
 }
 
 async fn index(links: &Handle, name: &str) -> io::Result<u32> {
@@ -362,54 +456,4 @@ pub(super) fn connect(folder: &Path) -> io::Result<OwnedFd> {
     let opened = File::open(folder)?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(short_path(&opened))?)?;
     Ok(socket)
-}
-
-pub(super) fn send<T: Serialize>(socket: BorrowedFd<'_>, message: &T, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let text = serde_json::to_vec(message).expect("messages are JSON");
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !sockets.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(sockets)) {
-        return Err(io::Error::other("too many sockets for one message"));
-    }
-    rustix::net::sendmsg(socket, &[IoSlice::new(&text)], &mut ancillary, SendFlags::NOSIGNAL)?;
-    Ok(())
-}
-
-/// The next message and its sockets; `None` when the other side has gone.
-pub(super) fn receive<T: for<'de> Deserialize<'de>>(socket: BorrowedFd<'_>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut text = vec![0; MESSAGE];
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let buffers = &mut [IoSliceMut::new(&mut text)];
-    let received = match rustix::net::recvmsg(socket, buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-        // It was killed before it had read what it was sent last.
-        Err(Errno::CONNRESET) => return Ok(None),
-        received => received?,
-    };
-    if received.bytes == 0 {
-        return Ok(None);
-    }
-    let sockets = ancillary.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(sockets) => Some(sockets),
-        _ => None,
-    });
-    let sockets = sockets.flatten().collect();
-    let message = serde_json::from_slice(&text[..received.bytes]).map_err(io::Error::other)?;
-    Ok(Some((message, sockets)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_engine_that_is_killed_before_it_has_read_its_answer_has_gone_like_any_other() {
-        let (holder, engine) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .expect("sockets can be made");
-        send(holder.as_fd(), &Answer::Done, &[]).expect("the engine is there");
-        drop(engine);
-        let received = receive::<Request>(holder.as_fd()).expect("that it has gone is no error");
-        assert!(received.is_none());
-    }
 }

@@ -12,6 +12,9 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 /// The zone of a cluster that was not given another.
 pub(crate) const ZONE: &str = "cluster.local";
 
+/// How many names may stand for each other. More are most likely a circle.
+pub(super) const ALIASES: usize = 8;
+
 /// Gives a Service a name outside of the cluster's zone, several by commas: the annotation by which external-dns publishes
 /// them (<https://kubernetes-sigs.github.io/external-dns/latest/docs/annotations/annotations/>).
 pub(crate) const HOSTNAME: &str = "external-dns.alpha.kubernetes.io/hostname";
@@ -100,8 +103,14 @@ fn published(directory: &impl Directory, host: &str, question: Question) -> Answ
 
 /// Whether a Service has this name, by its annotation.
 pub(crate) fn is_published_as(service: &Service, host: &str) -> bool {
-    let named = service.metadata.annotations.as_ref().and_then(|annotations| annotations.get(HOSTNAME));
-    named.is_some_and(|names| names.split(',').any(|name| name.trim().trim_end_matches('.').eq_ignore_ascii_case(host)))
+    published_as(service).any(|name| name.eq_ignore_ascii_case(host))
+}
+
+/// The names that a Service has by its annotation.
+pub(crate) fn published_as(service: &Service) -> impl Iterator<Item = String> {
+    let names = service.metadata.annotations.iter().filter_map(|annotations| annotations.get(HOSTNAME));
+    let names = names.flat_map(|names| names.split(',')).map(|name| name.trim().trim_end_matches('.').to_lowercase());
+    names.filter(|name| !name.is_empty())
 }
 
 /// `[hostname.|_port._protocol.]service.namespace.svc`.
@@ -223,16 +232,16 @@ fn label(address: Ipv4Addr) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use serde_json::json;
 
     use super::*;
 
-    struct Cluster {
-        services: Vec<Arc<Service>>,
-        slices: Vec<Arc<EndpointSlice>>,
+    pub(crate) struct Cluster {
+        pub(crate) services: Vec<Arc<Service>>,
+        pub(crate) slices: Vec<Arc<EndpointSlice>>,
     }
 
     impl Directory for Cluster {
@@ -255,16 +264,19 @@ mod tests {
         }
     }
 
-    fn cluster() -> Cluster {
+    pub(crate) fn cluster() -> Cluster {
         let service = |name: &str, spec| {
-            Arc::new(serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).expect("a service"))
+            Arc::new(
+                serde_json::from_value(json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec}))
+                    .expect("a service"),
+            )
         };
         let named = json!({
-            "metadata": {"name": "carrier", "annotations": {HOSTNAME: "api.carrier.example, carrier.example."}},
+            "metadata": {"name": "carrier", "namespace": "shop", "annotations": {HOSTNAME: "api.carrier.example, carrier.example."}},
             "spec": {"clusterIP": "10.96.0.9"},
         });
         let slice = json!({
-            "metadata": {"name": "store"},
+            "metadata": {"name": "store", "namespace": "shop", "labels": {"kubernetes.io/service-name": "store"}},
             "addressType": "IPv4",
             "ports": [{"name": "sql", "port": 5432, "protocol": "TCP"}],
             "endpoints": [

@@ -4,19 +4,21 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tempfile::NamedTempFile;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 use super::NODE;
 use super::dialer::Dial;
 use super::holder::{self, Answer, Attachment, Request};
 use crate::runtime::child::{self, ChildError};
+use crate::runtime::messages;
 
 /// How long a holder may take to start.
 const START: Duration = Duration::from_secs(10);
@@ -107,14 +109,7 @@ impl Network {
 
     /// Replaces rules of the packet filter, all or nothing.
     pub(crate) async fn filter(&self, rules: &str) -> Result<(), NetworkError> {
-        let folder = &self.shared.folder;
-        // A file of its own, as several sets of rules may be on their way.
-        let written =
-            tempfile::Builder::new().prefix("rules-").suffix(".nft").tempfile_in(folder).and_then(|mut file| {
-                file.write_all(rules.as_bytes())?;
-                Ok(file)
-            });
-        let file = written.map_err(|source| NetworkError::Folder { path: folder.clone(), source })?;
+        let file = self.written(rules)?;
         self.ask("apply the rules of the packet filter", Request::Filter(file.path().to_owned())).await.map(drop)
     }
 
@@ -134,9 +129,43 @@ impl Network {
         Ok((udp, TcpListener::from_std(tcp.into()).map_err(failed)?))
     }
 
+    /// A way out of the network for everything that is for nobody in it: a socket on this address, to which the rules lead what
+    /// arrives in a namespace of its own. An earlier one is closed.
+    pub(crate) async fn open_egress(
+        &self,
+        pods: (Ipv4Addr, u8),
+        listen: SocketAddrV4,
+        rules: &str,
+    ) -> Result<TcpListener, NetworkError> {
+        let operation = "open the way out of the network of the pods";
+        let failed = |source| NetworkError::Request { operation, source };
+        let file = self.written(rules)?;
+        let request = Request::OpenEgress { pods, listen, rules: file.path().to_owned() };
+        let (_, sockets) = self.ask(operation, request).await?;
+        let [listener] = <[OwnedFd; 1]>::try_from(sockets)
+            .map_err(|sockets| failed(io::Error::other(format!("{} sockets instead of 1", sockets.len()))))?;
+        TcpListener::from_std(listener.into()).map_err(failed)
+    }
+
+    /// Closes the way out that an earlier engine may have opened.
+    pub(crate) async fn close_egress(&self) -> Result<(), NetworkError> {
+        self.ask("close the way out of the network of the pods", Request::CloseEgress).await.map(drop)
+    }
+
     /// Ends the network, and with it the holder. The pods must have ended.
     pub(crate) async fn close(&self) -> Result<(), NetworkError> {
         self.ask("end the network", Request::Close).await.map(drop)
+    }
+
+    /// Rules in a file of their own, as several sets of them may be on their way.
+    fn written(&self, rules: &str) -> Result<NamedTempFile, NetworkError> {
+        let folder = &self.shared.folder;
+        let written =
+            tempfile::Builder::new().prefix("rules-").suffix(".nft").tempfile_in(folder).and_then(|mut file| {
+                file.write_all(rules.as_bytes())?;
+                Ok(file)
+            });
+        written.map_err(|source| NetworkError::Folder { path: folder.clone(), source })
     }
 
     async fn connector(&self) -> Result<TcpSocket, NetworkError> {
@@ -157,9 +186,9 @@ impl Network {
         let shared = Arc::clone(&self.shared);
         let asked = tokio::task::spawn_blocking(move || {
             let socket = shared.socket.lock().unwrap_or_else(PoisonError::into_inner);
-            holder::send(socket.as_fd(), &request, &[])?;
+            messages::send(socket.as_fd(), &request, &[])?;
             let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the process that holds the network has ended");
-            match holder::receive::<Answer>(socket.as_fd())?.ok_or_else(gone)? {
+            match messages::receive::<Answer>(socket.as_fd())?.ok_or_else(gone)? {
                 (Answer::Failed(why), _) => Err(io::Error::other(why)),
                 answered => Ok(answered),
             }

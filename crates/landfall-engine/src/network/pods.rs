@@ -1,13 +1,15 @@
 //! Which address each pod has, and the network namespace behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 
 use super::{ClusterNetwork, Dialer, Level, NetworkError};
-use crate::runtime::NetworkNamespace;
+use crate::runtime::{NetworkNamespace, PodSandbox};
 
 /// A pod's place on the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +39,12 @@ impl PodNetwork {
     pub(crate) fn new(network: ClusterNetwork) -> Self {
         let (first, last) = network.pods();
         let (first, last) = (u32::from(first), u32::from(last));
-        let given = Given { first, count: last - first + 1, by_uid: BTreeMap::new(), used: BTreeSet::new(), next: 0 };
+        // Engines that share the addresses of a machine begin at different ones.
+        let next = match &network {
+            ClusterNetwork::Namespace { .. } => 0,
+            ClusterNetwork::Loopback { names } => names.number(),
+        };
+        let given = Given { first, count: last - first + 1, by_uid: BTreeMap::new(), used: BTreeSet::new(), next };
         Self { network, given: Mutex::new(given) }
     }
 
@@ -46,7 +53,7 @@ impl PodNetwork {
         Box::pin(async move {
             let address = self.lock().give(uid).ok_or_else(|| "no address is left".to_owned())?;
             let netns = match &self.network {
-                ClusterNetwork::Loopback => None,
+                ClusterNetwork::Loopback { .. } => None,
                 ClusterNetwork::Namespace { network, .. } => {
                     let attached = network.attach(uid, address).await.map_err(|error| told(&error))?;
                     Some(NetworkNamespace { file: attached.namespace, owner: attached.owner })
@@ -55,6 +62,13 @@ impl PodNetwork {
             let resolv_conf = self.network.resolv_conf(namespace);
             Ok(Attachment { ip: IpAddr::V4(address), netns, resolv_conf })
         })
+    }
+
+    /// Where names are told by hosts files: the folder with the pod's, which is kept current until [`PodNetwork::detach`].
+    pub(crate) fn introduce(&self, pod: &PodSandbox) -> io::Result<Option<PathBuf>> {
+        let ClusterNetwork::Loopback { names } = &self.network else { return Ok(None) };
+        let own = pod.hosts.as_deref().unwrap_or_default();
+        names.introduce(&pod.uid, &pod.namespace, own).map(Some)
     }
 
     /// A place that a pod had before the engine was started again.
@@ -68,7 +82,13 @@ impl PodNetwork {
 
     /// Removes what pods have left behind that are none of these: they were deleted while no engine was there.
     pub(crate) async fn retain(&self, uids: &BTreeSet<String>) -> Result<(), NetworkError> {
-        let ClusterNetwork::Namespace { network, .. } = &self.network else { return Ok(()) };
+        let network = match &self.network {
+            ClusterNetwork::Namespace { network, .. } => network,
+            ClusterNetwork::Loopback { names } => {
+                names.retain(uids);
+                return Ok(());
+            }
+        };
         for (uid, attachment) in network.attached().await? {
             if uids.contains(&uid) {
                 self.keep(&uid, IpAddr::V4(attachment.address));
@@ -82,10 +102,13 @@ impl PodNetwork {
     /// The pod has ended; others may have its address.
     pub(crate) fn detach<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            if let ClusterNetwork::Namespace { network, .. } = &self.network
-                && let Err(error) = network.detach(uid).await
-            {
-                tracing::warn!(uid, error = told(&error), "the network of a pod was left behind");
+            match &self.network {
+                ClusterNetwork::Namespace { network, .. } => {
+                    if let Err(error) = network.detach(uid).await {
+                        tracing::warn!(uid, error = told(&error), "the network of a pod was left behind");
+                    }
+                }
+                ClusterNetwork::Loopback { names } => names.forget(uid),
             }
             let mut given = self.lock();
             if let Some(address) = given.by_uid.remove(uid) {
@@ -151,7 +174,8 @@ mod tests {
 
     #[test]
     fn an_address_is_given_once_and_comes_back_last() {
-        let network = PodNetwork::new(ClusterNetwork::Loopback);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let network = PodNetwork::new(ClusterNetwork::loopback(folder.path()));
         let mut given = network.lock();
         let first = given.give("a").expect("all are free");
         assert_eq!(given.give("a"), Some(first));

@@ -8,6 +8,9 @@
 //! the machine is in. All nodes are this machine, so it is one socket, not one for each node. To the pod the connection comes
 //! from its node, as after the translation of addresses that `externalTrafficPolicy: Cluster` allows, so policies do not close it.
 //!
+//! Ports up to 1023 are those of root, unless the machine says otherwise (`net.ipv4.ip_unprivileged_port_start`). Where the engine
+//! may not open one it opens the port that is 20000 higher at the same address.
+//!
 //! Not handled: UDP and SCTP ports, which have no socket.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -24,7 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::dialer::Dialer;
 use super::{News, SETTLE, endpoints};
@@ -32,6 +35,12 @@ use crate::context::Context;
 
 /// How long to wait for one endpoint before the next is tried.
 const CONNECT: Duration = Duration::from_secs(2);
+
+/// Up to it ports are those of root (ip(7)).
+const LAST_PRIVILEGED: u16 = 1023;
+
+/// How much higher the port is that takes the place of one that the engine may not open.
+const RAISE: u16 = 20_000;
 
 /// How long a client is remembered when its service does not say (`sessionAffinityConfig.clientIP.timeoutSeconds`).
 const AFFINITY: Duration = Duration::from_hours(3);
@@ -131,7 +140,14 @@ struct Port {
 
 impl Port {
     async fn open(address: SocketAddr, backends: Backends, dialer: Dialer) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+        let listener = match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && address.port() <= LAST_PRIVILEGED => {
+                let raised = SocketAddr::new(address.ip(), address.port() + RAISE);
+                info!(%address, %raised, "a port that is not ours to open is another one");
+                TcpListener::bind(raised).await?
+            }
+            bound => bound?,
+        };
         let backends = Arc::new(ArcSwap::from_pointee(backends));
         let mut accepting = JoinSet::new();
         accepting.spawn(accept(listener, Arc::clone(&backends), dialer));

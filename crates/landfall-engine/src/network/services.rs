@@ -29,7 +29,9 @@ pub(crate) fn ruleset(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) 
         let slices = endpoints::of(service, &by_service);
         let sticky = spec.session_affinity.as_deref() == Some("ClientIP");
         for port in spec.ports.iter().flatten() {
-            let ready = endpoints::for_port(slices, port);
+            let mut ready = endpoints::for_port(slices, port);
+            // Where an address is its own endpoint somebody listens on it, as the API server does.
+            ready.retain(|end| *end.ip() != address || i32::from(end.port()) != port.port);
             if let Some(rule) = rule(address, port, &ready, sticky) {
                 hairpin.extend(ready.iter().map(SocketAddrV4::ip));
                 rules.insert(rule);
@@ -164,5 +166,7 @@ mod tests {
         ");
         let headless = json!({"clusterIP": "None", "ports": [{"name": "http", "port": 80}]});
         assert_eq!(compile(headless, json!([{"addresses": ["10.244.0.2"]}])), without);
+        let its_own = json!({"clusterIP": "10.96.0.5", "ports": [{"name": "http", "port": 8080}]});
+        assert_eq!(compile(its_own, json!([{"addresses": ["10.96.0.5"]}])), without);
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::Command;
 
 /// The line that such a program writes when it can be asked.
@@ -51,14 +51,27 @@ pub(crate) async fn start(
         .spawn()
         .map_err(|source| ChildError::Run { program: program.to_owned(), source })?;
     let stdout = child.stdout.take().expect("its standard output is a pipe");
+    let ready = says_ready(stdout, log, patience).await;
+    if ready.is_err() {
+        // Whoever owns the child handle no longer waits for it: tokio reaps it when it ends.
+        let _ = child.start_kill();
+    }
+    ready
+}
+
+/// Waits until such a program says that it can be asked; its errors are in `log`. One that is not waited for any longer ends by
+/// itself, as it can say nothing.
+pub(crate) async fn says_ready(
+    stdout: impl AsyncRead + Unpin,
+    log: &Path,
+    patience: Duration,
+) -> Result<(), ChildError> {
     let mut line = String::new();
     let mut stdout = BufReader::new(stdout);
     let read = tokio::time::timeout(patience, stdout.read_line(&mut line)).await;
     if read.is_ok() && line.trim_end() == READY {
         return Ok(());
     }
-    // Whoever owns the child handle no longer waits for it: tokio reaps it when it ends.
-    let _ = child.start_kill();
     let said = std::fs::read_to_string(log).unwrap_or_default();
     Err(ChildError::NotReady { said: said.trim_end().to_owned() })
 }

@@ -1,19 +1,23 @@
 //! The last step before a program of a container runs: a process of its own, with one thread, that enters the namespaces
 //! and the control groups of the container and then becomes the program (execve keeps the process id).
 //!
-//! It is the same binary once more, so that everything happens in ordinary Rust: between `fork` and `execve` of a large
-//! process with many threads hardly anything may be done.
-
-//! Somebody waits for that at a named pipe ([`Outcome`]), which is open until the program runs.
+//! It is a copy of the shim, as long as that has one thread itself: then everything may be done between `fork` and `execve`, in
+//! ordinary Rust. A shim with more threads, as one has that looks at memory or has a terminal, starts the binary once more,
+//! which takes several milliseconds longer.
+//!
+//! Somebody waits for the program at a named pipe ([`Outcome`]), which is open until it runs.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use fork::Fork;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::{set_no_new_privs, set_thp_disable};
 use nix::sys::stat::Mode;
@@ -54,35 +58,94 @@ pub(super) enum Place {
         netns: Option<NetworkNamespace>,
         hostname: String,
         root: PathBuf,
+        /// A folder of which nothing is to be seen.
+        hidden: PathBuf,
         /// Whether nothing but the mounts can be changed.
         read_only: bool,
         mounts: Vec<Mount>,
+        /// Symbolic links in the place of what the machine has there, and where they lead.
+        links: Vec<(PathBuf, PathBuf)>,
     },
     /// In those of a process that runs.
     Beside { pid: i32, netns: Option<NetworkNamespace> },
 }
 
+/// The argument that makes the binary such a process.
+pub(super) const LAUNCH: &str = "--launch";
+
 /// The exit code of a process that could not become its program, as container runtimes report it.
 pub(super) const START_FAILED: u8 = 128;
 
+/// The standard streams of a process.
+#[derive(Debug)]
+pub(super) struct Streams {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+}
+
+/// Starts a process that becomes a program. It is a child of this one, which must reap it. `arguments` make this binary a shim.
+pub(super) fn spawn(launch: &Launch, streams: Streams, arguments: &[String]) -> io::Result<i32> {
+    if fs::read_dir("/proc/self/task")?.count() > 1 {
+        return start(launch, streams, arguments);
+    }
+    match fork::fork()? {
+        Fork::Parent(pid) => Ok(pid),
+        Fork::Child => {
+            // Nothing of the shim may go on in its copy, whatever happens here.
+            let begun = catch_unwind(AssertUnwindSafe(|| {
+                let connected = dup2_stdin(&streams.stdin)
+                    .and_then(|()| dup2_stdout(&streams.stdout))
+                    .and_then(|()| dup2_stderr(&streams.stderr));
+                if connected.is_ok() {
+                    begin(launch);
+                }
+            }));
+            drop(begun);
+            std::process::exit(START_FAILED.into())
+        }
+    }
+}
+
+/// The same by starting the binary, which is told by a file beside the pipe.
+fn start(launch: &Launch, streams: Streams, arguments: &[String]) -> io::Result<i32> {
+    let file = launch.outcome.with_extension("launch");
+    write(&file, launch)?;
+    let child = Command::new("/proc/self/exe")
+        .args(arguments)
+        .arg(LAUNCH)
+        .arg(&file)
+        .stdin(streams.stdin)
+        .stdout(streams.stdout)
+        .stderr(streams.stderr)
+        .spawn()?;
+    i32::try_from(child.id()).map_err(io::Error::other)
+}
+
 /// Writes down what to launch. The file is readable by its owner only, as the environment may hold secrets, and the
 /// launched process deletes it.
-pub(super) fn write(file: &Path, launch: &Launch) -> io::Result<()> {
+fn write(file: &Path, launch: &Launch) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
     file.write_all(&serde_json::to_vec(launch)?)
 }
 
 /// Becomes the program that `file` describes. Returns only when that fails.
 pub(super) fn run(file: &Path) -> ExitCode {
-    let Ok(launch) = read(file) else { return ExitCode::from(START_FAILED) };
+    if let Ok(launch) = read(file) {
+        begin(&launch);
+    }
+    ExitCode::from(START_FAILED)
+}
+
+/// Becomes the program. Returns only when that fails.
+fn begin(launch: &Launch) {
     // From inside, the path may be another one. It is closed when the program begins, as Rust opens all files (O_CLOEXEC).
-    let Ok(mut outcome) = OpenOptions::new().write(true).open(&launch.outcome) else {
-        return ExitCode::from(START_FAILED);
-    };
-    let error = become_program(&launch);
+    let Ok(mut outcome) = OpenOptions::new().write(true).open(&launch.outcome) else { return };
+    // Both ends are open. A pipe that stays would hold up whoever reads through the files here, for ever.
+    let _ = fs::remove_file(&launch.outcome);
+    let error = become_program(launch);
     // When even this cannot be written, the exit code still tells that the program never ran.
     let _ = outcome.write_all(error.as_bytes());
-    ExitCode::from(START_FAILED)
 }
 
 /// What came of a launch: a named pipe that is closed without a word when the program runs, and says why it could not.
@@ -152,7 +215,7 @@ fn prepare(launch: &Launch) -> io::Result<()> {
         fs::write(procs, &process)?;
     }
     match &launch.place {
-        Place::New { namespaces, netns, hostname, root, read_only, mounts } => {
+        Place::New { namespaces, netns, hostname, root, hidden, read_only, mounts, links } => {
             // As whom the program runs; in the namespace of the network we may be somebody else.
             let user = mounts::User::current();
             enter_network(netns.as_ref())?;
@@ -161,7 +224,8 @@ fn prepare(launch: &Launch) -> io::Result<()> {
             let name = launch.namespace.as_ref().map(File::create).transpose()?;
             match namespaces {
                 Some(namespaces) => {
-                    mounts::enter(*namespaces, user, &Root { path: root, read_only: *read_only }, hostname, mounts)?;
+                    let root = Root { path: root, hidden, read_only: *read_only, links };
+                    mounts::enter(*namespaces, user, &root, hostname, mounts)?;
                 }
                 None => mounts::link(root, mounts)?,
             }

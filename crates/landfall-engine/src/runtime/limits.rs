@@ -7,8 +7,10 @@
 //! Version 1: this group is below our own in the memory and the cpu hierarchy. Version 2: our own group must be delegated to us
 //! with these controllers (a service or scope with `Delegate=yes`); as a group with groups below it may hold no process
 //! (cgroups(7), "no internal processes"), the engine first moves into one of its own.
-//! Not handled: limits without control groups. `RLIMIT_AS` counts address space, which many runtimes reserve by the
-//! gigabyte, so that it would stop programs that are well within their limit.
+//!
+//! Without control groups the shims look at the memory of their containers (`shim/memory.rs`). `RLIMIT_AS` counts address
+//! space, which many runtimes reserve by the gigabyte, so that it would stop programs that are well within their limit.
+//! Not handled: limits and shares of processors without control groups.
 
 use std::fs;
 use std::io;
@@ -60,8 +62,13 @@ impl Cgroups {
         match self {
             Self::V1 { .. } => LimitIsolation::CgroupV1,
             Self::V2 { .. } => LimitIsolation::CgroupV2,
-            Self::None => LimitIsolation::None,
+            Self::None => LimitIsolation::Watched,
         }
+    }
+
+    /// Whether the kernel holds containers to their limits.
+    pub(super) fn hold(&self) -> bool {
+        !matches!(self, Self::None)
     }
 
     /// Makes the group of a container with its limits.

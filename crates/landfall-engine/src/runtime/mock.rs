@@ -80,6 +80,11 @@ impl Runtime for MockRuntime {
     fn directory(&self, uid: &str) -> PathBuf {
         self.folder.join(uid)
     }
+
+    fn run_directory(&self, uid: &str) -> PathBuf {
+        // The memory of ten thousand pods that do nothing is better used.
+        self.directory(uid)
+    }
 }
 
 struct MockSandbox {

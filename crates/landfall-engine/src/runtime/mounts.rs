@@ -58,8 +58,12 @@ impl User {
 pub(super) struct Root<'a> {
     /// An empty folder of this machine.
     pub(super) path: &'a Path,
+    /// A folder of this machine that is empty for the container: the run folder, in which the volumes of other pods lie.
+    pub(super) hidden: &'a Path,
     /// Whether only the mounts of the container can be changed.
     pub(super) read_only: bool,
+    /// Symbolic links in the place of what the machine has there, and where they lead. The folders above them are there.
+    pub(super) links: &'a [(PathBuf, PathBuf)],
 }
 
 /// Tries what this system allows, in this process, which is then changed: only for a process of its own with one thread.
@@ -71,7 +75,8 @@ pub(super) fn try_namespaces(scratch: &Path) -> Option<Namespaces> {
         let mounts = [Mount { source: file.clone(), target: "/etc/landfall/probe/file".into(), read_only: true }];
         let root = scratch.join("root");
         fs::create_dir_all(&root)?;
-        enter(namespaces, User::current(), &Root { path: &root, read_only: true }, "probe", &mounts)?;
+        let root = Root { path: &root, hidden: &root, read_only: true, links: &[] };
+        enter(namespaces, User::current(), &root, "probe", &mounts)?;
         let read = fs::read_to_string("/etc/landfall/probe/file")?;
         if read == "works" { Ok(()) } else { Err(io::Error::other("the file is another one")) }
     };
@@ -83,7 +88,7 @@ pub(super) fn try_namespaces(scratch: &Path) -> Option<Namespaces> {
 pub(super) fn enter(
     namespaces: Namespaces,
     User { user, group }: User,
-    &Root { path: root, read_only }: &Root<'_>,
+    &Root { path: root, hidden, read_only, links }: &Root<'_>,
     hostname: &str,
     mounts: &[Mount],
 ) -> io::Result<()> {
@@ -104,8 +109,17 @@ pub(super) fn enter(
     // What we mount stays here; what the machine mounts later still arrives.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
     mount(Some("tmpfs"), root, Some("tmpfs"), MsFlags::empty(), Some("mode=0755,size=16m"))?;
-    let plan = Plan::new(mounts)?;
+    let plan = Plan::new(mounts, links)?;
     plan.fill(root, Path::new("/"), read_only)?;
+    for (link, target) in links {
+        symlink(target, below(root, link))?;
+    }
+    // Where it lies in shared memory, it could be written to by a container whose root is read-only. What is bound below comes
+    // from the machine's side, on which nothing is hidden.
+    let seen = below(root, hidden);
+    if seen.is_dir() {
+        mount(Some("tmpfs"), &seen, Some("tmpfs"), MsFlags::MS_RDONLY, Some("mode=0755,size=4k"))?;
+    }
     for (target, mount) in &plan.mounts {
         let place = below(root, target);
         make_place(&place, &mount.source)?;
@@ -142,11 +156,16 @@ pub(super) fn link(root: &Path, mounts: &[Mount]) -> io::Result<()> {
 struct Plan<'a> {
     mounts: Vec<(PathBuf, &'a Mount)>,
     apart: BTreeSet<PathBuf>,
+    /// What is not taken over from the machine.
+    hidden: BTreeSet<&'a Path>,
 }
 
 impl<'a> Plan<'a> {
-    fn new(mounts: &'a [Mount]) -> io::Result<Self> {
-        let mut plan = Plan { mounts: Vec::new(), apart: BTreeSet::from([PathBuf::from("/")]) };
+    fn new(mounts: &'a [Mount], links: &'a [(PathBuf, PathBuf)]) -> io::Result<Self> {
+        let hidden: BTreeSet<&Path> = links.iter().map(|(link, _)| link.as_path()).collect();
+        let folders = hidden.iter().filter_map(|link| link.parent()).flat_map(Path::ancestors).map(Path::to_path_buf);
+        let apart = folders.chain([PathBuf::from("/")]).collect();
+        let mut plan = Plan { mounts: Vec::new(), apart, hidden };
         for mount in sorted(mounts) {
             // Below another mount its folder takes the place, or gets it made.
             let within = plan.mounts.iter().any(|(target, _)| mount.target.starts_with(target));
@@ -178,21 +197,31 @@ impl<'a> Plan<'a> {
 
     /// Fills a folder that is taken apart with what the machine has there.
     fn fill(&self, root: &Path, folder: &Path, read_only: bool) -> io::Result<()> {
-        for entry in fs::read_dir(folder)? {
+        let entries = match fs::read_dir(folder) {
+            // Only the mounts are in one that we may not look into, such as a server's configuration.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             let path = entry.path();
             let place = below(root, &path);
+            if self.hidden.contains(path.as_path()) {
+                continue;
+            }
             if folder == Path::new("/dev") && !DEVICES.iter().any(|device| entry.file_name() == *device) {
                 continue;
             }
+            let kind = entry.file_type()?;
             if self.apart.contains(&path) {
-                fs::create_dir_all(&place)?;
+                fs::create_dir(&place)?;
                 self.fill(root, &path, read_only)?;
-            } else if entry.file_type()?.is_symlink() {
+            } else if kind.is_symlink() {
                 symlink(fs::read_link(&path)?, &place)?;
             } else {
+                let made = if kind.is_dir() { fs::create_dir(&place) } else { File::create(&place).map(drop) };
                 // What we may not even look at, the program may not either.
-                let is_bound = make_place(&place, &path).is_ok() && bind(&path, &place, false).is_ok();
+                let is_bound = made.is_ok() && bind(&path, &place, false).is_ok();
                 let is_of_kernel = OF_KERNEL.iter().any(|folder| path.starts_with(folder));
                 if is_bound && read_only && !is_of_kernel {
                     make_read_only(&place)?;

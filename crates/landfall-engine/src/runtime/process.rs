@@ -12,14 +12,16 @@ use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::child::{self, ChildError};
+use super::child;
 use super::limits::Cgroups;
 use super::mounts::Namespaces;
 use super::shim;
 use super::shim::protocol::{self, Answer, ExecCommand, Frame, Request, SETUP, Setup};
+use super::zygote::Zygote;
 use super::{
     Consumption, ContainerRecord, ContainerSpec, ContainerState, Isolation, MountIsolation, PodSandbox, Records,
     Runtime, RuntimeError, Sandbox, processes,
@@ -45,14 +47,17 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct ProcessRuntime {
     /// One folder for each pod, named by its uid.
     folder: PathBuf,
+    /// The run folder, with one for each pod that is open.
+    run: PathBuf,
     shim: Shim,
+    zygote: Arc<Zygote>,
     namespaces: Option<Namespaces>,
     cgroups: Cgroups,
 }
 
 impl ProcessRuntime {
-    /// Finds out what this system allows.
-    pub(crate) async fn start(folder: &Path, shim: Shim) -> Result<Self, RuntimeError> {
+    /// Finds out what this system allows. `run` is the run folder.
+    pub(crate) async fn start(folder: &Path, run: PathBuf, shim: Shim) -> Result<Self, RuntimeError> {
         let scratch = folder.join(".trial");
         fs::create_dir_all(&scratch).map_err(RuntimeError::file("create the folder", &scratch))?;
         let output = tokio::process::Command::new(&shim.program)
@@ -67,14 +72,20 @@ impl ProcessRuntime {
         let namespaces = serde_json::from_slice(&output.stdout)
             .map_err(|error| RuntimeError::Refused(format!("`{}` is no shim: {error}", shim.program.display())))?;
         fs::remove_dir_all(&scratch).map_err(RuntimeError::file("remove the folder", &scratch))?;
-        Ok(Self { folder: folder.to_path_buf(), shim, namespaces, cgroups: Cgroups::detect() })
+        let zygote = Arc::new(Zygote::new(shim.clone()));
+        Ok(Self { folder: folder.to_path_buf(), run, shim, zygote, namespaces, cgroups: Cgroups::detect() })
     }
 
     async fn open_sandbox(&self, sandbox: PodSandbox) -> Result<Arc<dyn Sandbox>, RuntimeError> {
-        let folder = self.directory(&sandbox.uid);
+        let (folder, run) = (self.directory(&sandbox.uid), self.run_directory(&sandbox.uid));
         fs::create_dir_all(&folder).map_err(RuntimeError::file("create the folder", &folder))?;
+        let is_new = match fs::create_dir(&run) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            created => created.map(|()| true).map_err(RuntimeError::file("create the folder", &run))?,
+        };
         let setup = Setup {
             sandbox,
+            run: run.clone(),
             namespaces: self.namespaces,
             cgroups: self.cgroups.clone(),
             arguments: self.shim.arguments.clone(),
@@ -82,9 +93,14 @@ impl ProcessRuntime {
         let sandbox = ProcessSandbox {
             opened: fs::File::open(&folder).map_err(RuntimeError::file("open the folder", &folder))?,
             folder,
+            run,
             records: watch::Sender::new(Arc::from([])),
             tasks: Mutex::default(),
         };
+        if is_new {
+            // It runs already: somebody has deleted its volumes, so that it begins anew, as after a reboot.
+            let _ = sandbox.ask::<()>(Request::Close).await;
+        }
         if sandbox.watch().await.is_err() {
             self.start_shim(&sandbox.folder, &setup).await?;
             sandbox.watch().await?;
@@ -97,14 +113,16 @@ impl ProcessRuntime {
         let text = serde_json::to_vec(setup).expect("a setup is JSON");
         let new = folder.join("sandbox.json.new");
         fs::write(&new, text).and_then(|()| fs::rename(&new, &file)).map_err(RuntimeError::file("write", &file))?;
-        let errors = folder.join("shim.log");
-        child::start(&self.shim.program, &self.shim.arguments, folder, &errors, START_TIMEOUT).await.map_err(|error| {
-            match error {
-                ChildError::Log { path, source } => RuntimeError::File { operation: "create", path, source },
-                ChildError::Run { program, source } => RuntimeError::File { operation: "run", path: program, source },
-                ChildError::NotReady { said } => RuntimeError::Refused(format!("the pod's shim did not start: {said}")),
-            }
-        })
+        let log = setup.run.join("shim.log");
+        let errors = fs::File::create(&log).map_err(RuntimeError::file("create", &log))?;
+        let (zygote, folder) = (Arc::clone(&self.zygote), folder.to_path_buf());
+        let forked = tokio::task::spawn_blocking(move || zygote.fork(&folder, &errors)).await;
+        let forked = forked.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let heard = forked.and_then(|heard| pipe::Receiver::from_owned_fd(heard.into()));
+        let heard = heard.map_err(RuntimeError::file("run", &self.shim.program))?;
+        child::says_ready(heard, &log, START_TIMEOUT)
+            .await
+            .map_err(|error| RuntimeError::Refused(format!("the pod's shim did not start: {error}")))
     }
 }
 
@@ -131,6 +149,13 @@ impl Runtime for ProcessRuntime {
                 Err(error) => return Err(RuntimeError::file("read", &file)(error)),
             }
         }
+        for entry in fs::read_dir(&self.run).map_err(RuntimeError::file("read the folder", &self.run))? {
+            let entry = entry.map_err(RuntimeError::file("read the folder", &self.run))?;
+            let path = entry.path();
+            if path.is_dir() && !self.folder.join(entry.file_name()).exists() {
+                fs::remove_dir_all(&path).map_err(RuntimeError::file("remove the folder", &path))?;
+            }
+        }
         Ok(found)
     }
 
@@ -145,11 +170,17 @@ impl Runtime for ProcessRuntime {
     fn directory(&self, uid: &str) -> PathBuf {
         self.folder.join(uid)
     }
+
+    fn run_directory(&self, uid: &str) -> PathBuf {
+        self.run.join(uid)
+    }
 }
 
 #[derive(Debug)]
 struct ProcessSandbox {
     folder: PathBuf,
+    /// Its folder in the run folder.
+    run: PathBuf,
     /// Held open, as the way to the socket leads through it.
     opened: fs::File,
     records: watch::Sender<Records>,
@@ -288,19 +319,28 @@ impl Sandbox for ProcessSandbox {
         async {
             // A shim that does not answer has ended already.
             let _ = self.ask::<()>(Request::Close).await;
+            if let Err(error) = remove_folder(&self.run).await {
+                tracing::warn!(%error, "files of a pod that has ended stay in memory");
+            }
         }
         .boxed()
     }
 
     fn remove(&self) -> BoxFuture<'_, Result<(), RuntimeError>> {
         async {
-            match tokio::fs::remove_dir_all(&self.folder).await {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    Err(RuntimeError::file("remove the folder", &self.folder)(error))
-                }
-                _ => Ok(()),
-            }
+            remove_folder(&self.run).await?;
+            remove_folder(&self.folder).await
         }
         .boxed()
+    }
+}
+
+/// Deletes a folder that may have gone already.
+async fn remove_folder(folder: &Path) -> Result<(), RuntimeError> {
+    match tokio::fs::remove_dir_all(folder).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(RuntimeError::file("remove the folder", folder)(error))
+        }
+        _ => Ok(()),
     }
 }

@@ -1,18 +1,19 @@
 //! The process that every pod has: it starts and reaps the containers, writes their logs, keeps what became of them, and
 //! does what the engine says over a socket in the pod's folder. It outlives the engine, which finds it again there.
 //!
-//! It is the engine's own binary with hidden arguments. One thread does everything, so that a child can be registered
-//! before it can be reaped.
+//! It is a copy of a process of the engine's own binary ([`super::zygote`]). One thread does everything, so that a child can be
+//! registered before it can be reaped; another one only looks at the memory of containers ([`memory`]).
 
 mod container;
 mod exec;
+mod memory;
 pub(super) mod protocol;
 mod terminal;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,11 +29,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
-use super::{ContainerRecord, ContainerState, Exit, Records, child, launch, mounts};
+use super::{ContainerRecord, ContainerState, Exit, Records, child, launch, mounts, zygote};
 use container::Live;
 use protocol::{Answer, Request, Setup};
 
-/// The file in the folder of the pod that only one shim can hold.
+/// The file in the folder of the pod that only one shim can hold. Its process id is in it.
 const LOCK: &str = "lock";
 
 /// What the binary does when it is called with the hidden arguments of a shim (see [`crate::Shim`]). To be called before
@@ -43,13 +44,13 @@ const LOCK: &str = "lock";
 /// When the engine and this program disagree about what they tell each other.
 pub fn shim_main(arguments: &[OsString]) -> ExitCode {
     match arguments {
-        [mode, file] if mode == "--launch" => launch::run(Path::new(file)),
+        [mode, file] if mode == launch::LAUNCH => launch::run(Path::new(file)),
         [mode, scratch] if mode == "--try" => {
             let found = mounts::try_namespaces(Path::new(scratch));
             let text = serde_json::to_vec(&found).expect("an enum without data is JSON");
             if io::stdout().write_all(&text).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        [folder] => match serve(Path::new(folder)) {
+        [mode] if mode == zygote::ZYGOTE => match zygote::serve().and_then(|folder| folder.map_or(Ok(()), serve)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 // The standard error of a shim is a file in its folder.
@@ -82,15 +83,18 @@ struct Shim {
     closing: watch::Sender<bool>,
 }
 
-fn serve(folder: &Path) -> io::Result<()> {
-    let lock = File::create(folder.join(LOCK))?;
-    let Ok(_lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) else {
+fn serve(folder: PathBuf) -> io::Result<()> {
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).open(folder.join(LOCK))?;
+    let Ok(mut lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) else {
         return Err(io::Error::other("another shim serves this pod"));
     };
+    // All shims look alike in a list of processes.
+    lock.set_len(0)?;
+    writeln!(lock, "{}", std::process::id())?;
     // Orphans of a container become our children, so that they are found and reaped.
     set_child_subreaper(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let shim = Shim::load(folder)?;
+    let shim = Shim::load(&folder)?;
     let result = LocalSet::new().block_on(&runtime, shim.run());
     // A thread that still reads from a terminal must not hold us up.
     runtime.shutdown_background();
@@ -105,6 +109,7 @@ impl Shim {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
+        let mut changed = false;
         for record in &mut records {
             if let ContainerState::Running { pid, ticks, started_at } = record.state {
                 // A shim before us was killed. Its containers have lost their logs and nobody would learn how they end,
@@ -117,6 +122,7 @@ impl Shim {
                     reason: "ContainerStatusUnknown".to_owned(),
                     message: Some("The container could not be located when the pod was terminated".to_owned()),
                 });
+                changed = true;
             }
         }
         let shim = Self {
@@ -129,7 +135,9 @@ impl Shim {
             tasks: RefCell::default(),
             closing: watch::Sender::new(false),
         };
-        shim.save()?;
+        if changed {
+            shim.save()?;
+        }
         Ok(Rc::new(shim))
     }
 
@@ -149,6 +157,7 @@ impl Shim {
 
         let mut closing = self.closing.subscribe();
         let mut conversations = JoinSet::new();
+        let mut memory = std::pin::pin!(self.watch_memory());
         loop {
             // Accepting, a signal stream and a watch lose nothing when dropped.
             tokio::select! {
@@ -163,6 +172,8 @@ impl Shim {
                 _ = ended.recv() => self.reap(),
                 Ok(_) = closing.wait_for(|closing| *closing) => break,
                 Some(_) = conversations.join_next() => {}
+                // It has no end of its own.
+                () = &mut memory => {}
             }
             while self.tasks.borrow_mut().try_join_next().is_some() {}
         }

@@ -1,19 +1,19 @@
 //! The nodes and what runs on them, kept up to date pod by pod.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::matching::Labels;
-use super::pod::PodInfo;
+use super::pod::{PodClass, PodInfo};
 use super::requests::Resources;
 use crate::cache::ObjectKey;
 
 /// The pods of one class on a node.
 #[derive(Debug)]
 pub(crate) struct Classmates {
-    pub(crate) example: Arc<PodInfo>,
+    pub(crate) class: Arc<PodClass>,
     pub(crate) pods: i64,
     /// Of these, the ones that are being deleted: spreading no longer counts them.
     pub(crate) terminating: i64,
@@ -59,7 +59,7 @@ impl NodeView {
         self.requested.add(&pod.requests);
         self.scoring.add(&pod.scoring);
         let mates = self.classes.entry(Arc::clone(&pod.class.identity)).or_insert_with(|| Classmates {
-            example: Arc::clone(&pod),
+            class: Arc::clone(&pod.class),
             pods: 0,
             terminating: 0,
         });
@@ -96,6 +96,32 @@ pub(crate) struct ClusterView {
     /// Where room was made for each of these.
     nominations: HashMap<ObjectKey, String>,
     namespaces: HashMap<String, Labels>,
+    classes: Classes,
+}
+
+/// The classes of pods, by identity, so that all pods of one share it.
+#[derive(Debug, Default)]
+struct Classes {
+    known: HashMap<Arc<str>, Weak<PodClass>>,
+    /// With how many of them those are forgotten that no pod has any more.
+    crowded: usize,
+}
+
+impl Classes {
+    /// Few classes cost nothing worth forgetting.
+    const FEW: usize = 64;
+
+    fn share(&mut self, class: &mut Arc<PodClass>) {
+        if let Some(known) = self.known.get(&class.identity).and_then(Weak::upgrade) {
+            *class = known;
+            return;
+        }
+        if self.known.len() >= self.crowded {
+            self.known.retain(|_, class| class.strong_count() > 0);
+            self.crowded = Self::FEW.max(self.known.len() * 2);
+        }
+        self.known.insert(Arc::clone(&class.identity), Arc::downgrade(class));
+    }
 }
 
 impl ClusterView {
@@ -146,6 +172,13 @@ impl ClusterView {
         {
             self.homeless.insert(name.to_owned(), view.pods);
         }
+    }
+
+    /// What a pod says, with the class that pods like it have already.
+    pub(crate) fn read(&mut self, pod: &Arc<Pod>) -> PodInfo {
+        let mut info = PodInfo::read(pod);
+        self.classes.share(&mut info.class);
+        info
     }
 
     /// Puts a pod on a node, or replaces what is known of it there.

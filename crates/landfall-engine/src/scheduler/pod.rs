@@ -164,7 +164,7 @@ pub(crate) struct SoftSpread {
 #[derive(Debug)]
 pub(crate) struct PodInfo {
     pub(crate) key: ObjectKey,
-    pub(crate) class: PodClass,
+    pub(crate) class: Arc<PodClass>,
     pub(crate) requests: Resources,
     pub(crate) scoring: Resources,
     pub(crate) host_ports: Vec<HostPort>,
@@ -189,7 +189,7 @@ impl PodInfo {
     pub(crate) fn read(pod: &Arc<Pod>) -> Self {
         let empty = PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&empty);
-        let class = PodClass::read(pod, spec);
+        let class = Arc::new(PodClass::read(pod, spec));
         let nodes = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
         let constraints = |when: &str| -> Vec<Spread> {
             let of_kind = spec.topology_spread_constraints.iter().flatten().filter(|c| c.when_unsatisfiable == when);

@@ -146,7 +146,7 @@ fn pod_affinity(pod: &PodInfo, nodes: &[&NodeView], view: &ClusterView) -> Optio
     let mut weights: HashMap<(&str, &str), i64> = HashMap::new();
     for node in view.nodes() {
         for mates in node.classes.values() {
-            let class = &mates.example.class;
+            let class = &mates.class;
             let namespace = view.namespace_labels(&class.namespace);
             let of_pod = [(&pod.class.preferred_affinity, 1), (&pod.class.preferred_anti_affinity, -1)];
             let own = of_pod.into_iter().flat_map(|(terms, sign)| {

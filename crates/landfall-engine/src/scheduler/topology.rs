@@ -33,7 +33,7 @@ impl Topology {
         let own_namespace = view.namespace_labels(&pod.class.namespace);
         for node in view.nodes() {
             for mates in node.classes.values() {
-                let class = &mates.example.class;
+                let class = &mates.class;
                 for term in &class.anti_affinity {
                     if term.matches(&pod.class, own_namespace) {
                         tally(&mut topology.existing_anti_affinity, &node.labels, term, mates.pods);
@@ -149,7 +149,7 @@ pub(crate) fn counts_for(constraint: &Spread, pod: &PodInfo, node: &NodeView) ->
 /// The pods on a node that a constraint counts: of the same namespace, selected, and not about to go.
 pub(crate) fn matching_pods(constraint: &Spread, pod: &PodInfo, node: &NodeView) -> i64 {
     let counted = node.classes.values().filter(|mates| {
-        let class = &mates.example.class;
+        let class = &mates.class;
         class.namespace == pod.class.namespace && constraint.selector.matches(&class.labels)
     });
     counted.map(|mates| mates.pods - mates.terminating).sum()

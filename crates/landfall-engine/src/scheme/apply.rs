@@ -353,8 +353,8 @@ pub(crate) fn track_update(
     if !resource.custom {
         super::decode::normalize(resource, &mut empty);
     }
-    let old_object = old.unwrap_or(&empty);
-    let difference = fields::compare(types, Some(&root), None, &without_owners(old_object), &without_owners(new));
+    // Who owned what before may differ as well, and is not owned itself.
+    let difference = fields::compare(types, Some(&root), None, old.unwrap_or(&empty), new);
     let mut changed = difference.changed;
     let mut removed = difference.removed;
     strip(resource, &mut changed, subresource);

@@ -1,30 +1,32 @@
 //! The OpenAPI documents that clients read: `kubectl apply` and Helm look here for server-side field validation,
 //! `kubectl explain` for fields.
 //!
-//! Made from the table when they are asked for; the caller keeps them. Without descriptions, which are text.
+//! Made from the table when they are asked for, and not kept. What kinds and fields mean is added from `descriptions`.
 
+mod descriptions;
 mod v2;
-
-use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha512};
 
+use self::descriptions::Descriptions;
 use super::types::{Field, ListKind, Shape, Types};
 use super::{Resource, Scheme, Subresource};
 
 /// The index: for each group and version, where its document is. The hash changes when the document does.
+///
+/// `kubectl apply` asks for it each time. So the descriptions of built-in kinds, most of the text, are not made for it:
+/// they change with the program alone, and its version stands for them.
 pub(crate) fn v3_index(scheme: &Scheme) -> Value {
     let mut paths = Map::new();
     for group in scheme.groups() {
         for version in &group.versions {
             let path = document_path(&group.name, version);
-            let hash = v3(scheme, &path).map(|document| {
-                let hash = Sha512::digest(&document);
-                hash.iter().map(|byte| format!("{byte:02X}")).collect::<String>()
-            });
-            let url = format!("/openapi/v3/{path}?hash={}", hash.unwrap_or_default());
+            let document = v3_document(&resources_at(scheme, &path), Descriptions::none());
+            let hash = Sha512::new().chain_update(env!("CARGO_PKG_VERSION")).chain_update(document).finalize();
+            let hash: String = hash.iter().map(|byte| format!("{byte:02X}")).collect();
+            let url = format!("/openapi/v3/{path}?hash={hash}");
             paths.insert(path, json!({ "serverRelativeURL": url }));
         }
     }
@@ -37,39 +39,47 @@ fn document_path(group: &str, version: &str) -> String {
 
 /// The document of `api/v1` or `apis/apps/v1`. None: no such group and version is served.
 pub(crate) fn v3(scheme: &Scheme, path: &str) -> Option<Bytes> {
-    let mut resources = scheme.resources().filter(|one| document_path(&one.group, &one.version) == path).peekable();
-    resources.peek()?;
-    let (mut paths, mut schemas) = (Map::new(), Map::new());
-    for resource in resources {
-        add_paths(resource, &mut paths);
-        add_schemas(resource, &mut schemas);
-    }
-    let document = json!({
-        "openapi": "3.0.0",
-        "info": { "title": "Kubernetes", "version": "v1.36.0" },
-        "paths": paths,
-        "components": { "schemas": schemas },
-    });
-    Some(Bytes::from(document.to_string()))
+    let resources = resources_at(scheme, path);
+    (!resources.is_empty()).then(|| v3_document(&resources, Descriptions::of(&resources)).into())
+}
+
+fn resources_at<'a>(scheme: &'a Scheme, path: &str) -> Vec<&'a Resource> {
+    scheme.resources().filter(|one| document_path(&one.group, &one.version) == path).map(AsRef::as_ref).collect()
+}
+
+fn v3_document(resources: &[&Resource], descriptions: Descriptions) -> String {
+    let (paths, schemas) = paths_and_schemas(resources, descriptions);
+    let mut document = json!({ "openapi": "3.0.0", "info": { "title": "Kubernetes", "version": "v1.36.0" } });
+    // Moved in, where the macro would copy.
+    document["paths"] = paths.into();
+    document["components"]["schemas"] = schemas.into();
+    document.to_string()
 }
 
 /// Everything in one document of OpenAPI 2, as JSON.
 pub(crate) fn v2_json(scheme: &Scheme) -> Value {
     let (paths, schemas) = everything(scheme);
-    v2::document(&paths, &schemas)
+    v2::document(&paths, schemas)
 }
 
 /// The definitions of that as an `openapi.v2.Document` message.
 pub(crate) fn v2_protobuf(scheme: &Scheme) -> Bytes {
-    v2::protobuf(&everything(scheme).1)
+    v2::protobuf(everything(scheme).1)
 }
 
-/// The paths and the schemas of all resources.
 fn everything(scheme: &Scheme) -> (Map<String, Value>, Map<String, Value>) {
+    let resources: Vec<&Resource> = scheme.resources().map(AsRef::as_ref).collect();
+    paths_and_schemas(&resources, Descriptions::of(&resources))
+}
+
+fn paths_and_schemas(
+    resources: &[&Resource],
+    mut descriptions: Descriptions,
+) -> (Map<String, Value>, Map<String, Value>) {
     let (mut paths, mut schemas) = (Map::new(), Map::new());
-    for resource in scheme.resources() {
+    for resource in resources {
         add_paths(resource, &mut paths);
-        add_schemas(resource, &mut schemas);
+        add_schemas(resource, &mut descriptions, &mut schemas);
     }
     (paths, schemas)
 }
@@ -188,7 +198,7 @@ fn reference(_resource: &Resource, name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }
 
-fn add_schemas(resource: &Resource, schemas: &mut Map<String, Value>) {
+fn add_schemas(resource: &Resource, descriptions: &mut Descriptions, schemas: &mut Map<String, Value>) {
     let kinds = |suffix: &str| {
         json!([{
             "group": resource.group,
@@ -197,25 +207,29 @@ fn add_schemas(resource: &Resource, schemas: &mut Map<String, Value>) {
         }])
     };
     let root = &resource.types.get(resource.root).name;
-    let (mut pending, mut seen) = (vec![resource.root], BTreeSet::new());
+    let mut pending = vec![resource.root];
     while let Some(index) = pending.pop() {
         let name = &resource.types.get(index).name;
-        if !seen.insert(index) || index != resource.root && schemas.contains_key(name) {
-            continue;
+        // It may be there already, as a part of another kind.
+        if !schemas.contains_key(name) {
+            let mut schema = type_schema(&resource.types, index, &mut pending);
+            descriptions.describe(name, &mut schema);
+            schemas.insert(name.clone(), schema);
         }
-        schemas.insert(name.clone(), type_schema(&resource.types, index, &mut pending));
     }
+    let text = |field: &str| descriptions.of_every_object(field, json!({ "type": "string" }));
     if resource.custom
         && let Some(Value::Object(schema)) = &resource.schema
     {
-        // Definitions bring their own schema, which says more.
+        // Definitions bring their own schema, which says more, and their own descriptions in it.
         let mut schema = schema.clone();
         let properties = schema.entry("properties").or_insert_with(|| json!({}));
         if let Some(properties) = properties.as_object_mut() {
             let metadata = reference(resource, "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
-            properties.insert("apiVersion".to_owned(), json!({ "type": "string" }));
-            properties.insert("kind".to_owned(), json!({ "type": "string" }));
-            properties.insert("metadata".to_owned(), json!({ "allOf": [metadata] }));
+            let metadata = descriptions.of_every_object("metadata", json!({ "allOf": [metadata] }));
+            properties.insert("apiVersion".to_owned(), text("apiVersion"));
+            properties.insert("kind".to_owned(), text("kind"));
+            properties.insert("metadata".to_owned(), metadata);
         }
         schemas.insert(root.clone(), Value::Object(schema));
     }
@@ -226,8 +240,8 @@ fn add_schemas(resource: &Resource, schemas: &mut Map<String, Value>) {
             "type": "object",
             "required": ["items"],
             "properties": {
-                "apiVersion": { "type": "string" },
-                "kind": { "type": "string" },
+                "apiVersion": text("apiVersion"),
+                "kind": text("kind"),
                 "metadata": { "type": "object" },
                 "items": { "type": "array", "items": { "allOf": [reference(resource, root)] } },
             },
@@ -314,3 +328,6 @@ fn shape_schema(types: &Types, shape: &Shape, pending: &mut Vec<usize>) -> Value
         Shape::Map(item) => json!({ "type": "object", "additionalProperties": shape_schema(types, item, pending) }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#api>
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Resource;
 use super::validate::names;
@@ -144,6 +144,24 @@ impl LabelSelector {
             requirements.push(Requirement { key, test });
         }
         Some(Self { requirements })
+    }
+
+    /// The selector as a `LabelSelector` object; null when it takes everything, or compares numbers, which none can say.
+    pub(crate) fn to_object(&self) -> Value {
+        let expression = |Requirement { key, test }: &Requirement| {
+            Some(match test {
+                Test::In(values) => json!({"key": key, "operator": "In", "values": values}),
+                Test::NotIn(values) => json!({"key": key, "operator": "NotIn", "values": values}),
+                Test::Exists => json!({"key": key, "operator": "Exists"}),
+                Test::Absent => json!({"key": key, "operator": "DoesNotExist"}),
+                Test::Above(_) | Test::Below(_) => return None,
+            })
+        };
+        let expressions: Option<Vec<Value>> = self.requirements.iter().map(expression).collect();
+        match expressions {
+            Some(expressions) if !expressions.is_empty() => json!({"matchExpressions": expressions}),
+            _ => Value::Null,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

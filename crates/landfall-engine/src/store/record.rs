@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::{Key, Revision};
@@ -18,18 +20,22 @@ pub(crate) struct Draft {
     tail: Vec<u8>,
 }
 
+/// The members of an object that do not stand where they come.
+const OWN_PLACE: [&str; 3] = ["apiVersion", "kind", "metadata"];
+
 impl Draft {
     /// Any resource version that the object has is dropped.
     ///
     /// # Panics
     ///
     /// When `object` is not a JSON object, or its `metadata` is something else than one.
-    pub(crate) fn new(object: Value) -> Self {
-        let Value::Object(mut object) = object else { panic!("an object of the API is a JSON object: {object}") };
-        let metadata = match object.shift_remove("metadata").unwrap_or_default() {
-            Value::Null => Map::new(),
-            Value::Object(metadata) => metadata,
-            other => panic!("metadata is a JSON object: {other}"),
+    pub(crate) fn new(object: &Value) -> Self {
+        let Value::Object(object) = object else { panic!("an object of the API is a JSON object: {object}") };
+        let empty = Map::new();
+        let metadata = match object.get("metadata") {
+            None | Some(Value::Null) => &empty,
+            Some(Value::Object(metadata)) => metadata,
+            Some(other) => panic!("metadata is a JSON object: {other}"),
         };
         let mut head = Vec::with_capacity(1024);
         let mut tail = Vec::with_capacity(4096);
@@ -53,7 +59,7 @@ impl Draft {
             member(&mut tail, name, value);
         }
         tail.push(b'}');
-        for (name, value) in object.iter().filter(|(name, _)| !matches!(name.as_str(), "apiVersion" | "kind")) {
+        for (name, value) in object.iter().filter(|(name, _)| !OWN_PLACE.contains(&name.as_str())) {
             member(&mut tail, name, value);
         }
         tail.push(b'}');
@@ -131,6 +137,17 @@ impl Record {
     /// The whole object, resource version included.
     pub(crate) fn json(&self) -> &Bytes {
         &self.json
+    }
+
+    /// The object's metadata as it stands in its JSON: nothing is parsed for it.
+    pub(crate) fn metadata(&self) -> &str {
+        #[derive(Deserialize)]
+        struct Object<'a> {
+            #[serde(borrow)]
+            metadata: &'a RawValue,
+        }
+        let object: Object<'_> = serde_json::from_slice(&self.json).expect("every object of the store has metadata");
+        object.metadata.get()
     }
 
     /// The whole object, parsed when it is first asked for.

@@ -18,8 +18,11 @@ pub(super) const WINDOW: usize = 16 * 1024;
 /// objects do not fill the memory.
 const WINDOW_BYTES: usize = 64 * 1024 * 1024;
 
-/// How many of the last events of a collection keep their parsed objects.
-const WARM: usize = 1024;
+/// Of which this many are remembered, however large they are.
+const LEAST: usize = 1024;
+
+/// How many of the last events of a collection keep their parsed objects: as many as a watch takes at a time.
+const WARM: usize = GULP;
 
 /// How many events a watch takes at a time.
 const GULP: usize = 256;
@@ -227,7 +230,7 @@ impl Content {
             event.record.cool();
             event.previous.iter().for_each(|previous| previous.cool());
         }
-        while self.events.len() > WINDOW || (self.bytes > WINDOW_BYTES && self.events.len() > WARM) {
+        while self.events.len() > WINDOW || (self.bytes > WINDOW_BYTES && self.events.len() > LEAST) {
             let Some(oldest) = self.events.pop_front() else { break };
             self.bytes -= oldest.record.json().len();
             self.since = oldest.record.revision();

@@ -27,7 +27,7 @@ fn in_namespace(namespace: &str, name: &str) -> Key {
 
 fn draft(key: &Key, content: &Value) -> Draft {
     let metadata = json!({"name": &*key.name, "namespace": &*key.namespace, "resourceVersion": "17", "uid": "u"});
-    Draft::new(json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": content}))
+    Draft::new(&json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": content}))
 }
 
 /// Writes whatever is there.
@@ -60,8 +60,9 @@ async fn the_revision_is_put_into_the_object_and_nothing_else_changes() {
 #[tokio::test]
 async fn an_object_without_metadata_gets_one() {
     let store = store();
-    let record = store.put(key("a"), Expect::Absent, Draft::new(json!({}))).await.expect("nothing is there");
+    let record = store.put(key("a"), Expect::Absent, Draft::new(&json!({}))).await.expect("nothing is there");
     assert_eq!(&record.json()[..], br#"{"metadata":{"resourceVersion":"1"}}"#);
+    assert_eq!(record.metadata(), r#"{"resourceVersion":"1"}"#);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::{Edges, Slot};
 use crate::Failure;
-use crate::behaviour::Message;
+use crate::payload::Carried;
 
 /// How many messages a consumer works on at once.
 const PREFETCH: u16 = 32;
@@ -115,7 +115,7 @@ pub(crate) async fn consume<W>(
     edges: &Edges,
     subscription: Subscription<'_>,
     attached: impl Fn(),
-    work: impl Fn(Message) -> W,
+    work: impl Fn(Carried) -> W,
 ) where
     W: Future<Output = Result<(), Failure>>,
 {
@@ -131,7 +131,7 @@ async fn consume_once<W>(
     edges: &Edges,
     subscription: &Subscription<'_>,
     attached: &impl Fn(),
-    work: &impl Fn(Message) -> W,
+    work: &impl Fn(Carried) -> W,
 ) -> Result<(), Failure>
 where
     W: Future<Output = Result<(), Failure>>,
@@ -149,8 +149,8 @@ where
     consumer
         .map_err(Failure::from)
         .try_for_each_concurrent(usize::from(PREFETCH), |delivery| async move {
-            let message: Message = match serde_json::from_slice(&delivery.data) {
-                Ok(message) => message,
+            let carried: Carried = match serde_json::from_slice(&delivery.data) {
+                Ok(carried) => carried,
                 Err(error) => {
                     // It would come back for ever.
                     warn!(queue, %error, "a message that nobody here has sent");
@@ -158,7 +158,7 @@ where
                     return Ok(());
                 }
             };
-            if work(message).await.is_ok() {
+            if work(carried).await.is_ok() {
                 delivery.ack(BasicAckOptions::default()).await?;
             } else {
                 // What has just failed would fail at once again.

@@ -14,7 +14,8 @@ use tracing::warn;
 
 use super::{Edges, value_of};
 use crate::Failure;
-use crate::behaviour::{KafkaAccess, Message};
+use crate::behaviour::KafkaAccess;
+use crate::payload::Carried;
 
 /// How many messages a consumer takes at once.
 const BATCH: i32 = 32;
@@ -129,7 +130,7 @@ pub(crate) async fn consume<W>(
     edges: &Edges,
     membership: Membership<'_>,
     attached: impl Fn(),
-    work: impl Fn(Message) -> W,
+    work: impl Fn(Carried) -> W,
 ) where
     W: Future<Output = Result<(), Failure>>,
 {
@@ -151,7 +152,7 @@ pub(crate) async fn consume<W>(
 async fn take_as_they_come<W>(
     consumer: &Consumer,
     attached: &impl Fn(),
-    work: &impl Fn(Message) -> W,
+    work: &impl Fn(Carried) -> W,
 ) -> Result<(), Failure>
 where
     W: Future<Output = Result<(), Failure>>,
@@ -166,7 +167,7 @@ where
 }
 
 /// Works on the partitions beside each other, and in each on one message after the other; then says how far it came.
-async fn take_all<W>(consumer: &Consumer, records: Vec<ConsumerRecord>, work: &impl Fn(Message) -> W)
+async fn take_all<W>(consumer: &Consumer, records: Vec<ConsumerRecord>, work: &impl Fn(Carried) -> W)
 where
     W: Future<Output = Result<(), Failure>>,
 {
@@ -208,15 +209,15 @@ struct Done {
     failed: bool,
 }
 
-async fn take_in_order<W>(records: Vec<ConsumerRecord>, work: &impl Fn(Message) -> W) -> Done
+async fn take_in_order<W>(records: Vec<ConsumerRecord>, work: &impl Fn(Carried) -> W) -> Done
 where
     W: Future<Output = Result<(), Failure>>,
 {
     let mut next = records.first().map_or(0, |record| record.offset);
     for record in records {
-        match serde_json::from_slice::<Message>(record.value.as_deref().unwrap_or_default()) {
-            Ok(message) => {
-                if work(message).await.is_err() {
+        match serde_json::from_slice::<Carried>(record.value.as_deref().unwrap_or_default()) {
+            Ok(carried) => {
+                if work(carried).await.is_err() {
                     return Done { next: record.offset, failed: true };
                 }
             }
@@ -231,6 +232,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::behaviour::Message;
 
     fn record(offset: i64, body: &str) -> ConsumerRecord {
         ConsumerRecord::new("orders", 0, offset, None, Some(body.to_owned().into()))
@@ -244,9 +246,9 @@ mod tests {
     async fn what_comes_after_a_failure_waits_for_it() {
         let seen = Mutex::new(Vec::new());
         let records = vec![record(7, &message(1)), record(9, &message(2)), record(10, &message(3))];
-        let done = take_in_order(records, &|message: Message| {
-            seen.lock().expect("nothing panics here").push(message.id);
-            std::future::ready(if message.id == 2 { Err("no".into()) } else { Ok(()) })
+        let done = take_in_order(records, &|carried: Carried| {
+            seen.lock().expect("nothing panics here").push(carried.message.id);
+            std::future::ready(if carried.message.id == 2 { Err("no".into()) } else { Ok(()) })
         })
         .await;
         assert_eq!((done.next, done.failed), (9, true));

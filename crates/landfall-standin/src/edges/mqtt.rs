@@ -11,7 +11,7 @@ use url::Url;
 
 use super::Edges;
 use crate::Failure;
-use crate::behaviour::Message;
+use crate::payload::Carried;
 
 /// How many messages are worked on at once.
 const PREFETCH: u16 = 32;
@@ -20,6 +20,9 @@ const PREFETCH: u16 = 32;
 const RETRY: Duration = Duration::from_millis(500);
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// The largest packet: 256 MB, as the protocol has it (MQTT 3.1.1, section 2.2.3).
+const LARGEST: usize = 268_435_455;
 
 /// A broker, for one service.
 pub(crate) struct Topics {
@@ -57,6 +60,7 @@ impl Topics {
         let mut options = MqttOptions::new(client, host, port);
         options
             .set_keep_alive(KEEP_ALIVE)
+            .set_max_packet_size(LARGEST, LARGEST)
             .set_credentials(self.url.username(), self.url.password().unwrap_or_default());
         if encrypted {
             options.set_transport(Transport::tls_with_config((*self.tls).clone().into()));
@@ -85,7 +89,7 @@ pub(crate) async fn subscribe<W>(
     topic: &str,
     service: &str,
     attached: impl Fn(),
-    work: impl Fn(Message) -> W,
+    work: impl Fn(Carried) -> W,
 ) where
     W: Future<Output = Result<(), Failure>>,
 {
@@ -102,7 +106,7 @@ async fn subscribe_once<W>(
     topic: &str,
     service: &str,
     attached: &impl Fn(),
-    work: &impl Fn(Message) -> W,
+    work: &impl Fn(Carried) -> W,
 ) -> Result<(), Failure>
 where
     W: Future<Output = Result<(), Failure>>,
@@ -123,9 +127,9 @@ where
             }
             Arrival::Message(publish) => publish,
         };
-        match serde_json::from_slice::<Message>(&publish.payload) {
-            Ok(message) => {
-                while work(message.clone()).await.is_err() {
+        match serde_json::from_slice::<Carried>(&publish.payload) {
+            Ok(carried) => {
+                while work(carried.clone()).await.is_err() {
                     // What has just failed would fail at once again.
                     tokio::time::sleep(RETRY).await;
                 }

@@ -1,6 +1,7 @@
 //! Objects in an S3 store: put and got back with their checksum.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +14,6 @@ use rusty_s3::{Bucket, Credentials, UrlStyle};
 use sha2::{Digest as _, Sha256};
 use url::{Position, Url};
 
-use super::PATIENCE;
 use crate::Failure;
 use crate::connect::HttpClient;
 
@@ -50,14 +50,14 @@ impl Objects {
         })
     }
 
-    /// Puts an object and gets it back: it must be the same.
-    pub(crate) async fn put(&self, key: &str, content: &[u8]) -> Result<(), Failure> {
-        let checksum = STANDARD.encode(Sha256::digest(content));
+    /// Puts an object and gets it back: it must be the same. Neither may take longer than `patience`.
+    pub(crate) async fn put(&self, key: &str, content: Bytes, patience: Duration) -> Result<(), Failure> {
+        let checksum = STANDARD.encode(Sha256::digest(&content));
         let mut action = PutObject::new(&self.bucket, Some(&self.credentials), key);
         action.headers_mut().insert(CHECKSUM, checksum.as_str());
-        let (status, body) = self.send(&action, Some((CHECKSUM, &checksum)), content).await?;
+        let (status, body) = self.send(&action, Some((CHECKSUM, &checksum)), content.clone(), patience).await?;
         expect(status, &body, "put", key)?;
-        match self.get(key).await? {
+        match self.get(key, patience).await? {
             Some(kept) if kept == content => Ok(()),
             Some(kept) => Err(format!("object `{key}` came back with {} other bytes", kept.len()).into()),
             None => Err(format!("object `{key}` is gone after it was put").into()),
@@ -65,12 +65,12 @@ impl Objects {
     }
 
     /// Gets an object; that none is there is an answer as well, if the bucket is.
-    pub(crate) async fn get(&self, key: &str) -> Result<Option<Bytes>, Failure> {
+    pub(crate) async fn get(&self, key: &str, patience: Duration) -> Result<Option<Bytes>, Failure> {
         let action = GetObject::new(&self.bucket, Some(&self.credentials), key);
-        let (status, body) = self.send(&action, None, &[]).await?;
+        let (status, body) = self.send(&action, None, Bytes::new(), patience).await?;
         if status == StatusCode::NOT_FOUND {
             let action = HeadBucket::new(&self.bucket, Some(&self.credentials));
-            let (status, body) = self.send(&action, None, &[]).await?;
+            let (status, body) = self.send(&action, None, Bytes::new(), patience).await?;
             expect(status, &body, "find the bucket of", key)?;
             return Ok(None);
         }
@@ -82,9 +82,10 @@ impl Objects {
         &'a self,
         action: &A,
         header: Option<(&str, &str)>,
-        content: &[u8],
+        content: Bytes,
+        patience: Duration,
     ) -> Result<(StatusCode, Bytes), Failure> {
-        let url = action.sign(PATIENCE);
+        let url = action.sign(patience);
         let mut request = Request::builder()
             .method(A::METHOD.to_str())
             .uri(&url[Position::BeforePath..])
@@ -92,8 +93,8 @@ impl Objects {
         if let Some((name, value)) = header {
             request = request.header(name, value);
         }
-        let request = request.body(Full::from(Bytes::copy_from_slice(content)))?;
-        self.client.send(request, PATIENCE).await
+        let request = request.body(Full::from(content))?;
+        self.client.send(request, patience).await
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::External;
 use crate::Failure;
-use crate::behaviour::{Callback, Message, Outcome, Parcel};
+use crate::behaviour::{Callback, Load, Message, Outcome, Parcel};
 
 /// How long a question for parcels stays open; then the answer is that there are none.
 const OPEN: Duration = Duration::from_secs(5);
@@ -35,14 +35,14 @@ struct Inner {
 
 impl Outbox {
     /// Has the call made, and waits for what becomes of it.
-    pub(super) async fn send(&self, callback: &Callback, message: &Message) -> Result<(), Failure> {
+    pub(super) async fn send(&self, callback: &Callback, message: &Message, load: Load) -> Result<(), Failure> {
         let (sender, outcome) = oneshot::channel();
         let number = {
             let mut inner = self.lock();
             inner.last += 1;
             let number = inner.last;
             inner.waiting.insert(number, sender);
-            inner.parcels.push_back(Parcel { number, callback: callback.clone(), message: message.clone() });
+            inner.parcels.push_back(Parcel { number, callback: callback.clone(), message: message.clone(), load });
             number
         };
         self.filled.notify_one();

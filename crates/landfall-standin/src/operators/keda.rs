@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use croner::Cron;
-use http::Request;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use kube::ResourceExt as _;
@@ -19,7 +18,7 @@ use super::{Context, OperatorError, Progress, labels_of};
 
 pub(super) async fn reconcile(context: Arc<Context>, scaled: Arc<DynamicObject>) -> Result<Progress, OperatorError> {
     let spec = &scaled.data["spec"];
-    let now = now(&context).await;
+    let now = context.now().await;
     let asked = triggers(spec, "cron").filter_map(|trigger| {
         let asked =
             is_on(&trigger["metadata"], now).map(|on| on.then(|| number(&trigger["metadata"]["desiredReplicas"])));
@@ -88,14 +87,6 @@ fn is_on(metadata: &Value, now: Timestamp) -> Result<bool, String> {
         cron.find_next_occurrence(&here, false).map_err(|error| format!("`{key}` never comes: {error}"))
     };
     Ok(next("end")? < next("start")?)
-}
-
-/// The clock of the engine; that of this machine where there is none.
-async fn now(context: &Context) -> Timestamp {
-    let request = Request::get("/landfall.dev/v1/clock").body(Vec::new()).expect("a plain request");
-    let told = context.client.request::<Value>(request).await;
-    let told = told.ok().and_then(|told| told["time"].as_str()?.parse().ok());
-    told.unwrap_or_else(Timestamp::now)
 }
 
 #[cfg(test)]

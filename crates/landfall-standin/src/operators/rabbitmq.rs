@@ -1,18 +1,23 @@
 //! The RabbitMQ Cluster Operator's `RabbitmqCluster`, with the `Queue` objects of its topology operator.
 //!
-//! Queues are declared by the definitions that a node reads when it starts. Not handled: queues that are added later,
-//! exchanges, bindings, users, policies, and growing queues onto members that joined after they were declared.
+//! Queues are declared by the definitions that a node reads when it starts, and grown onto the other members when all are there.
+//! Not handled: queues that are added later, exchanges, bindings, users and policies.
 
+mod queues;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tracing::debug;
 
 use super::{Context, OperatorError, Progress, container_security, is_ready, labels_of, password, pod_security};
 
@@ -24,6 +29,12 @@ const HOME: &str = "/var/lib/rabbitmq/mnesia/home";
 
 const TLS_PORT: u16 = 5671;
 const PLAIN_PORT: u16 = 5672;
+
+/// The condition that each quorum queue has the members that it asks for; the real operator has none like it.
+const REPLICATED: &str = "QueuesReplicated";
+
+/// The field of the status that says for which pods and queues that was found.
+const REPLICATED_FOR: &str = "replicatedFor";
 
 pub(super) async fn reconcile(context: Arc<Context>, cluster: Arc<DynamicObject>) -> Result<Progress, OperatorError> {
     let (name, namespace) = (cluster.name_any(), cluster.namespace().unwrap_or_default());
@@ -81,12 +92,67 @@ pub(super) async fn reconcile(context: Arc<Context>, cluster: Arc<DynamicObject>
     }
     context.apply(&cluster, stateful_set(&cluster, &name, &namespace, replicas, port)).await?;
     let labels = format!("app.kubernetes.io/name={name},app.kubernetes.io/component=rabbitmq");
-    let ready = context.pods(&namespace, &labels).await?.iter().filter(|pod| is_ready(pod)).count();
-    let all = u64::try_from(ready) == Ok(replicas);
+    let pods = context.pods(&namespace, &labels).await?;
+    let ready: Vec<&Pod> = pods.iter().filter(|pod| is_ready(pod)).collect();
+    let all = u64::try_from(ready.len()) == Ok(replicas);
+    let wanted = queues::wanted(&queues, replicas);
+    let mut status = match cluster.data["status"][REPLICATED_FOR].clone() {
+        Value::Null => json!({}),
+        before => json!({ REPLICATED_FOR: before }),
+    };
+    let lacking = if all {
+        let members = Members { name: &name, namespace: &namespace, replicas, ready: &ready };
+        spread(&context, &members, &wanted, &mut status).await
+    } else {
+        Some("not all members are ready".to_owned())
+    };
     let condition = |type_: &str| json!({ "type": type_, "status": if all { "True" } else { "False" } });
-    let status = json!({ "conditions": [condition("AllReplicasReady"), condition("ClusterAvailable")] });
+    let replicated = json!({
+        "type": REPLICATED,
+        "status": if lacking.is_none() { "True" } else { "False" },
+        "message": lacking.clone().unwrap_or_else(|| "each quorum queue has the members that it asks for".to_owned()),
+    });
+    status["conditions"] = json!([condition("AllReplicasReady"), condition("ClusterAvailable"), replicated]);
     context.set_status(&cluster, status).await?;
-    Ok(if all { Progress::Done } else { Progress::Again })
+    // Members may come anew, and nobody else tells.
+    Ok(if all { Progress::Later } else { Progress::Again })
+}
+
+/// The members of a cluster that are all ready.
+struct Members<'a> {
+    name: &'a str,
+    namespace: &'a str,
+    replicas: u64,
+    ready: &'a [&'a Pod],
+}
+
+/// Grows the queues, unless the status says that this was done for the same pods and queues. What is lacking, in words.
+async fn spread(
+    context: &Context,
+    members: &Members<'_>,
+    wanted: &BTreeMap<String, u64>,
+    status: &mut Value,
+) -> Option<String> {
+    let mut pods: Vec<String> = members.ready.iter().filter_map(|pod| pod.uid()).collect();
+    pods.sort();
+    let now = json!({ "pods": pods, "queues": wanted });
+    // The only member of a cluster has every queue.
+    if members.replicas > 1 && !wanted.is_empty() && status[REPLICATED_FOR] != now {
+        let nodes: Vec<String> = (0..members.replicas)
+            .map(|number| format!("rabbit@{}", node(members.name, members.namespace, number)))
+            .collect();
+        let pod = members.ready.first()?.name_any();
+        match queues::spread(context, members.namespace, &pod, wanted, &nodes).await {
+            Ok(lacking) if lacking.is_empty() => {}
+            Ok(lacking) => return Some(lacking.join("; ")),
+            Err(error) => {
+                debug!(pod, %error, "the queues are not grown yet");
+                return Some("the tools of a member do not answer".to_owned());
+            }
+        }
+    }
+    status[REPLICATED_FOR] = now;
+    None
 }
 
 async fn queues(context: &Context, namespace: &str, cluster: &str) -> Result<Vec<Value>, OperatorError> {

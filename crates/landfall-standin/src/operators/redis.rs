@@ -11,6 +11,11 @@ use serde_json::{Value, json};
 use super::{Context, OperatorError, Progress, container_security, is_ready, labels_of, pod_security};
 
 const PORT: u16 = 6379;
+
+/// How a script in a pod of Redis calls the server of that pod: at its address, as others may share the network with it.
+pub(super) const CLIENT: &str = "redis-cli -h \"${POD_IP:-127.0.0.1}\"";
+pub(super) const CLIENT_BY_TLS: &str = "redis-cli -h \"${POD_IP:-127.0.0.1}\" --tls --cacert /tls/ca.crt";
+
 const BUS_PORT: u16 = 16379;
 
 /// The two roles, with their fields in the resource.
@@ -58,7 +63,7 @@ fn replicas(cluster: &DynamicObject, field: &str) -> u64 {
 
 /// A script that makes a cluster of new members, or tells those that have moved where the others are now.
 fn form(addresses: &[String], followers: u32, tls: bool) -> String {
-    let client = if tls { "redis-cli --tls --cacert /tls/ca.crt" } else { "redis-cli" };
+    let client = if tls { CLIENT_BY_TLS } else { CLIENT };
     let members: Vec<_> = addresses.iter().map(|address| format!("{address}:{PORT}")).collect();
     let meet: String = addresses.iter().map(|address| format!("{client} cluster meet {address} {PORT}; ")).collect();
     format!(

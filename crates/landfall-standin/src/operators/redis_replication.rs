@@ -11,6 +11,7 @@ use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
+use super::redis::{CLIENT, CLIENT_BY_TLS};
 use super::{Context, OperatorError, Progress, container_security, is_ready, labels_of, pod_security};
 
 const PORT: u16 = 6379;
@@ -70,7 +71,7 @@ pub(super) async fn sentinel(context: Arc<Context>, redis: Arc<DynamicObject>) -
     context.apply(&redis, set.stateful_set(set.size(3), set.sentinel())).await?;
     let watchers = context.pods(&set.namespace, &set.selector_text()).await?;
     let Some(watcher) = watchers.iter().find(|pod| is_ready(pod)) else { return Ok(Progress::Again) };
-    let client = if set.tls() { "redis-cli --tls --cacert /tls/ca.crt" } else { "redis-cli" };
+    let client = if set.tls() { CLIENT_BY_TLS } else { CLIENT };
     let ask = format!(
         "export REDISCLI_AUTH=\"$REDIS_PASSWORD\"\n\
          {client} -p {SENTINEL_PORT} sentinel get-master-addr-by-name {GROUP}\n"

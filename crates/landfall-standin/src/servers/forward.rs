@@ -16,7 +16,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Accepts connections on `port` and moves their bytes to `target`, `host:port`, and back. Never returns in good order.
 pub(super) async fn forward(port: u16, target: String) -> Result<(), Failure> {
-    let listener = TcpListener::bind(("0.0.0.0", port)).await?;
+    forward_from(TcpListener::bind((crate::address::own(), port)).await?, target).await
+}
+
+/// The same for a socket that is open already.
+pub(super) async fn forward_from(listener: TcpListener, target: String) -> Result<(), Failure> {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

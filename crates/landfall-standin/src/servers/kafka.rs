@@ -175,6 +175,10 @@ fn configuration(settings: &str, pod: &str, log: &Path) -> Result<String, Failur
         log.display()
     );
     for line in settings.lines() {
+        let line = match crate::address::shared().filter(|_| line.starts_with("listeners=")) {
+            Some(address) => line.replace("0.0.0.0", &address.to_string()),
+            None => line.to_owned(),
+        };
         // A node without a zone has no rack.
         if !(line.contains("${RACK}") && zone.is_empty()) {
             lines += &format!("{}\n", line.replace("${POD}", pod).replace("${RACK}", &zone));

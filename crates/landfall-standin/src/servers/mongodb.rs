@@ -50,15 +50,16 @@ pub(super) fn become_server(found: &Found) -> Result<(), Failure> {
     server.arg("--test-enable-new-auth").arg("--setup-database=admin");
     server.env("FERRETDB_SETUP_USERNAME", setting("MONGODB_USER")?);
     server.env("FERRETDB_SETUP_PASSWORD", setting("MONGODB_PASSWORD")?);
+    let own = crate::address::own();
     if Path::new(IDENTITY).exists() {
         for file in ["tls.crt", "tls.key"] {
             account.file(&data.join(file), &fs::read(Path::new(IDENTITY).join(file))?)?;
         }
-        server.arg("--listen-addr=").arg(format!("--listen-tls=0.0.0.0:{PORT}"));
+        server.arg("--listen-addr=").arg(format!("--listen-tls={own}:{PORT}"));
         server.arg(format!("--listen-tls-cert-file={DATA}/tls.crt"));
         server.arg(format!("--listen-tls-key-file={DATA}/tls.key"));
     } else {
-        server.arg(format!("--listen-addr=0.0.0.0:{PORT}"));
+        server.arg(format!("--listen-addr={own}:{PORT}"));
     }
     Err(exec(server))
 }

@@ -1,6 +1,7 @@
 //! Mosquitto with the rendered configuration, as an account that may read what it names.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use super::{Account, Found, exec, first_of, setting};
@@ -30,7 +31,7 @@ pub(super) fn become_server(found: &Found, arguments: &[&str]) -> Result<(), Fai
     }
     let own = crate::scratch().join(format!("mosquitto-{}-{}", setting("HOSTNAME")?, std::process::id()));
     account.folder(&own)?;
-    let (configuration, copies) = moved(&rendered, &own);
+    let (configuration, copies) = moved(&rendered, &own, crate::address::shared());
     for (from, to) in copies {
         account.file(&to, &fs::read(&from).map_err(|error| super::told("read", &from, &error))?)?;
     }
@@ -41,8 +42,9 @@ pub(super) fn become_server(found: &Found, arguments: &[&str]) -> Result<(), Fai
     Err(exec(server))
 }
 
-/// The configuration with every file that it names in the folder `own`, and which file to copy where.
-fn moved(rendered: &str, own: &Path) -> (String, Vec<(PathBuf, PathBuf)>) {
+/// The configuration with every file that it names in the folder `own`, and which file to copy where. It listens at `address`, if the
+/// others are those of its neighbours.
+fn moved(rendered: &str, own: &Path, address: Option<Ipv4Addr>) -> (String, Vec<(PathBuf, PathBuf)>) {
     let (mut text, mut copies) = (String::new(), Vec::new());
     for line in rendered.lines() {
         match line.split_once(' ').filter(|(option, _)| FILES.contains(option)) {
@@ -51,7 +53,10 @@ fn moved(rendered: &str, own: &Path) -> (String, Vec<(PathBuf, PathBuf)>) {
                 text += &format!("{option} {}\n", copy.display());
                 copies.push((PathBuf::from(file.trim()), copy));
             }
-            None => text += &format!("{line}\n"),
+            None => match (line.split_whitespace().collect::<Vec<_>>().as_slice(), address) {
+                (["listener", port], Some(address)) => text += &format!("listener {port} {address}\n"),
+                _ => text += &format!("{line}\n"),
+            },
         }
     }
     (text, copies)
@@ -65,9 +70,11 @@ mod tests {
     fn only_what_names_a_file_is_moved() {
         let rendered =
             "listener 8883\npassword_file /run/passwords/passwords\nkeyfile /tls/tls.key\npersistence true\n";
-        let (text, copies) = moved(rendered, Path::new("/own"));
+        let (text, copies) = moved(rendered, Path::new("/own"), None);
         assert_eq!(text, "listener 8883\npassword_file /own/password_file\nkeyfile /own/keyfile\npersistence true\n");
         assert_eq!(copies[0], ("/run/passwords/passwords".into(), "/own/password_file".into()));
         assert_eq!(copies.len(), 2);
+        let (text, _) = moved(rendered, Path::new("/own"), Some(Ipv4Addr::new(127, 64, 0, 7)));
+        assert_eq!(text.lines().next(), Some("listener 8883 127.64.0.7"));
     }
 }

@@ -45,10 +45,15 @@ pub(super) fn first_in(roots: &[PathBuf], paths: &[&str]) -> Option<PathBuf> {
 /// A command for a program; one of an unpacked package finds its libraries beside it.
 pub fn program_command(program: &Path) -> Command {
     let mut command = Command::new(program);
-    if let Some(root) = unpacked().filter(|root| program.starts_with(root)) {
+    find_libraries_of(&mut command, program);
+    command
+}
+
+/// Has a command find the libraries of a file that it loads, where the file's package is unpacked.
+pub(super) fn find_libraries_of(command: &mut Command, file: &Path) {
+    if let Some(root) = unpacked().filter(|root| file.starts_with(root)) {
         command.env(LIBRARIES, libraries(&root));
     }
-    command
 }
 
 /// What a program prints, trimmed.

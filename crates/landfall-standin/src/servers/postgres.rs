@@ -192,8 +192,9 @@ impl Cluster {
         for file in ["tls.crt", "tls.key"] {
             self.account.file(&self.data.join(file), &fs::read(Path::new(IDENTITY).join(file))?)?;
         }
-        let mut settings = String::from(
-            "listen_addresses = '*'\nport = 5432\nunix_socket_directories = ''\nssl = on\n\
+        let listen = crate::address::shared().map_or_else(|| "*".to_owned(), |address| address.to_string());
+        let mut settings = format!(
+            "listen_addresses = '{listen}'\nport = 5432\nunix_socket_directories = ''\nssl = on\n\
              ssl_cert_file = 'tls.crt'\nssl_key_file = 'tls.key'\npassword_encryption = 'scram-sha-256'\n\
              wal_level = replica\nhot_standby = on\nwal_retrieve_retry_interval = '1s'\nlogging_collector = off\n",
         );

@@ -22,7 +22,9 @@ pub(super) fn become_server(found: &Found) -> Result<(), Failure> {
     server
         .arg(format!("--config.file={configuration}"))
         .arg(format!("--storage.tsdb.path={data}"))
-        .arg("--web.listen-address=:9090")
+        .arg(format!("--web.listen-address={}:9090", crate::address::own()))
+        // An alert that Alertmanager was not there for comes again soon.
+        .arg("--rules.alert.resend-delay=10s")
         .current_dir(&data);
     Err(exec(server))
 }

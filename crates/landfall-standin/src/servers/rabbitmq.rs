@@ -1,15 +1,31 @@
-//! RabbitMQ: one node of a cluster whose members know each other by the names of their pods.
+//! RabbitMQ: one node of a cluster whose members know each other by the names of their pods, and its tools.
 
 use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::{Account, Found, exec, first_in, roots, setting, unpacked};
-use crate::Failure;
+use crate::{Failure, address};
 
 /// Where the pod has its volume, its certificate and its settings.
 const DATA: &str = "/var/lib/rabbitmq/mnesia";
 const IDENTITY: &str = "/etc/rabbitmq-tls";
 const SETTINGS: &str = "/etc/landfall";
+
+/// Where nodes listen for each other, as the rendered policies have it.
+const NODES_PORT: u16 = 25672;
+
+/// Where a node listens for clients that is told nothing else.
+const PLAIN_PORT: u16 = 5672;
+
+/// The file, below the home of the server, that says at which port its `epmd` listens.
+const NAMES_PORT: &str = "epmd-port";
+
+/// With this an operator calls the tools of a node, as a real image has them on its PATH: `rabbitmqctl` and its arguments.
+pub(crate) const TOOL: &str = "/var/lib/rabbitmq/mnesia/tool";
 
 /// Settings that only later versions know, with the first version that does: older ones refuse to start with them.
 /// <https://www.rabbitmq.com/docs/vhosts#default-queue-type>
@@ -82,16 +98,26 @@ pub(super) fn become_server(found: &Found) -> Result<(), Failure> {
             None => configuration += &format!("{line}\n"),
         }
     }
+    let shared = match address::shared() {
+        Some(own) => {
+            configuration = listening_at(own, &configuration);
+            Some(SharedNetwork::new(own)?)
+        }
+        None => None,
+    };
     account.file(&home.join("rabbitmq.conf"), configuration.as_bytes())?;
     account.file(&home.join("definitions.json"), &fs::read(Path::new(SETTINGS).join("definitions.json"))?)?;
     account.file(&home.join("enabled_plugins"), b"[].\n")?;
+    write_tool()?;
     let mut server = account.command(&found.path);
+    acquaint(&mut server, found, &home)?;
+    if let Some(shared) = &shared {
+        shared.prepare(&mut server);
+        // A node looks whether it is free at every address, and refuses to start otherwise. It listens at the other.
+        server.env("RABBITMQ_DIST_PORT", free_port()?.to_string());
+        account.file(&home.join(NAMES_PORT), shared.names.to_string().as_bytes())?;
+    }
     server
-        .current_dir(&home)
-        .env("HOME", &home)
-        .env("PATH", path_for(&found.path, unpacked().as_deref()))
-        .env("RABBITMQ_NODENAME", format!("rabbit@{}", setting("LANDFALL_NODE_HOST")?))
-        .env("RABBITMQ_USE_LONGNAME", "true")
         .env("RABBITMQ_MNESIA_BASE", data.join("base"))
         .env("RABBITMQ_LOG_BASE", home.join("log"))
         .env("RABBITMQ_LOGS", "-")
@@ -100,6 +126,99 @@ pub(super) fn become_server(found: &Found) -> Result<(), Failure> {
         .env("RABBITMQ_GENERATED_CONFIG_DIR", home.join("config"))
         .env("RABBITMQ_PID_FILE", home.join("pid"));
     Err(exec(server))
+}
+
+/// Tells a program of RabbitMQ which node is meant, and where its cookie and its Erlang are.
+fn acquaint(program: &mut Command, found: &Found, home: &Path) -> Result<(), Failure> {
+    program
+        .current_dir(home)
+        .env("HOME", home)
+        .env("PATH", path_for(&found.path, unpacked().as_deref()))
+        .env("RABBITMQ_NODENAME", format!("rabbit@{}", setting("LANDFALL_NODE_HOST")?))
+        .env("RABBITMQ_USE_LONGNAME", "true");
+    Ok(())
+}
+
+/// A node on the network of the machine, beside others of its kind.
+struct SharedNetwork {
+    own: Ipv4Addr,
+    /// The port of this node's own `epmd`, which takes a loopback address beside the one that it is told. A name server for all of them
+    /// would refuse every node but one, as they have one name on several hosts.
+    names: u16,
+}
+
+impl SharedNetwork {
+    fn new(own: Ipv4Addr) -> io::Result<Self> {
+        Ok(Self { own, names: free_port()? })
+    }
+
+    /// Nodes find each other at one port without a name server (<https://www.erlang.org/doc/apps/erts/erl_cmd.html>,
+    /// `-erl_epmd_port`), each at its own address.
+    fn prepare(&self, program: &mut Command) {
+        let [a, b, c, d] = self.own.octets();
+        let arguments = format!("-kernel inet_dist_use_interface {{{a},{b},{c},{d}}} -erl_epmd_port {NODES_PORT}");
+        program
+            .env("ERL_EPMD_ADDRESS", self.own.to_string())
+            .env("ERL_EPMD_PORT", self.names.to_string())
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", &arguments)
+            .env("RABBITMQ_CTL_ERL_ARGS", &arguments);
+    }
+}
+
+/// A tool is a node for as long as it works. It takes an address that no pod has.
+fn tool_address() -> Ipv4Addr {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 200, high, low)
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// The settings with every listener at this address.
+fn listening_at(own: Ipv4Addr, configuration: &str) -> String {
+    let mut text = String::new();
+    let mut declared = false;
+    for line in configuration.lines() {
+        let (key, value) = line.split_once('=').unwrap_or((line, ""));
+        let (key, value) = (key.trim(), value.trim());
+        declared |= key.starts_with("listeners.tcp");
+        let is_listener = ["listeners.tcp.", "listeners.ssl."].iter().any(|listener| key.starts_with(listener));
+        if is_listener && value.parse::<u16>().is_ok() {
+            text += &format!("{key} = {own}:{value}\n");
+        } else {
+            text += &format!("{line}\n");
+        }
+    }
+    if !declared {
+        text += &format!("listeners.tcp.default = {own}:{PLAIN_PORT}\n");
+    }
+    text
+}
+
+/// Writes the way to the tools: this program again, whoever it was started as.
+fn write_tool() -> Result<(), Failure> {
+    let program = std::env::current_exe()?;
+    // The words before `server` are those with which the program becomes a stand-in.
+    let words: Vec<String> = std::env::args().skip(1).take_while(|word| word != "server").collect();
+    let script = format!("#!/bin/sh\nexec '{}' {} rabbitmq-tool \"$@\"\n", program.display(), words.join(" "));
+    fs::write(TOOL, script)?;
+    Ok(fs::set_permissions(TOOL, fs::Permissions::from_mode(0o755))?)
+}
+
+/// Becomes a tool of the node in this pod. It is beside the server, as those on PATH are wrapped in another change of the user.
+pub(crate) fn become_tool(name: &str, arguments: &[&str]) -> Result<(), Failure> {
+    let found = find().ok_or("the tools of RabbitMQ are missing")?;
+    let account = Account::of("rabbitmq")?;
+    let mut tool = account.command(&found.path.with_file_name(name));
+    let home = Path::new(DATA).join("home");
+    acquaint(&mut tool, &found, &home)?;
+    if address::shared().is_some() {
+        let names = fs::read_to_string(home.join(NAMES_PORT))?.trim().parse()?;
+        SharedNetwork { own: tool_address(), names }.prepare(&mut tool);
+    }
+    tool.args(arguments);
+    Err(exec(tool))
 }
 
 fn is_before(version: &str, since: (u32, u32)) -> bool {
@@ -117,6 +236,19 @@ mod tests {
         assert!(is_before("RabbitMQ 3.10.8", (3, 13)));
         assert!(!is_before("RabbitMQ 3.13.0", (3, 13)));
         assert!(!is_before("RabbitMQ 4.2", (3, 13)));
+    }
+
+    #[test]
+    fn listeners_get_the_address_of_the_pod_where_neighbours_have_the_others() {
+        let check = |settings: &str, expected: &str| {
+            assert_eq!(listening_at(Ipv4Addr::new(127, 64, 0, 7), settings), expected, "{settings}");
+        };
+        check("vm_memory = 1\n", "vm_memory = 1\nlisteners.tcp.default = 127.64.0.7:5672\n");
+        check(
+            "listeners.ssl.default = 5671\nlisteners.tcp = none\n",
+            "listeners.ssl.default = 127.64.0.7:5671\nlisteners.tcp = none\n",
+        );
+        check("listeners.tcp.local = 127.0.0.1:5672\n", "listeners.tcp.local = 127.0.0.1:5672\n");
     }
 
     #[test]

@@ -27,8 +27,11 @@ pub(super) fn become_server(found: &Found) -> Result<(), Failure> {
     let account = Account::of("redis")?;
     let data = Path::new(DATA);
     account.own(data)?;
-    let mut lines =
-        vec![format!("dir {DATA}"), "bind 0.0.0.0".to_owned(), format!("requirepass {}", setting("REDIS_PASSWORD")?)];
+    let mut lines = vec![
+        format!("dir {DATA}"),
+        format!("bind {}", crate::address::own()),
+        format!("requirepass {}", setting("REDIS_PASSWORD")?),
+    ];
     let watches = std::env::var("LANDFALL_SENTINEL_OF").ok();
     let port = if watches.is_some() { 26379 } else { 6379 };
     if Path::new(IDENTITY).exists() {

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs;
 use std::io::BufRead as _;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,10 +37,10 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info};
 
-use super::forward::forward;
+use super::forward::{forward, forward_from};
 use super::{Found, setting};
 use crate::connect::HttpClient;
-use crate::{Failure, connect};
+use crate::{Failure, address, connect};
 
 /// The variables that name the keys, in pods of the store as in those of its clients.
 const ACCESS_KEY: &str = "AWS_ACCESS_KEY_ID";
@@ -106,6 +107,13 @@ impl Member {
 /// and filers and on no others, so that the first serves its objects there too.
 async fn serve(member: Member) -> Result<(), Failure> {
     let mut parts = JoinSet::new();
+    // The rendered script asks there whether somebody serves. Where members share the network of a machine, whoever comes first
+    // answers for all.
+    if let Some(own) = address::shared()
+        && let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, member.filer)).await
+    {
+        parts.spawn(forward_from(listener, format!("{own}:{}", member.filer)));
+    }
     match &member.keeper {
         Some(keeper) => {
             info!(keeper, "another member keeps the objects");
@@ -120,7 +128,7 @@ async fn serve(member: Member) -> Result<(), Failure> {
                 (member.volume, identity, Door::Clients),
                 (member.filer, None, Door::Filer),
             ] {
-                let listener = TcpListener::bind(("0.0.0.0", port)).await?;
+                let listener = TcpListener::bind((address::own(), port)).await?;
                 parts.spawn(accept(listener, identity, door, store.clone()));
             }
             info!(port = member.s3, "serving");
@@ -210,6 +218,9 @@ async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, door
 /// Does what the lines of the standard input say: `s3.bucket.create -name NAME`.
 async fn shell(options: &BTreeMap<&str, &str>) -> Result<(), Failure> {
     let filer = options.get("filer").copied().ok_or("`-filer` is missing")?;
+    // At the address that the script names may be the filer of another store.
+    let own = address::shared().zip(filer.strip_prefix("127.0.0.1:")).map(|(own, port)| format!("{own}:{port}"));
+    let filer = own.as_deref().unwrap_or(filer);
     let credentials = Credentials::new(setting(ACCESS_KEY)?, setting(SECRET_KEY)?);
     for line in std::io::stdin().lock().lines() {
         let line = line?;

@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use futures::TryStreamExt as _;
 
 use super::Service;
 use crate::behaviour::{FAULT_PATH, MESSAGE_HEADER, Message, PROBE_PATH, Probe, Probed, SAY_PATH, SEEN_PATH, Seen};
@@ -18,7 +19,7 @@ use crate::metrics::{self, label};
 use crate::program::reached;
 use crate::trace::TRACE_HEADER;
 
-/// How large a request may be. It is read and thrown away.
+/// How large a request may be that is looked at. Others are read and thrown away.
 const LARGEST: usize = 64 * 1024 * 1024;
 
 pub(super) fn router(service: Arc<Service>) -> Router {
@@ -94,15 +95,28 @@ async fn answer(service: &Service, request: Request) -> Response {
         return (StatusCode::INTERNAL_SERVER_ERROR, "it was told to fail\n").into_response();
     }
     let (parts, body) = request.into_parts();
+    let message = parts.headers.get(MESSAGE_HEADER);
+    let message = message.map(|message| serde_json::from_slice::<Message>(message.as_bytes())).transpose();
+    // A message that only begins here has been told to by somebody who knows of no payload.
+    let arrived = message.as_ref().ok().and_then(Option::as_ref).filter(|message| message.hop > 0);
+    let declared = arrived.and_then(|message| service.edges.payload(message)).filter(|payload| payload.has_schema());
     // What stays unread would cost the caller the connection.
-    if axum::body::to_bytes(body, LARGEST).await.is_err() {
-        return (StatusCode::PAYLOAD_TOO_LARGE, "the request is too large, or broke off\n").into_response();
-    }
-    let Some(message) = parts.headers.get(MESSAGE_HEADER) else {
-        return "this is a stand-in\n".into_response();
+    let read = match declared {
+        Some(_) => axum::body::to_bytes(body, LARGEST).await,
+        None => drain(body).await.map(|()| Bytes::new()),
     };
-    let mut message: Message = match serde_json::from_slice(message.as_bytes()) {
-        Ok(message) => message,
+    let Ok(body) = read else {
+        return (StatusCode::PAYLOAD_TOO_LARGE, "the request is too large, or broke off\n").into_response();
+    };
+    if let (Some(message), Some(declared)) = (arrived, declared)
+        && let Err(error) = declared.check(&body)
+    {
+        service.refuse(message, &error);
+        return (StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n")).into_response();
+    }
+    let mut message = match message {
+        Ok(Some(message)) => message,
+        Ok(None) => return "this is a stand-in\n".into_response(),
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
     if let Some(trace) = parts.headers.get(TRACE_HEADER).and_then(|trace| trace.to_str().ok()) {
@@ -114,10 +128,17 @@ async fn answer(service: &Service, request: Request) -> Response {
     }
 }
 
+/// Reads a body to its end, and keeps nothing of it.
+async fn drain(body: Body) -> Result<(), axum::Error> {
+    body.into_data_stream().try_for_each(|_| std::future::ready(Ok(()))).await
+}
+
 async fn metrics(State(service): State<Arc<Service>>) -> Response {
     let mut text = String::new();
     // The name that the rendered rules read, of OpenTelemetry's conventions for HTTP.
     service.answers.write("http_server_request_duration_seconds", "How long answers to requests took.", &mut text);
+    // The same for what queues bring, by which `landfall ship` judges a worker.
+    service.processed.write("messaging_process_duration_seconds", "How long messages were worked on.", &mut text);
     metrics::write_edges(&service.edges.seen(), &mut text);
     service.edges.durations().write("landfall_edge_duration_seconds", "How long it took to use an edge.", &mut text);
     service.passed.write(&service.behaviour.business, &mut text);

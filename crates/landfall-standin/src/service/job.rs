@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use super::{Service, now_us};
 use crate::Failure;
-use crate::behaviour::{BEGIN_VARIABLE, Message, SEEN_FIELD};
+use crate::behaviour::{BEGIN_VARIABLE, Load, Message, SEEN_FIELD};
 
 /// How long something is tried again: a pod that has just started may come before the policies that let it out.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -18,7 +18,7 @@ pub(super) async fn run(service: &Service) -> Result<(), Failure> {
     let mut failure = None;
     for (place, edge) in service.behaviour.edges.iter().enumerate() {
         let message = service.of_no_flow();
-        if let Err(error) = patiently(|| service.edges.perform(place, &message)).await {
+        if let Err(error) = patiently(|| service.edges.perform(place, &message, Load::Whole)).await {
             warn!(edge = edge.name, %error, "an edge carries nothing");
             if !edge.optional {
                 failure = Some(error);

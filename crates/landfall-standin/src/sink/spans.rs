@@ -126,6 +126,7 @@ impl Spans {
             operations: operations.collect(),
             calls: self.calls(),
             flows: flows.collect(),
+            alerts: Vec::new(),
         }
     }
 

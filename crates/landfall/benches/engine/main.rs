@@ -7,8 +7,8 @@
 //!
 //! A second table is about requests on their way to pods, beside nginx ([`gateway`]).
 //!
-//! Run it with `make bench`; `cargo bench -p landfall --bench engine -- --rounds 1` is shorter, and with `--rounds 0` only the
-//! second table is left.
+//! Run it with `make bench`; `cargo bench -p landfall --bench engine -- --rounds 1` is shorter, and `--only mock` or
+//! `--only idle,gateway` measures only these parts ([`PARTS`]).
 
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 #![expect(clippy::print_stderr, reason = "a run takes minutes, and says how far it is")]
@@ -29,11 +29,14 @@ use crate::side::{EngineOptions, Side};
 /// How often everything is measured, unless `--rounds` says otherwise.
 const ROUNDS: usize = 3;
 
+/// What can be measured alone: names for `--only`, in the order in which they are measured.
+const PARTS: [&str; 6] = ["control-plane", "idle", "processes", "mock", "releases", "gateway"];
+
 /// The first argument with which this program becomes the server of a pod.
 const SERVE: &str = "--serve";
 
 /// In the order of the table.
-const ROWS: [Row; 28] = [
+const ROWS: [Row; 29] = [
     Row::new("ready to serve", Unit::Milliseconds, Budget::AtMost(100.0)),
     Row::new("idle memory", Unit::Megabytes, Budget::AtMost(50.0)),
     Row::new("create, 1 client", Unit::PerSecond, Budget::Times(2.0)),
@@ -56,6 +59,7 @@ const ROWS: [Row; 28] = [
     Row::new("one pod after another, p50", Unit::Milliseconds, Budget::Told),
     Row::new("10,000 pods, mock runtime", Unit::Milliseconds, Budget::Told),
     Row::new("10,000 pods, peak memory", Unit::Megabytes, Budget::AtMost(1024.0)),
+    Row::new("10,000 pods, memory after that", Unit::Megabytes, Budget::Told),
     Row::new("release of 3 services x 3", Unit::Milliseconds, Budget::Told),
     Row::new("  of that, the shipper's", Unit::Milliseconds, Budget::Told),
     Row::new("  its API requests", Unit::Requests, Budget::Told),
@@ -121,27 +125,47 @@ fn main() {
     {
         serve(address);
     }
-    let rounds = arguments.iter().position(|argument| argument == "--rounds");
-    let rounds = rounds.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(ROUNDS);
+    let after = |name: &str| arguments.get(arguments.iter().position(|argument| argument == name)? + 1);
+    let rounds = after("--rounds").and_then(|count| count.parse().ok()).unwrap_or(ROUNDS);
+    let only: Option<Vec<&str>> = after("--only").map(|names| names.split(',').collect());
+    if let Some(unknown) = only.iter().flatten().find(|name| !PARTS.contains(name)) {
+        eprintln!("error: there is no part `{unknown}`\nhint: parts are {}", PARTS.join(", "));
+        std::process::exit(2);
+    }
+    let wanted = |part: &str| only.as_ref().is_none_or(|only| only.contains(&part));
     let runtime = tokio::runtime::Runtime::new().expect("the threads of the bench start");
     let (mut engine, mut kubernetes) = (Figures::new(), Figures::new());
     for round in 1..=rounds {
-        eprintln!("round {round} of {rounds}: engine");
-        runtime.block_on(control_plane(|| Side::engine(EngineOptions::without_nodes()), &mut engine));
-        runtime.block_on(idle(&mut engine));
-        eprintln!("round {round} of {rounds}: pods as processes");
-        runtime.block_on(processes(&mut engine));
-        eprintln!("round {round} of {rounds}: 10,000 pods");
-        runtime.block_on(mock(&mut engine));
-        eprintln!("round {round} of {rounds}: releases");
-        runtime.block_on(releases(&mut engine));
-        if Side::has_kubernetes() {
-            eprintln!("round {round} of {rounds}: Kubernetes");
+        let begin = |what: &str| eprintln!("round {round} of {rounds}: {what}");
+        if wanted("control-plane") {
+            begin("engine");
+            runtime.block_on(control_plane(|| Side::engine(EngineOptions::without_nodes()), &mut engine));
+        }
+        if wanted("idle") {
+            begin("an idle engine");
+            runtime.block_on(idle(&mut engine));
+        }
+        if wanted("processes") {
+            begin("pods as processes");
+            runtime.block_on(processes(&mut engine));
+        }
+        if wanted("mock") {
+            begin("10,000 pods");
+            runtime.block_on(mock(&mut engine));
+        }
+        if wanted("releases") {
+            begin("releases");
+            runtime.block_on(releases(&mut engine));
+        }
+        if wanted("control-plane") && Side::has_kubernetes() {
+            begin("Kubernetes");
             runtime.block_on(control_plane(Side::kubernetes, &mut kubernetes));
         }
     }
     print(&engine, &kubernetes, rounds);
-    runtime.block_on(gateway::run());
+    if wanted("gateway") {
+        runtime.block_on(gateway::run());
+    }
 }
 
 /// A pod's program: takes connections, and says nothing.
@@ -223,6 +247,8 @@ async fn mock(figures: &mut Figures) {
     measure::wait_for_nodes(&client, 20).await;
     note("10,000 pods, mock runtime", measure::deployments(&client, "many", 100, 100).await);
     note("10,000 pods, peak memory", side.peak_memory());
+    tokio::time::sleep(measure::SETTLE).await;
+    note("10,000 pods, memory after that", side.memory());
     side.stop().await;
 }
 
@@ -240,7 +266,8 @@ async fn releases(figures: &mut Figures) {
 
 fn print(engine: &Figures, kubernetes: &Figures, rounds: usize) {
     println!("{:33} {:>12} {:>12} {:>8} {:>14}  within", "", "engine", "Kubernetes", "times", "budget");
-    for row in &ROWS {
+    // What was not measured has no line.
+    for row in ROWS.iter().filter(|row| engine.contains_key(row.name) || kubernetes.contains_key(row.name)) {
         let (this, real) = (median(engine.get(row.name)), median(kubernetes.get(row.name)));
         let times = this.zip(real).map(|(this, real)| row.unit.times(this, real));
         let (budget, kept) = match row.budget {

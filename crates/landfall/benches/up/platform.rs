@@ -36,7 +36,8 @@ impl Platform {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{name}"));
         let _ = fs::remove_dir_all(&folder);
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
-        for (from, to) in [(example.clone(), folder.clone()), (example.join("services"), folder.join("services"))] {
+        let parts = ["services", "schemas"].map(|part| (example.join(part), folder.join(part)));
+        for (from, to) in [(example.clone(), folder.clone())].into_iter().chain(parts) {
             let Ok(entries) = fs::read_dir(from) else { continue };
             fs::create_dir_all(&to).expect("a folder can be made");
             for path in entries.map(|entry| entry.expect("it can be read").path()).filter(|path| path.is_file()) {

@@ -9,16 +9,18 @@ use std::process::{Command, Stdio};
 use anyhow::Context as _;
 use comfy_table::{Table, presets};
 use landfall_engine::{
-    Catalogue, Config, Engine, GatewayConfig, Isolation, Level, MachineReport, NODE_MONITOR_GRACE_PERIOD, NodeSpec,
-    PodRuntime, Pods, Shim,
+    Catalogue, Config, Engine, GatewayConfig, Isolation, MachineReport, MountIsolation, NODE_MONITOR_GRACE_PERIOD,
+    NodeSpec, PodRuntime, Pods, Shim,
 };
+use landfall_model::Architecture;
 use landfall_standin::{Server, find_program, find_server};
 use serde::Serialize;
 
 use crate::Outcome;
 use crate::cli::{DoctorArguments, Output};
 use crate::commands::engine::{NETWORK, NFT, POD, containers};
-use crate::commands::up::server_of;
+use crate::commands::up::{network_name, server_of};
+use crate::namespaces;
 use crate::output::VERSION;
 use crate::project::Project;
 use crate::terminal::Terminal;
@@ -38,6 +40,13 @@ const SCRIPT: &str = "tools/";
 /// What `up` does without a server.
 const INSTEAD_OF_A_SERVER: &str = "`up` leaves out what needs it, edges and flows too, and says so; all else runs";
 
+/// Servers that no store needs, for what they are, and what `up` does without them.
+const EXTRAS: &[(Server, &str, &str)] = &[
+    (Server::Prometheus, "metrics and rules", "`up` does not try metrics and rules, and says so"),
+    (Server::Alertmanager, "alerts", "alerts reach nobody, and `up` says so"),
+    (Server::Modsecurity, "web application firewalls", "the gateway lets every request through, and `up` says so"),
+];
+
 /// Programs that are no server of a store.
 const PROGRAMS: &[Program] = &[
     Program {
@@ -45,7 +54,7 @@ const PROGRAMS: &[Program] = &[
         purpose: "network policies",
         places: NFT,
         remedy: "apt-get install nftables",
-        instead: "pods get loopback addresses, which `up` does not handle yet",
+        instead: "pods get loopback addresses, and `up` counts undeclared ways as not enforceable here",
         needed: true,
     },
     Program {
@@ -85,6 +94,8 @@ struct Diagnosis {
     isolation: &'static str,
     /// How containers have their volumes and keep to their limits; tried as well.
     containers: Isolation,
+    /// What lets users make namespaces, where this system does not.
+    namespaces: Option<&'static str>,
     /// The file whose stores were looked at.
     file: Option<PathBuf>,
     items: Vec<Item>,
@@ -102,6 +113,8 @@ struct Item {
     stores: Vec<String>,
     /// Whether it is needed: by a store of the file, or by `up` itself.
     needed: bool,
+    /// Whether the file declares something that is tried with it, and that runs all the same without.
+    wanted: bool,
     /// What was found: its version, or its name where it tells none.
     found: Option<String>,
     path: Option<PathBuf>,
@@ -115,34 +128,38 @@ impl Item {
     fn is_missing(&self) -> bool {
         self.needed && self.found.is_none()
     }
+
+    /// Whether the file is better tried with it than without.
+    fn is_of_use(&self) -> bool {
+        self.needed || self.wanted
+    }
 }
 
 /// Says what is there. The answer is no when something is missing that the file, or without a file any store, needs.
 pub(crate) fn run(arguments: &DoctorArguments, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
     let beside = PathBuf::from("landfall.yaml");
     let file = arguments.file.clone().or_else(|| beside.is_file().then_some(beside));
-    let stores = match &file {
+    let declared = match &file {
         None => None,
-        Some(file) => match stores(file)? {
-            Ok(stores) => Some(stores),
+        Some(file) => match declared(file)? {
+            Ok(declared) => Some(declared),
             Err((project, findings)) => {
                 terminal.findings(&findings, project.file.sources())?;
                 return Ok(Outcome::NotUnderstood);
             }
         },
     };
-    let mut items = items(stores.as_ref());
+    let mut items = items(declared.as_ref());
     if arguments.install {
         install(&items, terminal)?;
-        items = self::items(stores.as_ref());
+        items = self::items(declared.as_ref());
     }
     let machine = machine()?;
-    let isolation = match machine.network {
-        Level::Namespace => "namespace",
-        Level::Loopback => "loopback",
-    };
+    let isolation = network_name(machine.network);
     let healthy = isolation == "namespace" && !items.iter().any(Item::is_missing);
-    let diagnosis = Diagnosis { version: VERSION, isolation, containers: machine.isolation, file, items, healthy };
+    let containers = machine.isolation;
+    let namespaces = (containers.mounts == MountIsolation::Linked).then(namespaces::remedy);
+    let diagnosis = Diagnosis { version: VERSION, isolation, containers, namespaces, file, items, healthy };
     match arguments.output {
         Output::Json => writeln!(terminal.data(), "{}", serde_json::to_string_pretty(&diagnosis)?)?,
         Output::Text => print(&diagnosis, terminal)?,
@@ -152,10 +169,18 @@ pub(crate) fn run(arguments: &DoctorArguments, terminal: &mut Terminal) -> anyho
 
 type Refused = (Project, Vec<landfall_model::Finding>);
 
-/// The stores of every environment that are to run here, by their engine.
-fn stores(file: &Path) -> anyhow::Result<Result<BTreeMap<&'static str, BTreeSet<String>>, Refused>> {
+/// What a file asks for, in any environment.
+#[derive(Default)]
+struct Declared {
+    /// The stores that are to run here, by their engine.
+    stores: BTreeMap<&'static str, BTreeSet<String>>,
+    /// The servers that watch the platform, or stand before it.
+    extras: BTreeSet<Server>,
+}
+
+fn declared(file: &Path) -> anyhow::Result<Result<Declared, Refused>> {
     let project = Project::read(file)?;
-    let mut stores = BTreeMap::<&'static str, BTreeSet<String>>::new();
+    let mut declared = Declared::default();
     for environment in project.environments(None) {
         let architecture = match project.file.architecture(environment.as_deref()) {
             Ok(architecture) => architecture,
@@ -167,14 +192,26 @@ fn stores(file: &Path) -> anyhow::Result<Result<BTreeMap<&'static str, BTreeSet<
                 continue;
             }
             let server = server_of(store.engine.value).map_or(store.engine.value.as_str(), Server::as_str);
-            stores.entry(server).or_default().insert(name.to_string());
+            declared.stores.entry(server).or_default().insert(name.to_string());
         }
+        declared.extras.extend(extras(&architecture));
     }
-    Ok(Ok(stores))
+    Ok(Ok(declared))
 }
 
-/// Everything that can be used; with `stores` given, only those servers are needed that one of them needs.
-fn items(stores: Option<&BTreeMap<&'static str, BTreeSet<String>>>) -> Vec<Item> {
+/// The servers that watch this environment, or stand before it.
+fn extras(architecture: &Architecture) -> impl Iterator<Item = Server> {
+    let observability = &architecture.document.observability;
+    let (watched, routes) = (observability.metrics.is_some(), &observability.alerts.routes);
+    let told = [&routes.critical, &routes.warning, &routes.info].iter().any(|route| route.is_some());
+    let prometheus = watched.then_some(Server::Prometheus);
+    let firewall = architecture.behind_firewall().next().map(|_| Server::Modsecurity);
+    prometheus.into_iter().chain((watched && told).then_some(Server::Alertmanager)).chain(firewall)
+}
+
+/// Everything that can be used; with a file given, only those servers are needed that one of its stores needs.
+fn items(declared: Option<&Declared>) -> Vec<Item> {
+    let stores = declared.map(|declared| &declared.stores);
     let users = |server: &str| -> Vec<String> {
         stores.and_then(|stores| stores.get(server)).into_iter().flatten().cloned().collect()
     };
@@ -182,15 +219,17 @@ fn items(stores: Option<&BTreeMap<&'static str, BTreeSet<String>>>) -> Vec<Item>
     for server in Server::ALL {
         let found = find_server(*server);
         let (name, users) = (server.as_str(), users(server.as_str()));
+        let extra = EXTRAS.iter().find(|(extra, ..)| extra == server);
         items.push(Item {
             name: name.to_owned(),
-            purpose: format!("{name} stores"),
-            needed: stores.is_none() || !users.is_empty(),
+            purpose: extra.map_or_else(|| format!("{name} stores"), |(_, purpose, _)| (*purpose).to_owned()),
+            needed: declared.is_none() || !users.is_empty(),
+            wanted: declared.is_some_and(|declared| declared.extras.contains(server)),
             stores: users,
             remedy: found.is_none().then(|| server.remedy().to_owned()),
             instead: match found {
                 Some(_) => server.differs().map(ToOwned::to_owned),
-                None => Some(INSTEAD_OF_A_SERVER.to_owned()),
+                None => Some(extra.map_or(INSTEAD_OF_A_SERVER, |(.., instead)| *instead).to_owned()),
             },
             path: found.as_ref().map(|found| found.path.clone()),
             found: found.map(|found| found.version),
@@ -204,6 +243,7 @@ fn items(stores: Option<&BTreeMap<&'static str, BTreeSet<String>>>) -> Vec<Item>
             purpose: format!("{engine} stores"),
             stores: users.iter().cloned().collect(),
             needed: true,
+            wanted: false,
             found: None,
             path: None,
             remedy: Some("not handled yet".to_owned()),
@@ -217,6 +257,7 @@ fn items(stores: Option<&BTreeMap<&'static str, BTreeSet<String>>>) -> Vec<Item>
             purpose: program.purpose.to_owned(),
             stores: Vec::new(),
             needed: program.needed,
+            wanted: false,
             remedy: path.is_none().then(|| program.remedy.to_owned()),
             instead: path.is_none().then(|| program.instead.to_owned()),
             found: path.is_some().then(|| program.name.to_owned()),
@@ -239,6 +280,7 @@ fn machine() -> anyhow::Result<MachineReport> {
         images: Catalogue::default(),
         runtime: PodRuntime::Processes(again(POD)),
         network: Some(again(NETWORK)),
+        egress: Vec::new(),
         gateway: GatewayConfig::default(),
         node_monitor_grace_period: NODE_MONITOR_GRACE_PERIOD,
     };
@@ -254,11 +296,11 @@ fn machine() -> anyhow::Result<MachineReport> {
     })
 }
 
-/// Gets what is missing and needed: packages of the system, then what scripts build.
+/// Gets what is missing and of use: packages of the system, then what scripts build.
 fn install(items: &[Item], terminal: &mut Terminal) -> anyhow::Result<()> {
     let remedies: Vec<&str> = items
         .iter()
-        .filter(|item| item.is_missing())
+        .filter(|item| item.is_of_use() && item.found.is_none())
         .filter_map(|item| item.remedy.as_deref())
         .flat_map(|remedy| remedy.split(" && "))
         .collect();
@@ -303,20 +345,30 @@ fn print(diagnosis: &Diagnosis, terminal: &mut Terminal) -> anyhow::Result<()> {
         } else {
             format!("{} ({})", item.purpose, item.stores.join(", "))
         };
-        let found = item.found.as_deref().unwrap_or(if item.needed { "missing" } else { "missing, not needed" });
+        let missing = if item.is_of_use() { "missing" } else { "missing, not needed" };
+        let found = item.found.as_deref().unwrap_or(missing);
         let path = item.path.as_ref().map_or_else(String::new, |path| path.display().to_string());
         table.add_row([item.name.as_str(), &purpose, found, &path]);
     }
     writeln!(terminal.data(), "{table}\n")?;
     let isolation = match diagnosis.isolation {
         "namespace" => "namespace: each pod has a network of its own, and policies are enforced",
-        _ => "loopback: pods share this machine's addresses, policies are not enforced, and `up` does not run",
+        _ if diagnosis.containers.mounts == MountIsolation::Linked => {
+            "loopback: pods share this machine's addresses, policies are not enforced, and `up` does not run, as containers have \
+             no mounts of their own"
+        }
+        _ => {
+            "loopback: pods share this machine's addresses, policies are not enforced, and `up` says what is open therefore"
+        }
     };
     writeln!(terminal.data(), "isolation  {isolation}")?;
     writeln!(terminal.data(), "containers {}", containers(diagnosis.containers))?;
+    if let Some(remedy) = diagnosis.namespaces {
+        writeln!(terminal.data(), "missing    namespaces: {remedy}; until then: `up` does not run")?;
+    }
     for item in &diagnosis.items {
         match (&item.found, &item.remedy, &item.instead) {
-            (None, Some(remedy), Some(instead)) if item.needed => {
+            (None, Some(remedy), Some(instead)) if item.is_of_use() => {
                 writeln!(terminal.data(), "missing    {}: {remedy}; until then: {instead}", item.name)?;
             }
             (Some(_), _, Some(differs)) if item.needed => {
@@ -325,8 +377,8 @@ fn print(diagnosis: &Diagnosis, terminal: &mut Terminal) -> anyhow::Result<()> {
             _ => {}
         }
     }
-    let mut remedies =
-        diagnosis.items.iter().filter(|item| item.is_missing()).filter_map(|item| item.remedy.as_deref());
+    let lacking = diagnosis.items.iter().filter(|item| item.is_of_use() && item.found.is_none());
+    let mut remedies = lacking.filter_map(|item| item.remedy.as_deref());
     if remedies.any(|remedy| [PACKAGE, SCRIPT].iter().any(|kind| remedy.starts_with(kind))) {
         terminal.say("hint: `landfall doctor --install` gets what the package manager and Go have")?;
     }

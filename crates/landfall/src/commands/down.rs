@@ -30,8 +30,8 @@ pub(crate) fn run(arguments: &DownArguments, terminal: &mut Terminal) -> anyhow:
         let place = Place::of(&arguments.input.file, architecture.document.name.as_str(), environment.as_deref());
         let named = environment.as_deref().unwrap_or("it");
         match place.occupant() {
-            Some(process) => {
-                let process = Pid::from_raw(i32::try_from(process)?);
+            Some(occupant) => {
+                let process = Pid::from_raw(i32::try_from(occupant.process)?);
                 kill(process, Signal::SIGTERM)?;
                 let deadline = Instant::now() + PATIENCE;
                 while place.occupant().is_some() {

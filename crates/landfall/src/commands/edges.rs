@@ -10,7 +10,8 @@ use crate::cli::{AskArguments, Output};
 use crate::output::VERSION;
 use crate::terminal::Terminal;
 
-/// Prints one line for each edge. The answer is no when one carries nothing, or cannot be tried here.
+/// Prints one line for each edge. The answer is no when one carries nothing, or cannot be tried here, and nobody has
+/// asked for that.
 pub(crate) fn run(arguments: &AskArguments, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
     super::up::block_on(async {
         let found = match Found::find(&arguments.input, terminal).await? {
@@ -25,7 +26,7 @@ pub(crate) fn run(arguments: &AskArguments, terminal: &mut Terminal) -> anyhow::
             }
             Output::Text => writeln!(terminal.data(), "{}", lines(&edges))?,
         }
-        let whole = edges.iter().all(|edge| edge.carried > 0 || edge.connected);
+        let whole = edges.iter().all(|edge| edge.carried > 0 || edge.connected || edge.left_out);
         Ok(if whole { Outcome::Done } else { Outcome::No })
     })
 }

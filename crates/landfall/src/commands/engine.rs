@@ -12,8 +12,9 @@ use std::process::Command;
 use anyhow::Context as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use landfall_engine::{
-    ApiServer, ApiServerConfig, Catalogue, Config, Engine, GatewayConfig, Handle, Isolation, JoinConfig, Joined, Level,
-    LimitIsolation, MachineReport, MountIsolation, NODE_MONITOR_GRACE_PERIOD, NodeSpec, PodRuntime, Pods, Shim,
+    ApiServer, ApiServerConfig, Catalogue, Config, EgressBlock, Engine, GatewayConfig, Handle, Isolation, JoinConfig,
+    Joined, Level, LimitIsolation, MachineReport, MountIsolation, NODE_MONITOR_GRACE_PERIOD, NodeSpec, PodRuntime,
+    Pods, Shim,
 };
 use landfall_standin::{find_program, program_command};
 use serde::Deserialize;
@@ -105,12 +106,22 @@ fn serve(arguments: EngineArguments, terminal: &mut Terminal) -> anyhow::Result<
     };
     let network = (arguments.network != NetworkLevel::Loopback).then(|| again(NETWORK));
     let afterwards = if arguments.keep_pods { Pods::Keep } else { Pods::Stop };
+    let egress = arguments.egress.clone();
     runtime(terminal)?.block_on(async {
         let mut signals = StopSignals::listen()?;
         let mut running = if let Some(kubeconfig) = &arguments.join {
             let client = client_of(kubeconfig).await?;
             let gateway = GatewayConfig::default();
-            let config = JoinConfig { client, data: arguments.data, nodes, images, runtime: pods, network, gateway };
+            let config = JoinConfig {
+                client,
+                data: arguments.data,
+                nodes,
+                images,
+                runtime: pods,
+                network,
+                egress: egress.clone(),
+                gateway,
+            };
             Running::Joined(Joined::start(config).await?)
         } else {
             let config = Config {
@@ -121,6 +132,7 @@ fn serve(arguments: EngineArguments, terminal: &mut Terminal) -> anyhow::Result<
                 images,
                 runtime: pods,
                 network,
+                egress: egress.clone(),
                 gateway: GatewayConfig::default(),
                 node_monitor_grace_period: arguments.node_monitor_grace_period.unwrap_or(NODE_MONITOR_GRACE_PERIOD),
             };
@@ -131,7 +143,7 @@ fn serve(arguments: EngineArguments, terminal: &mut Terminal) -> anyhow::Result<
             running.stop(Pods::Stop).await;
             anyhow::bail!("this system allows no network namespaces; `--network loopback` does without");
         }
-        greet(&running, afterwards, terminal)?;
+        greet(&running, &egress, afterwards, terminal)?;
         tokio::select! {
             () = signals.next() => {}
             () = running.failed() => {}
@@ -220,11 +232,11 @@ fn runtime(terminal: &Terminal) -> anyhow::Result<tokio::runtime::Runtime> {
         .context("failed to start the threads of the engine")
 }
 
-fn greet(running: &Running, pods: Pods, terminal: &mut Terminal) -> std::io::Result<()> {
+fn greet(running: &Running, asked: &[EgressBlock], pods: Pods, terminal: &mut Terminal) -> std::io::Result<()> {
     let machine = running.machine();
     let network = match machine.network {
         Level::Namespace => "each pod has its own network, policies are enforced",
-        Level::Loopback => "pods have loopback addresses; policies are not enforced, and services have no names",
+        Level::Loopback => "pods have loopback addresses, and names in a hosts file; policies are not enforced",
     };
     match running {
         Running::Engine(engine) => {
@@ -234,6 +246,9 @@ fn greet(running: &Running, pods: Pods, terminal: &mut Terminal) -> std::io::Res
         Running::Joined(_) => terminal.say("ready at the other control plane: its pods run here")?,
     }
     terminal.say(&format!("network: {network}"))?;
+    if let Some(egress) = egress(machine, asked) {
+        terminal.say(&format!("egress: {egress}"))?;
+    }
     terminal.say(&format!("containers: {}", containers(machine.isolation)))?;
     let gateway = machine.gateway;
     terminal.say(&format!(
@@ -250,6 +265,21 @@ fn greet(running: &Running, pods: Pods, terminal: &mut Terminal) -> std::io::Res
     })
 }
 
+/// What pods reach outside of the cluster, as a person is told. `None` if nothing was asked for where nothing is closed.
+fn egress(machine: &MachineReport, asked: &[EgressBlock]) -> Option<String> {
+    match (machine.network, machine.egress.as_slice()) {
+        (Level::Namespace, []) => Some("closed, nothing outside of the cluster is reached".to_owned()),
+        (Level::Namespace, open) => {
+            let open: Vec<String> = open.iter().map(ToString::to_string).collect();
+            Some(format!("TCP to {} is open, as far as policies allow it", open.join(", ")))
+        }
+        (Level::Loopback, _) if asked.is_empty() => None,
+        (Level::Loopback, _) => {
+            Some("`--egress` has no effect: pods are on the network of this machine, and nothing is closed".to_owned())
+        }
+    }
+}
+
 /// How containers have their volumes and keep to their limits, as a person is told.
 pub(crate) fn containers(isolation: Isolation) -> String {
     let volumes = match isolation.mounts {
@@ -260,7 +290,10 @@ pub(crate) fn containers(isolation: Isolation) -> String {
     let limits = match isolation.limits {
         LimitIsolation::CgroupV1 => "control groups (version 1) hold them to their limits",
         LimitIsolation::CgroupV2 => "control groups (version 2) hold them to their limits",
-        LimitIsolation::None => "nothing holds them to their limits, as no control group can be made",
+        LimitIsolation::Watched => {
+            "no control group can be made, so their memory is looked at twice a second and their processors are not limited"
+        }
+        LimitIsolation::None => "nothing holds them to their limits",
     };
     format!("{volumes}; {limits}")
 }

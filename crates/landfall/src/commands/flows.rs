@@ -40,6 +40,7 @@ pub(crate) fn run(arguments: &FlowsArguments, terminal: &mut Terminal) -> anyhow
     })
 }
 
+/// Why a flow is not as promised. One that is left out as its user asked promises nothing.
 fn why(flow: &FlowReport) -> Option<&String> {
-    flow.missing.as_ref().or(flow.problem.as_ref())
+    flow.missing.as_ref().filter(|_| !flow.left_out).or(flow.problem.as_ref())
 }

@@ -53,6 +53,9 @@ pub(crate) fn run(arguments: &OpenArguments, terminal: &mut Terminal) -> anyhow:
         let shown = if is_for_browsers { format!("http://{address}") } else { address.to_string() };
         let number = port.container_port;
         terminal.say(&format!("{shown} leads to port {number} of `{}`; Ctrl-C ends it", arguments.name))?;
+        if let Some((host, address)) = found.firewall_before(&arguments.name)? {
+            terminal.say(&format!("note: it goes past the firewall; users come to `{host}` by {address}"))?;
+        }
         if is_for_browsers
             && !arguments.no_browser
             && std::io::stdout().is_terminal()

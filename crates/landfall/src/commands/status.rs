@@ -24,7 +24,7 @@ struct State {
     /// The process that runs it; none: it is not up.
     process: Option<u32>,
     kubeconfig: Option<String>,
-    /// How many of its pods are ready.
+    /// How many of its pods are ready; those that have finished are not among them.
     ready: usize,
     pods: Vec<PodState>,
 }
@@ -34,7 +34,36 @@ struct PodState {
     namespace: String,
     pod: String,
     ready: bool,
+    /// Whether it has done what it was for, as the pods of jobs do.
+    finished: bool,
     phase: String,
+}
+
+impl PodState {
+    fn of(pod: &Pod) -> Self {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+        Self {
+            namespace: pod.namespace().unwrap_or_default(),
+            pod: pod.name_any(),
+            ready: says_ready(pod),
+            finished: phase == "Succeeded",
+            phase,
+        }
+    }
+}
+
+impl State {
+    /// How many of its pods should be ready.
+    fn wanted(&self) -> usize {
+        self.pods.iter().filter(|pod| !pod.finished).count()
+    }
+
+    /// For people.
+    fn line(&self) -> String {
+        let finished = self.pods.len() - self.wanted();
+        let finished = if finished == 0 { String::new() } else { format!(", {finished} finished") };
+        format!("{} of {} pods ready{finished}", self.ready, self.wanted())
+    }
 }
 
 /// Prints the pods of every wanted environment that is up. The answer is no when none is, or a pod is not ready.
@@ -55,7 +84,7 @@ pub(crate) fn run(arguments: &StatusArguments, terminal: &mut Terminal) -> anyho
         };
         let place = Place::of(&arguments.input.file, architecture.document.name.as_str(), environment.as_deref());
         let named = environment.as_deref().unwrap_or("it");
-        let Some(process) = place.occupant() else {
+        let Some(process) = place.occupant().map(|occupant| occupant.process) else {
             terminal.say(&format!("{named}: not up"))?;
             states.push(State { environment, process: None, kubeconfig: None, ready: 0, pods: Vec::new() });
             continue;
@@ -67,23 +96,34 @@ pub(crate) fn run(arguments: &StatusArguments, terminal: &mut Terminal) -> anyho
         if arguments.output == Output::Text {
             writeln!(terminal.data(), "{}", lines(&pods))?;
         }
-        terminal.say(&format!("{named}: {ready} of {} pods ready, in the process {process}", pods.len()))?;
+        let state = State {
+            environment: environment.clone(),
+            process: Some(process),
+            kubeconfig: Some(kubeconfig.clone()),
+            ready,
+            pods,
+        };
+        terminal.say(&format!("{named}: {}, in the process {process}", state.line()))?;
         terminal.say(&format!("try: kubectl --kubeconfig {kubeconfig} get pods -A"))?;
-        states.push(State { environment, process: Some(process), kubeconfig: Some(kubeconfig), ready, pods });
+        states.push(state);
     }
     if arguments.output == Output::Json {
         let text = serde_json::to_string_pretty(&json!({ "version": VERSION, "environments": states }))?;
         writeln!(terminal.data(), "{text}")?;
     }
     let mut up = states.iter().filter(|state| state.process.is_some()).peekable();
-    let whole = up.peek().is_some() && up.all(|state| state.ready == state.pods.len());
+    let whole = up.peek().is_some() && up.all(|state| state.ready == state.wanted());
     Ok(if whole { Outcome::Done } else { Outcome::No })
 }
 
 fn lines(pods: &[PodState]) -> Table {
     let mut lines = table(&["NAMESPACE", "POD", "READY", "PHASE"]);
     for pod in pods {
-        let ready = if pod.ready { "yes" } else { "no" };
+        let ready = match (pod.ready, pod.finished) {
+            (true, _) => "yes",
+            (false, true) => "done",
+            (false, false) => "no",
+        };
         lines.add_row([pod.namespace.as_str(), &pod.pod, ready, &pod.phase]);
     }
     lines
@@ -91,11 +131,34 @@ fn lines(pods: &[PodState]) -> Table {
 
 async fn pods(place: &Place) -> anyhow::Result<Vec<PodState>> {
     let pods = Api::<Pod>::all(client(place).await?).list(&ListParams::default()).await?;
-    let state = |pod: Pod| PodState {
-        namespace: pod.namespace().unwrap_or_default(),
-        pod: pod.name_any(),
-        ready: says_ready(&pod),
-        phase: pod.status.and_then(|status| status.phase).unwrap_or_default(),
-    };
-    Ok(pods.items.into_iter().map(state).collect())
+    Ok(pods.items.iter().map(PodState::of).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_has_finished_is_not_waited_for() {
+        let pod = |name: &str, phase: &str, ready: &str| -> PodState {
+            let pod: Pod = serde_json::from_value(json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "shop" },
+                "status": { "phase": phase, "conditions": [{ "type": "Ready", "status": ready }] },
+            }))
+            .expect("it has the form of a pod");
+            PodState::of(&pod)
+        };
+        let state = |pods: Vec<PodState>| {
+            let ready = pods.iter().filter(|pod| pod.ready).count();
+            State { environment: None, process: Some(1), kubeconfig: None, ready, pods }
+        };
+        let web = || pod("web-1", "Running", "True");
+        let done = state(vec![web(), pod("report-1", "Succeeded", "False")]);
+        assert_eq!((done.wanted(), done.line()), (1, "1 of 1 pods ready, 1 finished".to_owned()));
+        let table = lines(&done.pods).to_string();
+        let table: Vec<_> = table.lines().map(str::trim_end).collect();
+        assert_eq!(table[2], " shop       report-1  done   Succeeded");
+        let failed = state(vec![web(), pod("report-1", "Failed", "False")]);
+        assert_eq!((failed.wanted(), failed.line()), (2, "1 of 2 pods ready".to_owned()));
+    }
 }

@@ -1,10 +1,17 @@
 //! `landfall up`: the architecture runs on this machine, and what it promises is tried.
 
+mod alerts;
 mod apply;
 mod cluster;
+mod firewall;
+mod handover;
+mod images;
 mod isolation;
+mod jobs;
 mod metrics;
+mod network;
 mod observe;
+mod part;
 mod place;
 mod plan;
 mod programs;
@@ -30,7 +37,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
 use landfall_deliver::keep;
 use landfall_engine::{
-    Config, Engine, GatewayConfig, Handle, Level, NODE_MONITOR_GRACE_PERIOD, PodRuntime, Pods, Report as Served, Shim,
+    Config, Engine, GatewayConfig, Handle, NODE_MONITOR_GRACE_PERIOD, PodRuntime, Pods, Report as Served, Shim,
 };
 use landfall_model::{Architecture, Severity, WindowKeeper};
 use landfall_standin::{Authority, run_operators};
@@ -39,6 +46,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::cluster::{is_ready, says_ready};
+pub(crate) use self::network::name as network_name;
 pub(crate) use self::place::Place;
 pub(crate) use self::plan::{STANDIN, server_of};
 pub(crate) use self::report::{FlowReport, flow_table, table};
@@ -46,15 +54,17 @@ pub(crate) use self::running::{EdgeState, Entrances, Found};
 
 use self::apply::Applied;
 use self::cluster::{Lines, Snapshot};
+use self::jobs::Jobs;
+use self::part::Part;
 use self::plan::{PROGRAM, Plan};
 use self::report::{PodsReport, Report, ServiceReport, StoreReport};
 use self::running::Running;
 use self::traffic::Outsider;
 use crate::Outcome;
-use crate::cli::{Output, UpArguments};
+use crate::cli::{NetworkLevel, Output, UpArguments};
 use crate::commands::engine::{NETWORK, POD};
 use crate::project::{Project, today};
-use crate::signals::StopSignals;
+use crate::signals::{HandoverRequests, StopSignals};
 use crate::terminal::Terminal;
 
 /// How often the cluster is looked at while it comes up.
@@ -86,24 +96,32 @@ pub(crate) fn run(arguments: &UpArguments, terminal: &mut Terminal) -> anyhow::R
         return Ok(Outcome::No);
     }
     let place = Place::of(&arguments.file, checked.architecture.document.name.as_str(), environment.as_deref());
-    if let Some(process) = place.occupant() {
-        terminal.say(&format!(
-            "error: it is up already, in the process {process}\nhint: `landfall status` says how it is, `landfall down` stops it"
-        ))?;
-        return Ok(Outcome::No);
-    }
-    if let Some(unknown) = unknown_store(&checked.architecture, &arguments.without) {
+    let Some(images) = images::read(arguments.images.as_deref(), terminal)? else {
+        return Ok(Outcome::NotUnderstood);
+    };
+    let part = Part { only: arguments.only.clone(), without: arguments.without.clone(), images };
+    if let Some(unknown) = part.unknown(&checked.architecture) {
         terminal.say(&unknown)?;
         return Ok(Outcome::NotUnderstood);
     }
-    let _occupied = place.occupy()?;
-    place.keep_without(&arguments.without)?;
+    let network = network::asked(arguments.network, &place)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the threads of the engine")?;
+    // Before anybody can know of this process, as who asks before it listens would end it.
+    let handover = runtime.block_on(async { HandoverRequests::listen() })?;
+    let occupied = match handover::enter(&place, arguments, terminal)? {
+        Ok(occupied) => occupied,
+        Err(outcome) => return Ok(outcome),
+    };
+    place.keep_part(&part)?;
     let authority = Authority::open(&place.authority()).context("failed to make the authority")?;
     let program = std::env::current_exe().context("failed to find this program")?;
     let now =
         Timestamp::from_second(Timestamp::now().as_second()).context("the clock of the machine is out of range")?;
     let (architecture, authority_pem) = (&checked.architecture, authority.certificate());
-    let mut plan = plan::plan(architecture, checked.objects, &program, &place, authority_pem, &arguments.without, now);
+    let mut plan = plan::plan(architecture, checked.objects, &program, &place, authority_pem, &part, now);
     let changed = write_behaviours(&plan, &place)?;
     write_programs(&plan, &place)?;
     fs::write(place.trust(), authority_pem)
@@ -113,24 +131,38 @@ pub(crate) fn run(arguments: &UpArguments, terminal: &mut Terminal) -> anyhow::R
     }
     let check_ms = millis(begin.elapsed());
     terminal.say(&format!("checked and rendered: {} objects, {check_ms} ms", plan.objects.len()))?;
+    if let Some(part) = &plan.part {
+        let [runs, left_out] = part.lines();
+        terminal.say(&format!("a part: {runs}\n{left_out}"))?;
+    }
 
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("LANDFALL_LOG").unwrap_or_else(|_| "error".into()))
         .with_writer(std::io::stderr)
         .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("failed to start the threads of the engine")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         // What the engine has begun when it is to stop must be ended, too.
         let signals = StopSignals::listen()?;
-        let engine = Engine::start(engine(&plan, &place, &program)).await?;
+        let engine = Engine::start(engine(&plan, &place, &program, network)).await?;
         plan.left_running.clone_from(&engine.report().machine.left_running);
+        let gateway = engine.report().machine.gateway;
+        let entrances = match firewall::open(&mut plan, &place, gateway.http, gateway.https) {
+            Ok(entrances) => entrances,
+            Err(error) => {
+                engine.stop(Pods::Stop).await;
+                return Err(error);
+            }
+        };
         let architecture = &checked.architecture;
-        let run = Run { arguments, architecture, plan: &plan, place: &place, changed, authority, check_ms };
-        run.whole(engine, signals, terminal).await
-    })
+        let jobs = Jobs::new(&plan);
+        let plan = &plan;
+        let run = Run { arguments, architecture, plan, place: &place, entrances, changed, authority, check_ms, jobs };
+        run.whole(engine, signals, handover, terminal).await
+    });
+    // Whoever takes over finds nothing of this one at work.
+    drop(runtime);
+    drop(occupied);
+    ended
 }
 
 /// This program in one of its other uses.
@@ -150,7 +182,7 @@ pub(crate) fn end_left_running(place: &Place) -> anyhow::Result<usize> {
     })
 }
 
-fn engine(plan: &Plan, place: &Place, program: &Path) -> Config {
+fn engine(plan: &Plan, place: &Place, program: &Path, network: NetworkLevel) -> Config {
     Config {
         data: place.engine(),
         listen: ([127, 0, 0, 1], 0).into(),
@@ -158,20 +190,15 @@ fn engine(plan: &Plan, place: &Place, program: &Path) -> Config {
         nodes: plan.nodes.clone(),
         images: plan.images.clone(),
         runtime: PodRuntime::Processes(again(program, POD)),
-        network: Some(again(program, NETWORK)),
+        network: (network != NetworkLevel::Loopback).then(|| again(program, NETWORK)),
+        // What is outside is played here.
+        egress: Vec::new(),
         gateway: GatewayConfig::default(),
         node_monitor_grace_period: NODE_MONITOR_GRACE_PERIOD,
     }
 }
 
-/// A store that is to be left out and that there is not.
-fn unknown_store(architecture: &Architecture, without: &[String]) -> Option<String> {
-    let unknown = without.iter().find(|name| architecture.store(name).is_none())?;
-    let stores: Vec<_> = architecture.document.stores.keys().map(ToString::to_string).collect();
-    Some(format!("error: there is no store `{unknown}` to be left out\nhint: there are {}", stores.join(", ")))
-}
-
-/// Returns the services and externals whose behaviour is another one than the last time.
+/// Returns the services and externals whose behaviour is another one than that of their pods which run on.
 fn write_behaviours(plan: &Plan, place: &Place) -> anyhow::Result<BTreeSet<String>> {
     let services = plan
         .services
@@ -183,13 +210,18 @@ fn write_behaviours(plan: &Plan, place: &Place) -> anyhow::Result<BTreeSet<Strin
     for folder in plan.services.iter().map(|service| place.ledger(&service.service)) {
         fs::create_dir_all(&folder).with_context(|| format!("failed to make `{}`", folder.display()))?;
     }
-    let mut changed = BTreeSet::new();
+    let (mut changed, mut texts) = (place.to_renew(), Vec::new());
     for (name, file, text) in services.chain(externals) {
         let (file, text) = (place.behaviour(&file), text?);
         if fs::read(&file).is_ok_and(|before| before == text) {
             continue;
         }
         changed.insert(name.clone());
+        texts.push((file, text));
+    }
+    // Before they are written: whoever comes after a process that ends here knows of them all the same.
+    place.keep_to_renew(&changed)?;
+    for (file, text) in texts {
         fs::write(&file, text).with_context(|| format!("failed to write `{}`", file.display()))?;
     }
     Ok(changed)
@@ -209,16 +241,29 @@ fn write_programs(plan: &Plan, place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Why a run ends.
+enum End {
+    /// It has reported.
+    Worked(Outcome),
+    /// Somebody has stopped it, or a part of the engine has failed.
+    Stopped,
+    /// Another `up` goes on.
+    HandedOver,
+}
+
 /// What one `up` works with.
 struct Run<'a> {
     arguments: &'a UpArguments,
     architecture: &'a Architecture,
     plan: &'a Plan,
     place: &'a Place,
+    /// Where who is outside comes in.
+    entrances: Entrances,
     /// The services and externals that are told something else than the last time.
     changed: BTreeSet<String>,
     authority: Authority,
     check_ms: u64,
+    jobs: Jobs,
 }
 
 impl Run<'_> {
@@ -226,58 +271,67 @@ impl Run<'_> {
         &self,
         mut engine: Handle,
         mut signals: StopSignals,
+        mut handover: HandoverRequests,
         terminal: &mut Terminal,
     ) -> anyhow::Result<Outcome> {
-        if engine.report().machine.network == Level::Loopback {
-            let why = engine.report().machine.refused.clone().unwrap_or_default();
+        if let Err(refusal) = network::accept(self.arguments.network, &engine.report().machine, self.place) {
             engine.stop(Pods::Stop).await;
-            anyhow::bail!(
-                "no network for pods: {why}\nhint: `landfall doctor` says what it takes; without it `up` is not handled yet"
-            );
+            return Err(refusal);
         }
         terminal.say(&format!("engine serves: {} ms", engine.report().serving.as_millis()))?;
+        for line in network::warnings(&engine.report().machine, self.plan) {
+            terminal.say(&format!("warning: {line}"))?;
+        }
         terminal.say(&format!("try: kubectl --kubeconfig {} get pods -A", self.place.kubeconfig().display()))?;
 
         // By the socket, as anybody: `exec` and `port-forward` need one.
         let (client, served) = (client(self.place).await?, engine.report().clone());
-        let entrances = Entrances { http: served.machine.gateway.http, https: served.machine.gateway.https };
         let file = self.place.entrances();
-        fs::write(&file, serde_json::to_vec(&entrances)?)
+        fs::write(&file, serde_json::to_vec(&self.entrances)?)
             .with_context(|| format!("failed to write `{}`", file.display()))?;
-        let outsider = Outsider::new(entrances, self.authority.certificate())?;
+        let outsider = Outsider::new(self.entrances.clone(), self.authority.certificate())?;
         // Externals call for as long as the platform is up.
         let mut relay = std::pin::pin!(relay::carry(outsider.clone(), client.clone(), self.plan));
         let mut shipping = Box::pin(self.ship(&client));
+        let mut watching = Box::pin(self.jobs.watch(&client));
         let stop = CancellationToken::new();
         let mut operators = JoinSet::new();
-        let worked = tokio::select! {
-            () = signals.next() => Ok(None),
-            () = engine.failed() => Ok(None),
+        let mut end = tokio::select! {
+            () = signals.next() => Ok(End::Stopped),
+            () = handover.next() => Ok(End::HandedOver),
+            () = engine.failed() => Ok(End::Stopped),
             never = &mut relay => match never {},
             never = &mut shipping => match never {},
-            worked = self.work(client.clone(), &served, &outsider, &stop, &mut operators, terminal) => worked.map(Some),
+            never = &mut watching => match never {},
+            done = self.work(client.clone(), &served, &outsider, &stop, &mut operators, terminal) => done.map(End::Worked),
         };
-        let outcome = match worked {
-            Ok(Some(outcome)) => {
-                if !self.arguments.once {
-                    terminal.say("it stays up; Ctrl-C or `landfall down` stops it, its data stays")?;
-                    tokio::select! {
-                        () = signals.next() => {}
-                        () = engine.failed() => {}
-                        never = &mut relay => match never {},
-                        never = &mut shipping => match never {},
-                    }
-                }
-                Ok(outcome)
+        if matches!(end, Ok(End::Worked(_))) && !self.arguments.once {
+            terminal.say("it stays up; Ctrl-C or `landfall down` stops it, its data stays")?;
+            tokio::select! {
+                () = signals.next() => {}
+                () = handover.next() => end = Ok(End::HandedOver),
+                () = engine.failed() => {}
+                never = &mut relay => match never {},
+                never = &mut shipping => match never {},
+                never = &mut watching => match never {},
             }
-            Ok(None) => Ok(Outcome::No),
-            Err(error) => Err(error),
+        }
+        let (pods, outcome) = match end {
+            Ok(End::HandedOver) => (Pods::Keep, Ok(Outcome::Done)),
+            Ok(End::Worked(outcome)) => (Pods::Stop, Ok(outcome)),
+            Ok(End::Stopped) => (Pods::Stop, Ok(Outcome::No)),
+            Err(error) => (Pods::Stop, Err(error)),
         };
-        terminal.say("stopping")?;
+        // Nobody may be there any more to be told.
+        let told = terminal.say(match pods {
+            Pods::Stop => "stopping",
+            Pods::Keep => "another `landfall up` has taken over; the pods run on",
+        });
         stop.cancel();
         // What they have made is in the API; nothing is lost when they end in the middle.
         operators.shutdown().await;
-        engine.stop(Pods::Stop).await;
+        engine.stop(pods).await;
+        told?;
         outcome
     }
 
@@ -305,9 +359,10 @@ impl Run<'_> {
         let mut report = Report::new(
             self.architecture.document.name.to_string(),
             self.architecture.environment.as_ref().map(ToString::to_string),
-            "namespace",
+            network::name(served.machine.network),
         );
         report.left_out.clone_from(&self.plan.left_out);
+        report.part.clone_from(&self.plan.part);
         report.programs.clone_from(&self.plan.own_programs);
         report.times.check_ms = self.check_ms;
         report.times.engine_ms = millis(served.serving);
@@ -327,6 +382,7 @@ impl Run<'_> {
             kinds.push(backups);
         }
         apply::define(&client, &kinds).await?;
+        apply::remove_placeholders(&client, &self.plan.placeholders).await?;
         // One of Kubernetes' own, of which cert-manager takes notice.
         kinds.push(GroupVersionKind::gvk("networking.k8s.io", "v1", "Ingress"));
         operators.spawn(run_operators(client.clone(), self.authority.clone(), kinds, stop.clone()));
@@ -339,6 +395,7 @@ impl Run<'_> {
             terminal.say(&format!("{} pods run on from before", self.plan.left_running.len()))?;
             cluster::renew(&client, &Snapshot::take(&client, self.plan).await?, &self.changed).await?;
         }
+        self.place.keep_to_renew(&BTreeSet::new())?;
         report.times.apply_ms = millis(begin.elapsed());
         terminal.say(&format!("applied: {} ms", report.times.apply_ms))?;
 
@@ -358,6 +415,7 @@ impl Run<'_> {
             }
         };
         report.times.ready_ms = millis(begin.elapsed());
+        self.jobs.begin(Timestamp::now());
         cluster::forget_gone(self.plan, &pods)?;
         let (ready, total) = pods.ready();
         report.pods = PodsReport { ready, total };
@@ -371,20 +429,30 @@ impl Run<'_> {
         metrics::tell(&client, self.plan, &pods).await?;
         let lines = Lines::new(client.clone());
         let running = Running { plan: self.plan, client: &client, lines: &lines, outsider };
-        let tried = running.try_flows(Duration::from_secs_f64(seconds)).await?;
+        // Alerts are on their way while the flows are driven.
+        let driving = Box::pin(running.try_flows(Duration::from_secs_f64(seconds)));
+        let (tried, alerts) = tokio::try_join!(driving, Box::pin(alerts::begin(&client, &lines, self.plan)))?;
         report.flows = tried.flows;
         report.times.flows_ms = millis(begin.elapsed());
         report.edges = self.plan.edges(&tried.seen);
         let pods = Snapshot::take(&client, self.plan).await?;
-        let tried = isolation::try_all(&lines, self.architecture, self.plan, &pods).await?;
-        report.edges.undeclared = Some(tried.undeclared);
+        let tried =
+            isolation::try_all(&lines, outsider, self.architecture, self.plan, &pods, served.machine.network).await?;
+        report.edges.undeclared = Some(tried.undeclared.values().sum());
+        report.edges.undeclared_from = tried.undeclared;
+        report.edges.not_enforceable = tried.not_enforceable.values().sum();
+        report.edges.not_enforceable_from = tried.not_enforceable;
         report.edges.reachable = tried.reachable;
+        report.edges.untried = tried.untried;
         report.services = self.services(&pods);
         report.metrics = metrics::try_all(&client, &lines, self.plan).await?;
+        report.alerts = alerts::try_all(&client, &lines, self.plan, alerts).await?;
+        report.firewall = firewall::try_all(outsider, self.plan).await?;
         // Last of what needs the gateway: whoever came too often has to wait.
         report.routes = routes::try_all(outsider, self.architecture, self.plan).await?;
         let observed = observe::try_all(&client, &lines, self.architecture, self.plan).await?;
         (report.logs, report.traces) = (observed.logs, observed.traces);
+        report.jobs = self.jobs.ended().await;
         report.judge();
 
         let text = serde_json::to_string_pretty(&report)?;
@@ -420,6 +488,7 @@ impl Run<'_> {
         }
         now.with(&before).keep(&file)?;
         apply::apply_all(client, namespaces).await?;
+        apply::make_placeholders(client, &self.plan.placeholders).await?;
         apply::apply_all(client, others).await?;
         apply::remove(client, &changes.stale).await?;
         now.keep(&file)
@@ -490,4 +559,12 @@ pub(crate) async fn client(place: &Place) -> anyhow::Result<Client> {
 
 fn millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+/// What a text declares, without any other file.
+#[cfg(test)]
+fn architecture_of(text: &str) -> Architecture {
+    let file =
+        landfall_model::File::read("landfall.yaml", text.as_bytes(), &mut |_| Err("nothing is included".to_owned()));
+    file.architecture(None).unwrap_or_else(|findings| panic!("{findings:#?}"))
 }

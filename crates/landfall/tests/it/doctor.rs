@@ -1,7 +1,7 @@
 //! `landfall doctor`: what is there, what is missing, and what it says to do.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -9,10 +9,7 @@ use landfall_standin::{Server, find_server};
 use landfall_testing::require_or_skip;
 use serde_json::{Value, json};
 
-use crate::example;
-
-/// `nobody`.
-const USER: u32 = 65534;
+use crate::{example, nobody};
 
 struct Said {
     code: Option<i32>,
@@ -57,6 +54,14 @@ fn what_is_missing_is_named_with_its_store_and_its_remedy() {
     assert_eq!(mongodb["remedy"], "tools/install-ferretdb");
     let unused = item(&said, "mqtt");
     assert_eq!((&unused["stores"], &unused["needed"]), (&json!([]), &json!(false)), "no store of the file speaks MQTT");
+    // The file declares metrics, whom to tell, and a firewall; it runs without.
+    let extras =
+        [("prometheus", "metrics and rules"), ("alertmanager", "alerts"), ("modsecurity", "web application firewalls")];
+    for (name, purpose) in extras {
+        let extra = item(&said, name);
+        let expected = (&json!(purpose), &json!(true), &json!(false));
+        assert_eq!((&extra["purpose"], &extra["wanted"], &extra["needed"]), expected, "{name}");
+    }
     let said = doctor(folder.path(), &[file]);
     let line = "missing    mongodb: tools/install-ferretdb; until then: `up` leaves out what needs it, edges and flows too, and says so; all else runs";
     assert!(said.data.lines().any(|own| own == line), "{}", said.data);
@@ -72,6 +77,9 @@ fn what_is_there_is_told_with_its_version_and_its_path() {
     assert_eq!((&objects["stores"], &objects["remedy"]), (&json!(["objects"]), &json!(null)));
     let found = find_server(Server::S3).expect("it is a part of this program");
     assert_eq!(objects["found"], found.version);
+    let unwatched = item(&said, "alertmanager");
+    let no = json!(false);
+    assert_eq!((&unwatched["wanted"], &unwatched["needed"]), (&no, &no), "nobody is told of alerts");
     assert_eq!(objects["path"], env!("CARGO_BIN_EXE_landfall"));
     let diagnosis: Value = serde_json::from_str(&said.data).expect("it is JSON");
     assert_eq!(diagnosis["healthy"], json!(said.code == Some(0)));
@@ -109,14 +117,11 @@ fn an_ordinary_user_gets_packages_unpacked_and_they_run() {
     ] {
         fs::write(home.path().join(name), text).expect("a file can be written");
     }
-    if require_or_skip("the right to act as another user", chown(home.path(), Some(USER), Some(USER))).is_none() {
-        return;
-    }
+    let Some(()) = nobody::owns([home.path()]) else { return };
     let tools = home.path().join("tools");
     let as_user = |program: &Path, arguments: &[&str]| -> Result<String, String> {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", &USER.to_string(), "--regid", &USER.to_string(), "--clear-groups", "--"]);
-        command.arg(program).args(arguments).current_dir(home.path()).env("HOME", home.path());
+        let mut command = nobody::command(program);
+        command.args(arguments).current_dir(home.path()).env("HOME", home.path());
         command.env("LANDFALL_TOOLS", &tools).env("LANDFALL_UNPACK", "1");
         let libraries = tools.join(format!("packages/usr/lib/{}-linux-gnu", std::env::consts::ARCH));
         command.env("LD_LIBRARY_PATH", libraries);

@@ -1,6 +1,7 @@
 //! The network of the engine, seen from inside the pods: names, service addresses and policies, with the real `kubectl`.
 
 mod away;
+mod egress;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
@@ -114,9 +115,13 @@ struct Cluster {
 
 impl Cluster {
     fn start(level: &str) -> Option<Self> {
+        Self::start_with(&["--network", level])
+    }
+
+    fn start_with(options: &[&str]) -> Option<Self> {
         let kubectl = require_or_skip("kubectl", Tool::Kubectl.locate())?;
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let engine = RunningEngine::start(folder.path(), CATALOGUE, &["--network", level]);
+        let engine = RunningEngine::start(folder.path(), CATALOGUE, options);
         let cluster = Self { engine, kubectl, folder };
         cluster.apply(OBJECTS);
         let ready = cluster.kubectl(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s"]);
@@ -269,7 +274,9 @@ fn what_pods_may_not_reach_is_closed_to_them_and_names_lead_to_pods_and_other_na
 
 #[test]
 fn without_namespaces_services_have_addresses_all_the_same() {
-    let Some(cluster) = Cluster::start("loopback") else { return };
+    let Some(cluster) = Cluster::start_with(&["--network", "loopback", "--egress", "192.0.2.0/24"]) else { return };
+    let log = std::fs::read_to_string(cluster.folder.path().join("engine.log")).expect("the engine has a log");
+    assert!(log.contains("egress: `--egress` has no effect"), "{log}");
     let address = cluster.kubectl(&["get", "service", "server", "-o", "jsonpath={.spec.clusterIP}"]);
     let address = String::from_utf8(address.stdout).expect("an address is ASCII");
     assert!(address.starts_with("127."), "{address}");
@@ -279,7 +286,51 @@ fn without_namespaces_services_have_addresses_all_the_same() {
     cluster.eventually("friend", &format!("http://{pod}:8080"), "200");
     cluster.eventually_outside();
     let privileged = std::net::TcpListener::bind(("127.0.0.9", 80)).is_ok();
-    if privileged {
-        cluster.eventually("friend", &format!("http://{address}"), "200");
+    let port = if privileged { 80 } else { 20080 };
+    cluster.eventually("friend", &format!("http://{address}:{port}"), "200");
+}
+
+#[test]
+fn without_namespaces_of_the_network_pods_read_names_in_a_file_that_is_kept_current() {
+    let Some(cluster) = Cluster::start("loopback") else { return };
+    let log = std::fs::read_to_string(cluster.folder.path().join("engine.log")).expect("the engine has a log");
+    if !log.contains("volumes are at the paths that pods name") {
+        return;
     }
+    let address = cluster.kubectl(&["get", "service", "server", "-o", "jsonpath={.spec.clusterIP}"]);
+    let address = String::from_utf8(address.stdout).expect("an address is ASCII");
+    let deadline = Instant::now() + PATIENCE;
+    for name in ["server", "server.default", "server.default.svc", "server.default.svc.cluster.local"] {
+        while cluster.addresses("stranger", name) != [address.as_str()] {
+            assert!(Instant::now() < deadline, "{name}: {:?} and not {address}", cluster.addresses("stranger", name));
+            std::thread::sleep(POLL);
+        }
+    }
+    // What comes while a pod runs is there, too, and what goes is not.
+    cluster.apply(NAMES);
+    let ready = cluster.kubectl(&["wait", "--for=condition=Ready", "pod/second", "--timeout=30s"]);
+    assert!(ready.status.success(), "{ready:?}");
+    let pods = cluster.kubectl(&["get", "pods", "-l", "app=server", "-o", "jsonpath={.items[*].status.podIP}"]);
+    let pods = String::from_utf8(pods.stdout).expect("addresses are ASCII");
+    let mut pods: Vec<&str> = pods.split(' ').collect();
+    pods.sort_unstable();
+    let until = |name: &str, expected: &[&str]| {
+        let deadline = Instant::now() + PATIENCE;
+        while cluster.addresses("stranger", name) != expected {
+            assert!(
+                Instant::now() < deadline,
+                "{name}: {:?} and not {expected:?}",
+                cluster.addresses("stranger", name)
+            );
+            std::thread::sleep(POLL);
+        }
+    };
+    until("each", &pods);
+    until("other", &[&address]);
+    for url in ["http://each:8080", "http://one.each:8080"] {
+        cluster.eventually("stranger", url, "200");
+    }
+    let gone = cluster.kubectl(&["delete", "service", "each"]);
+    assert!(gone.status.success(), "{gone:?}");
+    until("each", &[]);
 }

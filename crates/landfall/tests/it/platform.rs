@@ -17,15 +17,17 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(10);
 
 const POLL: Duration = Duration::from_millis(200);
 
-/// A folder with the files of an example and of its services, so that its data does not stay in the checkout. What the
+/// A folder with the files of an example, of its services and of its schemas, so that its data does not stay in the checkout. What the
 /// services are built to is not there.
 pub(crate) fn copy(name: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder can be made");
     copy_files(&example(name), folder.path());
-    let services = example(name).join("services");
-    if services.is_dir() {
-        fs::create_dir(folder.path().join("services")).expect("a folder can be made");
-        copy_files(&services, &folder.path().join("services"));
+    for part in ["services", "schemas"] {
+        let from = example(name).join(part);
+        if from.is_dir() {
+            fs::create_dir(folder.path().join(part)).expect("a folder can be made");
+            copy_files(&from, &folder.path().join(part));
+        }
     }
     folder
 }
@@ -46,6 +48,8 @@ pub(crate) struct Platform {
     /// Below `.landfall`.
     place: String,
     environment: Vec<String>,
+    /// What the files are called that have what it says.
+    told: String,
 }
 
 impl Platform {
@@ -56,7 +60,7 @@ impl Platform {
 
     /// The same, by a command that runs the program in its own way.
     pub(crate) fn start_by(
-        mut program: Command,
+        program: Command,
         folder: &Path,
         project: &str,
         environment: Option<&str>,
@@ -66,7 +70,25 @@ impl Platform {
         let place = named.unwrap_or_else(|| project.to_owned());
         let environment: Vec<_> =
             environment.iter().flat_map(|environment| ["--env".to_owned(), (*environment).to_owned()]).collect();
-        let file = |name: &str| File::create(folder.join(format!("{place}.{name}"))).expect("a file can be made");
+        let told = place.clone();
+        Self::spawn(program, folder, place, environment, told, arguments)
+    }
+
+    /// Starts one more for the same environment in the same folder.
+    pub(crate) fn another(&self, arguments: &[&str]) -> Self {
+        let (program, told) = (Command::new(env!("CARGO_BIN_EXE_landfall")), format!("{}.next", self.told));
+        Self::spawn(program, &self.folder, self.place.clone(), self.environment.clone(), told, arguments)
+    }
+
+    fn spawn(
+        mut program: Command,
+        folder: &Path,
+        place: String,
+        environment: Vec<String>,
+        told: String,
+        arguments: &[&str],
+    ) -> Self {
+        let file = |name: &str| File::create(folder.join(format!("{told}.{name}"))).expect("a file can be made");
         let process = program
             .args(["up", "--timeout", "10m", "--output", "json"])
             .args(&environment)
@@ -77,12 +99,12 @@ impl Platform {
             .stderr(file("said"))
             .spawn()
             .expect("the program can be started");
-        Self { process, folder: folder.to_owned(), place, environment }
+        Self { process, folder: folder.to_owned(), place, environment, told }
     }
 
     /// What it has said so far.
     pub(crate) fn said(&self) -> String {
-        fs::read_to_string(self.folder.join(format!("{}.said", self.place))).expect("what it says can be read")
+        fs::read_to_string(self.folder.join(format!("{}.said", self.told))).expect("what it says can be read")
     }
 
     /// Waits until it has said this.
@@ -97,11 +119,17 @@ impl Platform {
 
     /// Waits for its end, and reads its report.
     pub(crate) fn ended(mut self) -> (ExitStatus, Value) {
+        let status = self.until_ended();
+        let report = self.report().unwrap_or_else(|| panic!("no report, {status}:\n{}", self.said()));
+        (status, report)
+    }
+
+    /// Waits for its end by itself.
+    pub(crate) fn until_ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.process.try_wait().expect("a child can be asked") {
-                let report = self.report().unwrap_or_else(|| panic!("no report, {status}:\n{}", self.said()));
-                return (status, report);
+                return status;
             }
             assert!(Instant::now() < deadline, "it does not end:\n{}", self.said());
             thread::sleep(POLL);
@@ -109,7 +137,7 @@ impl Platform {
     }
 
     fn report(&self) -> Option<Value> {
-        serde_json::from_slice(&fs::read(self.folder.join(format!("{}.report", self.place))).ok()?).ok()
+        serde_json::from_slice(&fs::read(self.folder.join(format!("{}.report", self.told))).ok()?).ok()
     }
 
     /// Waits for something that it does while it runs.
@@ -156,23 +184,25 @@ impl Platform {
         self.process.wait().expect("a child can be waited for");
     }
 
-    /// Kills the processes of a container, whose pod has this uid. There must be some.
-    pub(crate) fn kill_container(&self, uid: &str) {
-        let shim = self.root().join("engine/pods").join(uid);
-        let shim = fs::canonicalize(&shim).unwrap_or_else(|error| panic!("{}: {error}", shim.display()));
+    /// The processes of a container, whose pod has this uid. There must be some.
+    pub(crate) fn processes_of(&self, uid: &str) -> Vec<u32> {
+        let lock = self.root().join("engine/pods").join(uid).join("lock");
+        let shim = fs::read_to_string(&lock).unwrap_or_else(|error| panic!("{}: {error}", lock.display()));
         let processes = processes();
-        let path = shim.to_str().expect("a plain path");
-        let of_pod = processes.iter().filter(|process| process.command.ends_with(path));
-        let mut family: Vec<_> = of_pod.map(|process| process.id).collect();
-        let shims = family.len();
+        let mut family: Vec<u32> = vec![shim.trim().parse().expect("the lock has the process id of the shim")];
         let mut next = 0;
         while let Some(parent) = family.get(next).copied() {
             family.extend(processes.iter().filter(|process| process.parent == parent).map(|process| process.id));
             next += 1;
         }
-        let containers = &family[shims..];
-        assert!(!containers.is_empty(), "nothing runs for {}", shim.display());
-        for container in containers {
+        let containers = family.split_off(1);
+        assert!(!containers.is_empty(), "nothing runs for {}", lock.display());
+        containers
+    }
+
+    /// Kills the processes of a container, whose pod has this uid. There must be some.
+    pub(crate) fn kill_container(&self, uid: &str) {
+        for container in self.processes_of(uid) {
             // It may have ended by itself meanwhile.
             let _ = Command::new("kill").args(["-9", &container.to_string()]).stderr(Stdio::null()).status();
         }
@@ -204,20 +234,16 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, found: i
 struct Process {
     id: u32,
     parent: u32,
-    /// Its last argument last.
-    command: String,
 }
 
 fn processes() -> Vec<Process> {
     let entries = fs::read_dir("/proc").expect("every Linux has it").flatten();
     let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let process = |id: u32| {
-        let command = fs::read(format!("/proc/{id}/cmdline")).ok()?;
-        let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
         // The name of the program may have spaces and brackets (proc_pid_stat(5)).
         let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
-        Some(Process { id, parent, command })
+        Some(Process { id, parent })
     };
     ids.filter_map(process).collect()
 }

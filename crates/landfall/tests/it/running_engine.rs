@@ -1,6 +1,7 @@
 //! An engine in a process of its own, as a user starts it, with everything that tests do to it from outside.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -27,6 +28,17 @@ impl RunningEngine {
         fs::write(&catalogue, images).expect("a file can be written");
         let mut command = command(&folder.join("data"));
         command.arg("--images").arg(&catalogue).args(options);
+        Self::spawn(folder, command)
+    }
+
+    /// Starts an engine behind words that end in running what follows them (see [`no_control_groups`]).
+    pub(crate) fn start_behind(words: &[&str], folder: &Path, images: &str) -> Self {
+        let catalogue = folder.join("images.yaml");
+        fs::write(&catalogue, images).expect("a file can be written");
+        let engine = command(&folder.join("data"));
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg(engine.get_program()).args(engine.get_args());
+        command.arg("--images").arg(&catalogue);
         Self::spawn(folder, command)
     }
 
@@ -80,6 +92,20 @@ impl RunningEngine {
         files.expect("the process runs, and is ours").count()
     }
 
+    /// The processes that it has started itself, and that were given this as their last argument.
+    pub(crate) fn started(&self, last: &str) -> Vec<u32> {
+        let threads = fs::read_dir(Path::new("/proc").join(self.process.id().to_string()).join("task"));
+        let threads = threads.expect("the process runs, and is ours").flatten();
+        let children: String =
+            threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok()).collect();
+        let children = children.split_whitespace().filter_map(|id| id.parse().ok());
+        let was_given = |process: &u32| {
+            let command = fs::read_to_string(format!("/proc/{process}/cmdline")).unwrap_or_default();
+            command.trim_end_matches('\0').rsplit('\0').next() == Some(last)
+        };
+        children.filter(was_given).collect()
+    }
+
     /// Whether the process is there still.
     pub(crate) fn lives(&mut self) -> bool {
         self.process.try_wait().expect("a child can be asked").is_none()
@@ -103,6 +129,19 @@ impl Drop for RunningEngine {
         let _already_gone = self.process.kill();
         let _reaped = self.process.wait();
     }
+}
+
+/// The words before a program that is to run where no control group can be made: a file system that nobody can write to lies
+/// over those of the machine. An error says why this system does not let us.
+pub(crate) fn no_control_groups() -> Result<Vec<&'static str>, String> {
+    let user = fs::metadata("/proc/self").map_err(|error| error.to_string())?.uid();
+    let mut words = vec!["unshare", "--mount"];
+    if user != 0 {
+        words.extend(["--user", "--map-root-user"]);
+    }
+    words.extend(["sh", "-c", "mount -t tmpfs -o ro none /sys/fs/cgroup && exec \"$@\"", "sh"]);
+    let tried = Command::new(words[0]).args(&words[1..]).arg("true").output().map_err(|error| error.to_string())?;
+    if tried.status.success() { Ok(words) } else { Err(String::from_utf8_lossy(&tried.stderr).into_owned()) }
 }
 
 /// `landfall engine` on a data folder, on a free port.

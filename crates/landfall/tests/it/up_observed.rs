@@ -43,6 +43,21 @@ claims:
     )
 }
 
+/// Whom to tell, and a rule whose alert is always raised.
+const TOLD: &str = "alerts: { receivers: { hook: { by: webhook, to: 'https://pager.example/hook' }, mail: { by: email, to: team@shop.example } }, \
+     routes: { critical: { to: hook, escalate: [{ after: 15m, to: mail }] }, warning: { to: mail } } }";
+
+const ALWAYS: &str = "
+objects:
+  - apiVersion: monitoring.coreos.com/v1
+    kind: PrometheusRule
+    metadata: { name: always, namespace: shop }
+    spec:
+      groups:
+        - name: always
+          rules: [{ alert: Always, expr: vector(1), labels: { severity: warning, namespace: shop } }]
+";
+
 /// Of each service, whether its word was found, and how many of its lines are no JSON.
 fn found(report: &Value) -> Vec<(Option<&str>, &Value, &Value)> {
     list(&report["logs"]["services"]).map(|one| (one["service"].as_str(), &one["found"], &one["not_json"])).collect()
@@ -50,10 +65,10 @@ fn found(report: &Value) -> Vec<(Option<&str>, &Value, &Value)> {
 
 #[test]
 fn metrics_logs_and_traces_of_each_service_are_in_their_stores() {
-    let Some(()) = are_here(&[Server::Prometheus]) else { return };
+    let Some(()) = are_here(&[Server::Prometheus, Server::Alertmanager]) else { return };
     let _room = room();
     let business = "metrics: prometheus, business: { orders: { from: web, kind: counter } }";
-    let folder = Folder::with(&shop(&format!("{business}, logs: elasticsearch, traces: jaeger")));
+    let folder = Folder::with(&(shop(&format!("{business}, {TOLD}, logs: elasticsearch, traces: jaeger")) + ALWAYS));
     let mut platform = Platform::start(folder.path(), "shop", None, &["--duration", "2s"]);
     let report = platform.reported();
     assert_eq!(report["broken"], json!([]), "{report:#}");
@@ -77,6 +92,22 @@ fn metrics_logs_and_traces_of_each_service_are_in_their_stores() {
         |field: &str| list(&report["metrics"]["targets"]).filter_map(|target| target[field].as_u64()).sum::<u64>();
     assert_eq!((copies("copies"), copies("scraped")), (3, 3), "{report:#}");
     assert_eq!(report["metrics"]["business"][0]["found"], json!(true), "{report:#}");
+    let alerts = &report["alerts"];
+    let led: Vec<_> = list(&alerts["routes"])
+        .map(|route| (route["severity"].as_str(), route["step"].as_u64(), &route["to"], &route["arrived"]))
+        .collect();
+    let (hook, mail) = (json!("shop/shop/hook"), json!("shop/shop/mail"));
+    let (to_hook, to_mail) = (json!([hook]), json!([mail]));
+    let expected = [
+        (Some("critical"), None, &hook, &to_hook),
+        (Some("critical"), Some(1), &mail, &to_mail),
+        (Some("warning"), None, &mail, &to_mail),
+    ];
+    assert_eq!(led, expected, "{alerts:#}");
+    let raised = list(&alerts["raised"]).find(|raised| raised["alert"] == "Always").expect("it is always raised");
+    let became = (&raised["taken"], &raised["to"], &raised["missing"]);
+    assert_eq!(became, (&json!(true), &to_mail, &json!([])), "{alerts:#}");
+
     let route = &report["routes"][0];
     assert_eq!((&route["answer"], &route["limit"]["declared"]), (&json!(200), &json!("100/s")), "{route:#}");
     assert!(route["limit"]["refused_after"].as_u64() >= Some(90), "{route:#}");
@@ -85,6 +116,29 @@ fn metrics_logs_and_traces_of_each_service_are_in_their_stores() {
     let (code, claims) = ask(&platform, &["claims"]);
     let held: Vec<_> = list(&claims["claims"]).map(|claim| claim["measured_here"][0]["held"].clone()).collect();
     assert_eq!((code, held), (Some(0), vec![json!(true); 7]), "{claims:#}");
+}
+
+/// Its route leads to a receiver that there is not, as only Alertmanager sees.
+const ASTRAY: &str = "
+objects:
+  - apiVersion: monitoring.coreos.com/v1alpha1
+    kind: AlertmanagerConfig
+    metadata: { name: odd, namespace: shop }
+    spec: { route: { receiver: somebody }, receivers: [{ name: nobody }] }
+";
+
+#[test]
+fn a_configuration_that_alertmanager_refuses_breaks_a_promise() {
+    let Some(()) = are_here(&[Server::Prometheus, Server::Alertmanager]) else { return };
+    let _room = room();
+    let folder = Folder::with(&(shop(&format!("metrics: prometheus, {TOLD}")) + ASTRAY));
+    let ended = up(folder.path(), &["--once", "--duration", "1s", "--timeout", "10m", "--output", "json"]);
+    let report = ended.report.unwrap_or_else(|| panic!("no report:\n{}", ended.said));
+    let refused = "undefined receiver \"shop/odd/somebody\" used in route";
+    assert_eq!(report["alerts"]["refused"], refused, "{report:#}");
+    let broken = format!("Alertmanager does not take the rendered configuration: {refused}");
+    assert!(list(&report["broken"]).any(|line| *line == broken), "{report:#}");
+    assert_eq!(ended.code, Some(1), "{}", ended.said);
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::fs;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{AttachParams, DynamicObject, PostParams};
+use kube::api::{AttachParams, DynamicObject, ListParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 use landfall_standin::{Server, find_server};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
@@ -82,6 +82,26 @@ async fn bring_back() {
     assert_eq!(sql("restored-1", "select string_agg(text, ',') from notes").await, "before");
     assert_eq!(sql("rows-1", "select string_agg(text, ',') from notes").await, "before,after");
     assert_eq!(sql("restored-1", "select pg_is_in_recovery()").await, "f");
+
+    create(&client, &often(&of(&client, "postgresql.cnpg.io", "ScheduledBackup").get("rows").await)).await;
+    until("a backup that is due by its schedule", || async {
+        let backups = of(&client, "postgresql.cnpg.io", "Backup").list(&ListParams::default()).await;
+        let of_it = |backup: &&DynamicObject| backup.name_any().starts_with("often-");
+        let mut backups = backups.as_ref().expect("backups can be listed").iter().filter(of_it);
+        backups.any(|backup| backup.data["status"]["phase"] == "completed").then_some(())
+    })
+    .await;
+}
+
+/// The schedule that is rendered, every ten seconds and not at once.
+fn often(rendered: &Result<DynamicObject, kube::Error>) -> Value {
+    let mut spec = rendered.as_ref().expect("one is rendered").data["spec"].clone();
+    spec["schedule"] = json!("*/10 * * * * *");
+    spec["immediate"] = json!(false);
+    json!({
+        "apiVersion": "postgresql.cnpg.io/v1", "kind": "ScheduledBackup",
+        "metadata": { "name": "often", "namespace": "shop" }, "spec": spec,
+    })
 }
 
 /// A cluster that begins with the backup of another one and its log up to this time, as the operator's documents have it.
@@ -142,7 +162,7 @@ async fn create(client: &Client, object: &Value) {
 }
 
 /// What the last statement answers, asked by the superuser in the pod of a member.
-async fn sql(client: Client, pod: &str, statement: &str) -> String {
+pub(crate) async fn sql(client: Client, pod: &str, statement: &str) -> String {
     let psql = find_server(Server::Postgres).expect("the test was skipped otherwise").path.join("psql");
     let script = format!(
         "PGPASSWORD=$SUPERUSER_PASSWORD PGSSLMODE=require '{}' -h 127.0.0.1 -U postgres -d rows -qAtc \"$0\" 2>&1",

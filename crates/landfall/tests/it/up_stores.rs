@@ -80,6 +80,9 @@ fn every_kind_of_store_carries_its_edges_and_a_lost_redis_primary_is_replaced() 
     assert_eq!(report["broken"], json!([]), "{report:#}");
     assert_eq!((&report["edges"]["declared"], &report["edges"]["carrying"]), (&json!(9), &json!(9)), "{report:#}");
     assert_eq!(report["edges"]["reachable"], json!([]), "{report:#}");
+    // From inside of the pods of real servers, too.
+    let from = json!({ "services": 6, "stores": 30, "foreign-namespaces": 7, "outside": 7 });
+    assert_eq!((&report["edges"]["undeclared_from"], &report["edges"]["untried"]), (&from, &json!([])), "{report:#}");
     let stores = report["stores"].as_array().expect("stores are a list");
     let ready: Vec<_> = stores.iter().map(|store| (&store["name"], &store["ready"])).collect();
     let expected = [("devices", 1), ("documents", 3), ("objects", 3), ("rows", 2), ("sessions", 3)]

@@ -1,18 +1,13 @@
 //! `landfall up` of somebody who is not root, below `/tmp`, in a folder with a long name, two environments at a time.
 
 use std::fs;
-use std::os::unix::fs::chown;
-use std::process::Command;
 
 use landfall_standin::Server;
-use landfall_testing::require_or_skip;
 use serde_json::json;
 
+use crate::nobody;
 use crate::platform::Platform;
 use crate::up::{are_here, room};
-
-/// `nobody`.
-const USER: u32 = 65534;
 
 const SHOP: &str = r#"
 landfall: v1
@@ -64,16 +59,11 @@ fn two_environments_of_an_ordinary_user_run_beside_each_other() {
     let mut all: Vec<_> = folder.ancestors().take_while(|path| path.starts_with(home.path())).collect();
     let file = folder.join("landfall.yaml");
     all.push(&file);
-    for path in all {
-        if require_or_skip("the right to act as another user", chown(path, Some(USER), Some(USER))).is_none() {
-            return;
-        }
-    }
+    let Some(()) = nobody::owns(all) else { return };
     let _room = room();
     let start = |environment: &str| {
-        let mut program = Command::new("setpriv");
-        program.args(["--reuid", &USER.to_string(), "--regid", &USER.to_string(), "--clear-groups", "--"]);
-        program.arg(env!("CARGO_BIN_EXE_landfall")).env("HOME", home.path());
+        let mut program = nobody::command(env!("CARGO_BIN_EXE_landfall"));
+        program.env("HOME", home.path());
         Platform::start_by(program, &folder, "shop", Some(environment), &["--duration", "2s"])
     };
     let mut platforms = ["development", "staging"].map(start);

@@ -18,6 +18,7 @@ use crate::topics::Topics;
 
 const WRITE: &str = "field-ops write postgresql/submissions";
 const PUBLISH: &str = "field-ops publish kafka/submissions.accepted";
+const ACCEPTED_TOPIC: &str = "submissions.accepted";
 const STORE: &str = "field-ops store objects/images";
 
 /// `state` is `kept` until everybody knows of it.
@@ -45,8 +46,16 @@ pub(crate) async fn run() -> Result<(), Failure> {
         topics: Topics::new()?,
         platform: Arc::clone(&platform),
     });
-    let work = Router::new().route("/", post(take)).route("/submissions", post(take)).with_state(field_operations);
-    serve(platform, work, JoinSet::new(), CancellationToken::new(), || true).await
+    let (stop, mut works) = (CancellationToken::new(), JoinSet::new());
+    works.spawn({
+        let (own, stop) = (Arc::clone(&field_operations), stop.clone());
+        async move { own.topics.prepare(ACCEPTED_TOPIC, &stop).await }
+    });
+    let work = Router::new()
+        .route("/", post(take))
+        .route("/submissions", post(take))
+        .with_state(Arc::clone(&field_operations));
+    serve(platform, work, works, stop, move || field_operations.topics.are_prepared()).await
 }
 
 async fn take(State(field_operations): State<Arc<FieldOperations>>, headers: HeaderMap, body: Bytes) -> Response {
@@ -81,7 +90,7 @@ impl FieldOperations {
         let picture = serde_json::to_vec(&submission)?;
         metrics.edge(STORE, self.objects.put(&format!("{id}.json"), &picture)).await?;
         let event = Event { message, submission, text: None };
-        metrics.edge(PUBLISH, self.topics.publish("submissions.accepted", &event)).await?;
+        metrics.edge(PUBLISH, self.topics.publish(ACCEPTED_TOPIC, &event)).await?;
         // Told before it is marked: a crash between the two counts a message twice, and never loses one.
         self.platform.ledger.tell(&event.message, None)?;
         let accept = "update field_operations.submissions set state = 'accepted' where id = $1";

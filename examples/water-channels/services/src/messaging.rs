@@ -24,6 +24,7 @@ const CALL: &str = "messaging call field-ops";
 const PUBLISH: &str = "messaging publish kafka/messages.outbound";
 const OUTBOUND: &str = "messaging consume kafka/messages.outbound";
 const ACCEPTED: &str = "messaging consume kafka/submissions.accepted";
+const OUTBOUND_TOPIC: &str = "messages.outbound";
 const SEND: &str = "messaging send glific/messages";
 
 /// How long each may take, and how often it is asked again.
@@ -56,10 +57,14 @@ pub(crate) async fn run(field_operations: &str) -> Result<(), Failure> {
         field_operations: Peer::new(&platform, field_operations, None)?,
         glific: Peer::new(&platform, "https://api.glific.example", Some(variable("GLIFIC_KEY")?))?,
         accepted: Subscription::new("submissions.accepted", "messaging.submissions.accepted", ACCEPTED),
-        outbound: Subscription::new("messages.outbound", "messaging.messages.outbound", OUTBOUND),
+        outbound: Subscription::new(OUTBOUND_TOPIC, "messaging.messages.outbound", OUTBOUND),
         platform: Arc::clone(&platform),
     });
     let (stop, mut works) = (CancellationToken::new(), JoinSet::new());
+    works.spawn({
+        let (own, stop) = (Arc::clone(&messaging), stop.clone());
+        async move { own.topics.prepare(OUTBOUND_TOPIC, &stop).await }
+    });
     works.spawn({
         let (own, stop) = (Arc::clone(&messaging), stop.clone());
         async move {
@@ -74,7 +79,7 @@ pub(crate) async fn run(field_operations: &str) -> Result<(), Failure> {
         Router::new().route("/", post(take)).route("/submissions", post(take)).with_state(Arc::clone(&messaging));
     let is_ready = move || {
         let attached = |subscription: &Subscription| subscription.attached.load(Ordering::Relaxed);
-        attached(&messaging.accepted) && attached(&messaging.outbound)
+        messaging.topics.are_prepared() && attached(&messaging.accepted) && attached(&messaging.outbound)
     };
     serve(platform, work, works, stop, is_ready).await
 }
@@ -105,7 +110,7 @@ impl Messaging {
     async fn remind(&self, message: Message) -> Result<(), Failure> {
         let text = Some("Your reading is missing".to_owned());
         let event = Event { text, message, submission: Submission::default() };
-        self.platform.metrics.edge(PUBLISH, self.topics.publish("messages.outbound", &event)).await?;
+        self.platform.metrics.edge(PUBLISH, self.topics.publish(OUTBOUND_TOPIC, &event)).await?;
         Ok(self.platform.ledger.tell(&event.message, None)?)
     }
 
@@ -115,7 +120,7 @@ impl Messaging {
             return Ok(());
         }
         let event = Event { text: Some("Thank you for the reading".to_owned()), ..accepted };
-        self.platform.metrics.edge(PUBLISH, self.topics.publish("messages.outbound", &event)).await
+        self.platform.metrics.edge(PUBLISH, self.topics.publish(OUTBOUND_TOPIC, &event)).await
     }
 
     /// Says something to somebody, once.

@@ -28,6 +28,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub(crate) struct Topics {
     servers: String,
     producer: OnceCell<Producer>,
+    /// Whether the first event would take no longer than those after it.
+    prepared: AtomicBool,
 }
 
 /// A topic, as a group reads it.
@@ -49,18 +51,45 @@ impl Subscription {
 impl Topics {
     /// The brokers that the environment names; nothing is connected yet.
     pub(crate) fn new() -> Result<Self, Failure> {
-        Ok(Self { servers: variable("KAFKA_BROKERS")?, producer: OnceCell::new() })
+        Ok(Self { servers: variable("KAFKA_BROKERS")?, producer: OnceCell::new(), prepared: AtomicBool::new(false) })
     }
 
     /// Returns when as many brokers have the event as the topic asks for. Events of one scheme keep their order.
     pub(crate) async fn publish(&self, topic: &str, event: &Event) -> Result<(), Failure> {
-        let producer = self.producer.get_or_try_init(|| async {
-            let kafka = self.connect().await?;
-            Ok::<_, Failure>(kafka.producer().delivery_timeout(DELIVERY).build().await?)
-        });
         let record = Record::new(topic, serde_json::to_vec(event)?).key(event.submission.scheme.clone());
-        let _place = producer.await?.send(record).await?;
+        let _place = self.producer().await?.send(record).await?;
         Ok(())
+    }
+
+    /// Connects, and learns who leads a topic, so that who calls the first time does not wait for it. Ends when it is told to
+    /// stop.
+    pub(crate) async fn prepare(&self, topic: &str, stop: &CancellationToken) {
+        let once = async || -> Result<(), Failure> {
+            self.producer().await?.partitions_for(topic).await?;
+            Ok(())
+        };
+        let prepare = async {
+            while let Err(error) = once().await {
+                warn!(topic, %error, "not connected yet");
+                tokio::time::sleep(RETRY).await;
+            }
+            self.prepared.store(true, Ordering::Relaxed);
+        };
+        if stop.run_until_cancelled(prepare).await.is_some() {
+            stop.cancelled().await;
+        }
+    }
+
+    pub(crate) fn are_prepared(&self) -> bool {
+        self.prepared.load(Ordering::Relaxed)
+    }
+
+    async fn producer(&self) -> Result<&Producer, Failure> {
+        let connected = async || {
+            let kafka = self.connect().await?;
+            Ok(kafka.producer().delivery_timeout(DELIVERY).build().await?)
+        };
+        self.producer.get_or_try_init(connected).await
     }
 
     async fn connect(&self) -> Result<Kafka, Failure> {

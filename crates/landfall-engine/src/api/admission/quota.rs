@@ -91,7 +91,7 @@ fn charge_one(
     Ok(Some(Write::Put {
         key: quota.key().clone(),
         expect: Expect::Exactly(quota.revision()),
-        draft: Draft::new(Arc::unwrap_or_clone(changed)),
+        draft: Draft::new(&changed),
     }))
 }
 

@@ -58,7 +58,6 @@ fn states(answer: &Value) -> Vec<(&str, &str)> {
 }
 
 const NODES: &str = "/landfall.dev/v1/nodes";
-const CLOCK: &str = "/landfall.dev/v1/clock";
 
 #[tokio::test]
 async fn a_node_or_a_zone_is_made_faulty_and_well_again() {
@@ -121,11 +120,11 @@ async fn what_makes_no_sense_is_refused_and_changes_nothing() {
 #[tokio::test]
 async fn the_clock_is_offset_and_sped_up_and_what_is_left_out_stays() {
     let server = machine(false).await;
-    let (_, reading) = send(&server, "PUT", CLOCK, json!({"offsetSeconds": 86400.0})).await;
+    let (_, reading) = send(&server, "PUT", CLOCK_PATH, json!({"offsetSeconds": 86400.0})).await;
     assert_eq!(reading["speed"], 1.0);
     let offset = |reading: &Value| reading["offsetSeconds"].as_f64().expect("a number");
     assert!((offset(&reading) - 86400.0).abs() < 60.0, "{reading}");
-    let (_, reading) = send(&server, "PUT", CLOCK, json!({"speed": 2.0})).await;
+    let (_, reading) = send(&server, "PUT", CLOCK_PATH, json!({"speed": 2.0})).await;
     assert!((offset(&reading) - 86400.0).abs() < 60.0, "{reading}");
     let (_, object) = send(
         &server,
@@ -143,9 +142,9 @@ async fn the_clock_is_offset_and_sped_up_and_what_is_left_out_stays() {
 async fn the_clock_stands_still_where_pods_are_a_mock() {
     let server = machine(true).await;
     let wanted = json!({"time": "2030-01-01T00:00:00Z", "speed": 0.0});
-    let (code, _) = send(&server, "PUT", CLOCK, wanted).await;
+    let (code, _) = send(&server, "PUT", CLOCK_PATH, wanted).await;
     assert_eq!(code, StatusCode::OK);
-    let (_, reading) = send(&server, "GET", CLOCK, Value::Null).await;
+    let (_, reading) = send(&server, "GET", CLOCK_PATH, Value::Null).await;
     assert_eq!(reading["time"], "2030-01-01T00:00:00Z");
 }
 

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::autoscaling::v2::MetricIdentifier;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::Client;
+use kube::core::Selector;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -73,13 +75,33 @@ pub(super) async fn resource(
     Ok(list.items.into_iter().filter_map(sample).collect())
 }
 
+/// A custom metric, and which of its series count.
+#[derive(Debug, Clone)]
+pub(super) struct Metric {
+    name: String,
+    /// Empty: all of them.
+    selector: String,
+}
+
+impl Metric {
+    pub(super) fn of(metric: &MetricIdentifier) -> Self {
+        let selector = metric.selector.clone().and_then(|selector| Selector::try_from(selector).ok());
+        Self { name: metric.name.clone(), selector: selector.map(|selector| selector.to_string()).unwrap_or_default() }
+    }
+}
+
 /// A custom metric of each of the selected pods.
-pub(super) async fn pods(client: &Client, namespace: &str, selector: &str, metric: &str) -> Result<Samples, String> {
+pub(super) async fn pods(client: &Client, namespace: &str, selector: &str, metric: &Metric) -> Result<Samples, String> {
     let path = format!(
-        "/apis/custom.metrics.k8s.io/v1beta2/namespaces/{namespace}/pods/*/{metric}?labelSelector={}",
-        encode(selector)
+        "/apis/custom.metrics.k8s.io/v1beta2/namespaces/{namespace}/pods/*/{}?labelSelector={}&metricLabelSelector={}",
+        encode(&metric.name),
+        encode(selector),
+        encode(&metric.selector)
     );
     let values = custom(client, &path).await?;
+    if values.is_empty() {
+        return Err("no metrics returned from custom metrics API".to_owned());
+    }
     let sample = |value: MetricValue| {
         let window = Duration::from_secs(value.window_seconds.unwrap_or(60));
         let sample = Sample { value: quantity::millis(&value.value)?, at: value.timestamp, window };
@@ -94,22 +116,29 @@ pub(super) async fn object(
     namespace: &str,
     resource: &str,
     name: &str,
-    metric: &str,
+    metric: &Metric,
 ) -> Result<i64, String> {
-    let path = format!("/apis/custom.metrics.k8s.io/v1beta2/namespaces/{namespace}/{resource}/{name}/{metric}");
+    // A namespace has its own place, and none but its own is shown to an autoscaler.
+    let object = if resource == "namespaces" { "metrics".to_owned() } else { format!("{resource}/{name}") };
+    let path = format!(
+        "/apis/custom.metrics.k8s.io/v1beta2/namespaces/{namespace}/{object}/{}?metricLabelSelector={}",
+        encode(&metric.name),
+        encode(&metric.selector)
+    );
     let values = custom(client, &path).await?;
     let value = values.first().and_then(|value| quantity::millis(&value.value));
     value.ok_or_else(|| "no metrics returned from custom metrics API".to_owned())
 }
 
 /// A metric from outside the cluster, summed, in thousandths.
-pub(super) async fn external(client: &Client, namespace: &str, metric: &str, selector: &str) -> Result<i64, String> {
+pub(super) async fn external(client: &Client, namespace: &str, metric: &Metric) -> Result<i64, String> {
     let path = format!(
-        "/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{metric}?labelSelector={}",
-        encode(selector)
+        "/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{}?labelSelector={}",
+        encode(&metric.name),
+        encode(&metric.selector)
     );
     let list: List<MetricValue> = get(client, &path).await.map_err(|error| {
-        let error = error.unwrap_or_else(|| missing(&format!("{metric}.external.metrics.k8s.io")));
+        let error = error.unwrap_or_else(|| missing(&format!("{}.external.metrics.k8s.io", metric.name)));
         format!("unable to fetch metrics from external metrics API: {error}")
     })?;
     if list.items.is_empty() {
@@ -126,11 +155,14 @@ async fn custom(client: &Client, path: &str) -> Result<Vec<MetricValue>, String>
     })
 }
 
+/// How adapters begin when they do not know a metric, or not of this object.
+const UNKNOWN_METRIC: &str = "the server could not find the metric ";
+
 /// `Err(None)`: there is no such API.
 async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> Result<T, Option<String>> {
     let request = http::Request::get(path).body(Vec::new()).map_err(|error| Some(error.to_string()))?;
     client.request(request).await.map_err(|error| match error {
-        kube::Error::Api(status) if status.code == 404 => None,
+        kube::Error::Api(status) if status.code == 404 && !status.message.starts_with(UNKNOWN_METRIC) => None,
         kube::Error::Api(status) => Some(status.message.clone()),
         other => Some(other.to_string()),
     })

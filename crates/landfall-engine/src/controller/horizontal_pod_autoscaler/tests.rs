@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use http::{StatusCode, Uri};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscalerBehavior;
+use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscalerBehavior, MetricIdentifier};
 use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::behavior::{History, Range};
+use super::metrics::{self, Metric};
 use super::replicas::{Sample, Samples, Target, Tolerance, propose, propose_for_share, propose_for_value};
 
 const TOLERANCE: Tolerance = Tolerance { up: 0.1, down: 0.1 };
@@ -67,6 +70,78 @@ fn what_is_not_known_makes_no_change_larger() {
     check(50, &[Some(0), None], 0, 2);
     check(50, &[Some(900), Some(900)], 2, 4);
     check(20, &[Some(900), Some(900)], 2, 9);
+}
+
+/// The same of a metric that pods tell, of which each is to have 10.
+fn check_average(used: &[Option<i64>], pending: usize, expected: i32) {
+    let mut pods: Vec<_> = (0..used.len()).map(|number| pod(&format!("p{number}"), "Running")).collect();
+    pods.extend((0..pending).map(|number| pod(&format!("new{number}"), "Pending")));
+    let current = i32::try_from(pods.len()).expect("few pods");
+    let used: Vec<_> = used.iter().map(|value| value.map(|value| value * 1000)).collect();
+    let proposal = propose(&pods, samples(&used), Target::Average(10_000), false, current, TOLERANCE, at(NOW));
+    assert_eq!(proposal.expect("a proposal").replicas, expected);
+}
+
+#[test]
+fn replicas_follow_what_pods_tell_on_average() {
+    check_average(&[Some(30)], 0, 3);
+    check_average(&[Some(30), Some(0), Some(0)], 0, 3);
+    check_average(&[Some(10), Some(0), Some(0)], 0, 1);
+    check_average(&[Some(11), Some(10)], 0, 2);
+}
+
+#[test]
+fn pods_that_tell_nothing_count_as_idle_or_as_busy_as_they_should_be() {
+    // 30 and nothing are 15 on average.
+    check_average(&[Some(30), None], 0, 3);
+    // 1, 1 and 10 are 4 on average.
+    check_average(&[Some(1), Some(1), None], 0, 2);
+    // Pods that do not run yet are idle.
+    check_average(&[Some(30), Some(30)], 2, 6);
+    check_average(&[Some(5), Some(5)], 2, 1);
+}
+
+/// An API with one answer, in which `PATH` is what it was asked for.
+fn api(code: StatusCode, body: &'static str) -> Client {
+    let answer = move |uri: Uri| async move { (code, body.replace("PATH", &uri.to_string())) };
+    Client::new(axum::Router::new().fallback(answer), "default")
+}
+
+async fn ask(code: StatusCode, body: &'static str) -> Result<Samples, String> {
+    let metric = json!({ "name": "waiting", "selector": { "matchLabels": { "queue": "a" } } });
+    let metric: MetricIdentifier = serde_json::from_value(metric).expect("a metric");
+    metrics::pods(&api(code, body), "shop", "app=web", &Metric::of(&metric)).await
+}
+
+#[tokio::test]
+async fn pods_are_asked_for_by_their_labels_and_those_of_the_metric() {
+    let list = r#"{ "kind": "MetricValueList", "apiVersion": "custom.metrics.k8s.io/v1beta2", "metadata": {}, "items": [{
+        "describedObject": { "kind": "Pod", "namespace": "shop", "name": "web-1", "apiVersion": "v1" },
+        "metric": { "name": "waiting", "selector": null },
+        "timestamp": "1970-01-01T00:00:10Z", "windowSeconds": 15, "value": "2500m"
+    }] }"#;
+    let sample = Sample { value: 2500, at: at(10), window: Duration::from_secs(15) };
+    assert_eq!(ask(StatusCode::OK, list).await, Ok(Samples::from([("web-1".to_owned(), sample)])));
+    let status = r#"{ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "NotFound",
+        "code": 404, "message": "the server could not find the metric PATH for pods" }"#;
+    let path = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/shop/pods/*/waiting?labelSelector=app%3Dweb\
+                &metricLabelSelector=queue%3Da";
+    let expected = format!(
+        "unable to fetch metrics from custom metrics API: the server could not find the metric {path} for pods"
+    );
+    assert_eq!(ask(StatusCode::NOT_FOUND, status).await, Err(expected));
+}
+
+#[tokio::test]
+async fn an_api_that_is_not_there_is_told_from_a_metric_that_is_not() {
+    let failed = |why: &str| Err(format!("unable to fetch metrics from custom metrics API: {why}"));
+    let missing = failed("no custom metric API (custom.metrics.k8s.io) registered");
+    assert_eq!(ask(StatusCode::NOT_FOUND, "404 page not found\n").await, missing);
+    let away = r#"{ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "reason": "ServiceUnavailable", "code": 503, "message": "the server is away" }"#;
+    assert_eq!(ask(StatusCode::SERVICE_UNAVAILABLE, away).await, failed("the server is away"));
+    let empty = r#"{ "items": [] }"#;
+    assert_eq!(ask(StatusCode::OK, empty).await, Err("no metrics returned from custom metrics API".to_owned()));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
 use super::failure_policy::{self, Verdict};
-use super::plan::{Ending, ended_at, is_indexed, wait_after};
+use super::plan::{Ending, Ends, ended_at, is_indexed, wait_after};
 use super::{indexes, is_failed, is_tracked};
 use crate::controller::pod::is_active;
 
@@ -75,7 +75,7 @@ pub(super) fn waiting(job: &Job, pods: &[Arc<Pod>], succeeded: &BTreeSet<i32>) -
         if active.contains(&index) || failed.contains(&index) || succeeded.contains(&index) {
             continue;
         }
-        let newest = |pod: &Arc<Pod>| (all_failures(pod), ended_at(pod));
+        let newest = |pod: &Arc<Pod>| (all_failures(pod), pod.metadata.creation_timestamp.clone());
         if waiting.get(&index).is_none_or(|other| newest(other) <= newest(pod)) {
             waiting.insert(index, Arc::clone(pod));
         }
@@ -84,8 +84,8 @@ pub(super) fn waiting(job: &Job, pods: &[Arc<Pod>], succeeded: &BTreeSet<i32>) -
 }
 
 /// How long the index of this failed pod is to wait for another one.
-pub(super) fn backoff(replaced: &Pod, now: Timestamp) -> Option<Duration> {
-    wait_after(all_failures(replaced).saturating_add(1), ended_at(replaced)?, now)
+pub(super) fn backoff(replaced: &Pod, ends: &Ends, now: Timestamp) -> Option<Duration> {
+    wait_after(all_failures(replaced).saturating_add(1), ended_at(replaced, ends)?, now)
 }
 
 /// Writes on a new pod how often its index has failed.

@@ -1,6 +1,6 @@
 //! Whether a job is at its end, and which pods it creates or deletes next. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +39,9 @@ pub(super) struct Step {
     /// When failed pods may be replaced that may not yet.
     pub(super) retry: Option<Duration>,
 }
+
+/// When pods ended, by their uids and by the clock of the machine, as back-off goes by that.
+pub(super) type Ends = HashMap<String, Timestamp>;
 
 pub(super) fn is_suspended(job: &Job) -> bool {
     job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true))
@@ -110,7 +113,8 @@ fn restarts_reach(spec: &JobSpec, pods: &[Arc<Pod>], limit: i32) -> bool {
     if limit == 0 { restarts > 0 } else { restarts >= limit }
 }
 
-pub(super) fn step(job: &Job, pods: &[Arc<Pod>], verdict: Option<&Ending>, now: Timestamp) -> Step {
+/// `ends` and `now` are of the clock of the machine.
+pub(super) fn step(job: &Job, pods: &[Arc<Pod>], verdict: Option<&Ending>, ends: &Ends, now: Timestamp) -> Step {
     let Some(spec) = &job.spec else { return Step::default() };
     let active: Vec<_> = pods.iter().filter(|pod| is_active(pod)).cloned().collect();
     if verdict.is_some() {
@@ -147,11 +151,11 @@ pub(super) fn step(job: &Job, pods: &[Arc<Pod>], verdict: Option<&Ending>, now: 
         return Step::default();
     }
     if per_index::limit(job).is_none()
-        && let Some(wait) = backoff(job, pods, now)
+        && let Some(wait) = backoff(job, pods, ends, now)
     {
         return Step { retry: Some(wait), ..Step::default() };
     }
-    let (create, retry) = new_pods(job, spec, pods, missing.min(BURST), now);
+    let (create, retry) = new_pods(job, spec, pods, missing.min(BURST), ends, now);
     Step { create, retry, ..Step::default() }
 }
 
@@ -165,9 +169,9 @@ fn superfluous(spec: &JobSpec, active: &[Arc<Pod>], now: Timestamp) -> Vec<Arc<P
 }
 
 /// How long to wait after the failures since the last success.
-fn backoff(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
+fn backoff(job: &Job, pods: &[Arc<Pod>], ends: &Ends, now: Timestamp) -> Option<Duration> {
     let ends = |ended: &dyn Fn(&Pod) -> bool| -> Vec<Timestamp> {
-        pods.iter().filter(|pod| ended(pod)).filter_map(|pod| ended_at(pod)).collect()
+        pods.iter().filter(|pod| ended(pod)).filter_map(|pod| ended_at(pod, ends)).collect()
     };
     let success = ends(&|pod| phase(pod) == "Succeeded").into_iter().max();
     let failures = ends(&|pod| counts_as_failed(job, pod));
@@ -184,20 +188,33 @@ pub(super) fn wait_after(failures: i32, last: Timestamp, now: Timestamp) -> Opti
     wait.checked_sub(elapsed).filter(|left| !left.is_zero())
 }
 
-pub(super) fn ended_at(pod: &Pod) -> Option<Timestamp> {
+pub(super) fn ended_at(pod: &Pod, ends: &Ends) -> Option<Timestamp> {
+    ends.get(pod.metadata.uid.as_deref()?).copied()
+}
+
+/// The ends of pods that have one. A pod that tells none, as it was deleted before it ran, has ended when that was first seen:
+/// `seen` are the ends of the look before, `now` is the time of the machine.
+pub(super) fn ends(job: &Job, pods: &[Arc<Pod>], seen: &Ends, now: Timestamp) -> Ends {
+    let ended = pods.iter().filter(|pod| phase(pod) == "Succeeded" || is_failed(job, pod));
+    ended
+        .filter_map(|pod| {
+            let uid = pod.metadata.uid.clone()?;
+            let end = told_end(pod).or_else(|| seen.get(&uid).copied()).unwrap_or(now);
+            Some((uid, end))
+        })
+        .collect()
+}
+
+/// The end that the node agent has told of: by the clock of the machine. When a pod was made and when it was to be deleted the API
+/// says by the one that can be set, and the two are not compared.
+fn told_end(pod: &Pod) -> Option<Timestamp> {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref()).into_iter().flatten();
     let ends: Vec<_> = statuses
         .filter_map(|container| container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|time| time.0))
         .collect();
     let unready = pod::condition(pod, "Ready").filter(|ready| ready.status == "False");
     let unready = unready.and_then(|ready| ready.last_transition_time.as_ref());
-    let grace = SignedDuration::from_secs(pod.metadata.deletion_grace_period_seconds.unwrap_or_default());
-    let deleted = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0 - grace);
-    ends.into_iter().max().or(unready.map(|time| time.0)).or(deleted).or(pod
-        .metadata
-        .creation_timestamp
-        .as_ref()
-        .map(|time| time.0))
+    ends.into_iter().max().or(unready.map(|time| time.0))
 }
 
 /// The pods to be created now; if none, how long the first that is missing has to wait.
@@ -206,6 +223,7 @@ fn new_pods(
     spec: &JobSpec,
     pods: &[Arc<Pod>],
     missing: usize,
+    ends: &Ends,
     now: Timestamp,
 ) -> (Vec<Pod>, Option<Duration>) {
     let name = job.name_any();
@@ -234,7 +252,7 @@ fn new_pods(
         return (open.into_iter().map(|index| indexed(pod(), &name, index)).collect(), None);
     }
     let replaced = per_index::waiting(job, pods, &succeeded);
-    let wait = |index: &i32| replaced.get(index).and_then(|replaced| per_index::backoff(replaced, now));
+    let wait = |index: &i32| replaced.get(index).and_then(|replaced| per_index::backoff(replaced, ends, now));
     let new: Vec<Pod> = open
         .iter()
         .filter(|index| wait(index).is_none())

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use super::plan::{self, Ending, Step};
+use super::plan::{self, Ending, Ends, Step};
 use super::status;
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -50,7 +50,8 @@ fn indexes(pods: &[Pod]) -> Vec<i32> {
 
 fn step_at(job: &Job, pods: &[Arc<Pod>], seconds: i64) -> Step {
     let now = NOW + SignedDuration::from_secs(seconds);
-    plan::step(job, pods, plan::verdict(job, pods, now).as_ref(), now)
+    let ends = plan::ends(job, pods, &Ends::new(), now);
+    plan::step(job, pods, plan::verdict(job, pods, now).as_ref(), &ends, now)
 }
 
 fn failure(reason: &str, message: &str) -> Ending {
@@ -72,6 +73,41 @@ fn an_index_that_failed_waits_alone_and_its_next_pod_counts_the_failure() {
     assert_eq!(indexes(&step.create), [0, 2]);
     let annotations = step.create[0].annotations();
     assert_eq!(annotations["batch.kubernetes.io/job-index-failure-count"], "2");
+}
+
+#[test]
+fn a_pod_that_tells_no_end_is_waited_for_since_that_was_seen_whatever_the_clock_of_the_api_says() {
+    let job = job(&json!({ "completionMode": "NonIndexed", "completions": 1, "parallelism": 1 }));
+    // The API's clock is a year ahead of the machine's, and says when the pod was made and deleted.
+    let deleted = |status: Value| {
+        let pod = json!({
+            "metadata": {
+                "name": "a", "uid": "a", "finalizers": [super::FINALIZER], "creationTimestamp": "1971-01-01T00:00:00Z",
+                "deletionTimestamp": "1971-01-01T00:00:30Z", "deletionGracePeriodSeconds": 30,
+            },
+            "status": status,
+        });
+        [Arc::new(serde_json::from_value::<Pod>(pod).expect("a pod"))]
+    };
+    let at = |seconds: i64| NOW + SignedDuration::from_secs(seconds);
+    let untold = deleted(json!({ "phase": "Pending" }));
+    let first = plan::ends(&job, &untold, &Ends::new(), at(100));
+    let then = plan::ends(&job, &untold, &first, at(104));
+    let step = plan::step(&job, &untold, None, &then, at(104));
+    assert_eq!(
+        (step.create.len(), step.retry.map(|wait| wait.as_secs())),
+        (0, Some(6)),
+        "ten seconds after it was seen"
+    );
+    let told = deleted(json!({
+        "phase": "Failed",
+        "conditions": [{ "type": "Ready", "status": "False", "lastTransitionTime": at(95).to_string() }],
+    }));
+    let ends = plan::ends(&job, &told, &then, at(104));
+    assert_eq!(ends.get("a"), Some(&at(95)), "the node agent knows better");
+    assert_eq!(plan::step(&job, &told, None, &ends, at(105)).create.len(), 1);
+    let going = deleted(json!({ "phase": "Running" }));
+    assert_eq!(plan::ends(&job, &going, &Ends::new(), NOW).len(), 1, "who is being deleted has failed");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::kubelet;
 use crate::clock::Clock;
 use crate::context::{Caches, Context};
+use crate::event::Lost;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -63,8 +64,13 @@ impl World {
         let namespace = namespaces.create(&PostParams::default(), &namespace).await.expect("a namespace").name_any();
         let (cancel, clock, mut tasks) = (CancellationToken::new(), Clock::wall(), JoinSet::new());
         if !controllers_are_real() {
-            let context =
-                Context { client: client.clone(), caches: Caches::new(), clock: clock.clone(), authority: "".into() };
+            let context = Context {
+                client: client.clone(),
+                caches: Caches::new(),
+                clock: clock.clone(),
+                lost: Lost::default(),
+                authority: "".into(),
+            };
             context.caches.fill(&client, &cancel, &mut tasks).await;
             tasks.spawn(crate::controller::run_all(context, crate::controller::NodeTiming::DEFAULT, cancel.clone()));
         }

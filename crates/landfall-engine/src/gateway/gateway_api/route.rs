@@ -113,6 +113,7 @@ impl Translator<'_> {
             response: filters.response,
             rewrite: filters.rewrite,
             limit: filters.limit.map(|limit| registry.limiter(&self.name, &limit)),
+            max_body: None,
             deadlines,
             action,
             series: registry.series(&self.name, &"".into()),

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::rig::{Upstream, ask, get};
 use crate::clock::Clock;
 use crate::context::{Caches, Context};
+use crate::event::Lost;
 use crate::gateway::{Gateway, GatewayConfig};
 use crate::network::Loopback;
 
@@ -71,7 +72,13 @@ async fn until<F: Future<Output = Option<T>>, T>(what: &str, look: impl Fn() -> 
 async fn applied_objects_are_served_and_told_so() {
     let client = crate::api::tests::client().await;
     let (cancel, mut tasks) = (CancellationToken::new(), JoinSet::new());
-    let context = Context { client: client.clone(), caches: Caches::new(), clock: Clock::wall(), authority: "".into() };
+    let context = Context {
+        client: client.clone(),
+        caches: Caches::new(),
+        clock: Clock::wall(),
+        lost: Lost::default(),
+        authority: "".into(),
+    };
     context.caches.fill(&client, &cancel, &mut tasks).await;
     let gateway = Gateway::bind(&GatewayConfig { threads: Some(1), ..GatewayConfig::default() }).expect("free ports");
     let (http, admin) = (gateway.http(), gateway.admin());

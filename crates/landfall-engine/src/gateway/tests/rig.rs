@@ -24,7 +24,7 @@ use crate::gateway::table::{RouteTable, World};
 use crate::gateway::tls::Certificates;
 use crate::gateway::worker::{self, Worker};
 use crate::gateway::{Doors, HTTP, HTTPS};
-use crate::network::Loopback;
+use crate::network::{Dialer, Loopback};
 
 const FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -40,15 +40,17 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) fn start(world: &World, threads: usize) -> Self {
+        Self::dialling(Arc::new(Loopback), world, threads)
+    }
+
+    /// One that gets to endpoints in another way.
+    pub(super) fn dialling(dialer: Dialer, world: &World, threads: usize) -> Self {
         let registry = Arc::new(Registry::default());
         let unrouted = registry.series(&"".into(), &"".into());
         let table = ArcSwap::from_pointee(RouteTable::empty());
         let shared = Arc::new(Shared { table, registry, faults: Faults::default(), unrouted });
         let cancel = CancellationToken::new();
-        let workers = (0..threads).map(|number| {
-            Worker::start(number, Arc::clone(&shared), Arc::new(Loopback), cancel.clone()).expect("a thread")
-        });
-        let workers = workers.collect();
+        let workers = Worker::start(threads, &shared, &dialer, &cancel).expect("threads");
         let bind = || worker::bind(FREE).expect("a free port");
         let sockets = BTreeMap::from([(HTTP, bind()), (HTTPS, bind())]);
         let certificates = Arc::new(Certificates::new().expect("an authority"));
@@ -69,6 +71,11 @@ impl Rig {
         let (table, _) = RouteTable::build(world, &self.shared.registry);
         self.certificates.update(&table, world);
         self.shared.table.store(Arc::new(table));
+    }
+
+    /// How many connections each thread serves.
+    pub(super) fn connections(&self) -> Vec<usize> {
+        self.workers.iter().map(Worker::connections).collect()
     }
 
     pub(super) async fn stop(self) {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -24,6 +25,7 @@ use super::rig::{Rig, Upstream, ask, ask_over, get};
 use super::{GATEWAY, put, route, service, service_speaking, world};
 use crate::gateway::fault::Fault;
 use crate::gateway::table::World;
+use crate::network::{Dial, Loopback};
 
 /// A world with one route to the service `web`, which is at these addresses.
 fn web(endpoints: &[SocketAddr], rule: Value) -> World {
@@ -209,6 +211,49 @@ async fn nobody_waits_for_an_endpoint_that_is_gone() {
     rig.stop().await;
 }
 
+/// The way to an endpoint whose network is gone: nothing comes back from there.
+struct Silence {
+    at: SocketAddr,
+    dialled: Arc<Notify>,
+}
+
+impl Dial for Silence {
+    fn dial(&self, address: SocketAddr) -> BoxFuture<'_, std::io::Result<TcpStream>> {
+        if address != self.at {
+            return Loopback.dial(address);
+        }
+        self.dialled.notify_one();
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn what_was_never_sent_goes_to_another_endpoint_whatever_it_is_and_once() {
+    let (asked, dialled) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let counted = Arc::clone(&asked);
+    let other = Upstream::serving(move |request| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes);
+            Response::new(Full::new(body.unwrap_or_default()))
+        }
+    })
+    .await;
+    let lost = nobody().await;
+    let dialer = Arc::new(Silence { at: lost, dialled: Arc::clone(&dialled) });
+    let rig = Rig::dialling(dialer, &web(&[lost], json!({})), 1);
+    let request = Request::post("http://shop.example.com/").body(Full::new(Bytes::from("apples")));
+    let request = tokio::spawn(ask(rig.http, request.expect("a request")));
+    dialled.notified().await;
+
+    rig.show(&web(&[other.address], json!({})));
+    let got = tokio::time::timeout(Duration::from_secs(20), request).await.expect("it is not waited for");
+    let got = got.expect("the client does not panic");
+    assert_eq!((got.status, got.text.as_str()), (StatusCode::OK, "apples"));
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    rig.stop().await;
+}
+
 #[tokio::test]
 async fn a_limit_lets_its_burst_through_and_says_when_to_come_back() {
     let upstream = Upstream::start("web").await;
@@ -231,6 +276,50 @@ async fn a_limit_lets_its_burst_through_and_says_when_to_come_back() {
     let wait: u64 = refused.headers["retry-after"].to_str().expect("text").parse().expect("a number");
     assert!((1790..=1800).contains(&wait), "{wait}");
     rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_is_as_large_as_the_annotation_of_ingress_nginx_allows() {
+    let upstream = Upstream::start("web").await;
+    for (allowed, length, expected) in [
+        ("1k", 1024, StatusCode::OK),
+        ("1K", 1025, StatusCode::PAYLOAD_TOO_LARGE),
+        ("7", 8, StatusCode::PAYLOAD_TOO_LARGE),
+        ("0", 2048, StatusCode::OK),
+        ("much", 2048, StatusCode::OK),
+    ] {
+        let mut world = World::default();
+        service(&mut world, "web", &[upstream.address]);
+        let backend = json!({ "service": { "name": "web", "port": { "number": 80 } } });
+        let paths = json!([{ "path": "/", "pathType": "Prefix", "backend": backend }]);
+        let annotations = json!({ "nginx.ingress.kubernetes.io/proxy-body-size": allowed });
+        put(
+            &mut world,
+            json!({
+                "kind": "Ingress", "metadata": { "name": "web", "annotations": annotations },
+                "spec": { "rules": [{ "http": { "paths": paths } }] },
+            }),
+        );
+        let rig = Rig::start(&world, 1);
+        let request = Request::post("http://x/").body(Full::new(Bytes::from(vec![b'a'; length]))).expect("a request");
+        assert_eq!(ask(rig.http, request).await.status, expected, "{length} bytes, {allowed} are allowed");
+        let code = ask_in_chunks(rig.http, length).await;
+        assert_eq!(code, expected.as_str(), "{length} bytes of which nothing was said, {allowed} are allowed");
+        rig.stop().await;
+    }
+}
+
+/// Sends a body without a word about its length, and says the code of the answer.
+async fn ask_in_chunks(gateway: SocketAddr, length: usize) -> String {
+    let mut stream = TcpStream::connect(gateway).await.expect("the gateway listens");
+    let mut request = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned();
+    for chunk in vec![b'a'; length].chunks(500) {
+        request += &format!("{:x}\r\n{}\r\n", chunk.len(), String::from_utf8_lossy(chunk));
+    }
+    stream.write_all(format!("{request}0\r\n\r\n").as_bytes()).await.expect("the gateway reads");
+    let mut start = [0; "HTTP/1.1 200".len()];
+    stream.read_exact(&mut start).await.expect("the gateway answers");
+    String::from_utf8_lossy(&start[9..]).into_owned()
 }
 
 #[tokio::test]
@@ -295,36 +384,43 @@ async fn a_backend_of_http_2_is_spoken_to_in_it() {
 }
 
 #[tokio::test]
-async fn a_switched_connection_carries_bytes_both_ways() {
+async fn a_switched_connection_carries_bytes_both_ways_whichever_endpoint_is_there() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
-        let (mut stream, _) = listener.accept().await.expect("a connection");
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.expect("a request"));
+            }
+            assert!(String::from_utf8_lossy(&head).to_lowercase().contains("\r\nupgrade: echo\r\n"));
+            let answer = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nhello ";
+            stream.write_all(answer).await.expect("an answer");
+            let (mut from, mut to) = stream.split();
+            tokio::io::copy(&mut from, &mut to).await.expect("an echo");
+        }
+    });
+    let rig = Rig::start(&web(&[nobody().await, address], json!({})), 1);
+    // Each endpoint has its turn, and one of them refuses.
+    for _ in 0..2 {
+        let mut client = TcpStream::connect(rig.http).await.expect("the gateway listens");
+        let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n";
+        client.write_all(request).await.expect("a request");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.expect("a request"));
+            head.push(client.read_u8().await.expect("an answer"));
         }
-        assert!(String::from_utf8_lossy(&head).to_lowercase().contains("\r\nupgrade: echo\r\n"));
-        let answer = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nhello ";
-        stream.write_all(answer).await.expect("an answer");
-        let (mut from, mut to) = stream.split();
-        tokio::io::copy(&mut from, &mut to).await.expect("an echo");
-    });
-    let rig = Rig::start(&web(&[address], json!({})), 1);
-    let mut client = TcpStream::connect(rig.http).await.expect("the gateway listens");
-    let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n";
-    client.write_all(request).await.expect("a request");
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(client.read_u8().await.expect("an answer"));
+        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+        client.write_all(b"world").await.expect("it is open");
+        client.shutdown().await.expect("it is open");
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.expect("the other side ends too");
+        assert_eq!(text, "hello world");
     }
-    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
-    client.write_all(b"world").await.expect("it is open");
-    client.shutdown().await.expect("it is open");
-    let mut text = String::new();
-    client.read_to_string(&mut text).await.expect("the other side ends too");
-    assert_eq!(text, "hello world");
+    let retried = "gateway_retries_total{route=\"HTTPRoute/shop/web\",backend=\"shop/web:80\"} 1";
+    assert!(rig.shared.registry.metrics().contains(retried), "{}", rig.shared.registry.metrics());
     rig.stop().await;
 }
 
@@ -355,6 +451,45 @@ async fn a_deadline_ends_a_request_and_a_fault_answers_it() {
     assert!(rig.shared.faults.remove("drill"));
     assert_eq!(ask(rig.http, get("http://x/")).await.status, StatusCode::GATEWAY_TIMEOUT);
     rig.stop().await;
+}
+
+#[tokio::test]
+async fn threads_share_connections_evenly_and_each_finishes_its_own_when_the_gateway_stops() {
+    let (arrived, release) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let (tell, held) = (Arc::clone(&arrived), Arc::clone(&release));
+    let upstream = Upstream::serving(move |_| {
+        let (tell, held) = (Arc::clone(&tell), Arc::clone(&held));
+        async move {
+            let released = held.notified();
+            tell.fetch_add(1, Ordering::Relaxed);
+            released.await;
+            Response::new(Full::new(Bytes::from("done")))
+        }
+    })
+    .await;
+    let rig = Rig::start(&web(&[upstream.address], json!({})), 3);
+    let address = rig.http;
+    let mut asking = JoinSet::new();
+    for _ in 0..12 {
+        asking.spawn(async move { ask(address, get("http://x/")).await });
+    }
+    let all = async {
+        while arrived.load(Ordering::Relaxed) < 12 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), all).await.expect("every request reaches the endpoint");
+    assert_eq!(rig.connections(), [4, 4, 4]);
+    let stopping = rig.stop();
+    let mut stopping = std::pin::pin!(stopping);
+    let early = tokio::time::timeout(Duration::from_millis(50), stopping.as_mut()).await;
+    assert!(early.is_err(), "it waits for the requests");
+    release.notify_waiters();
+    while let Some(got) = asking.join_next().await {
+        let got = got.expect("no panic");
+        assert_eq!((got.status, got.text.as_str()), (StatusCode::OK, "done"));
+    }
+    stopping.await;
 }
 
 #[tokio::test]

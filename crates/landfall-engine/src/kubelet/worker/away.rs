@@ -50,6 +50,8 @@ impl Worker {
         self.jobs.abort_all();
         while self.jobs.join_next().await.is_some() {}
         self.slots.clear();
+        // What was in memory has gone.
+        self.volumes = None;
         self.opening = false;
         self.making = false;
     }

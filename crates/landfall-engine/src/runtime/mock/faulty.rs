@@ -81,6 +81,10 @@ impl Runtime for FaultyRuntime {
     fn directory(&self, uid: &str) -> PathBuf {
         self.mock.directory(uid)
     }
+
+    fn run_directory(&self, uid: &str) -> PathBuf {
+        self.mock.run_directory(uid)
+    }
 }
 
 struct FaultySandbox {

@@ -1,12 +1,10 @@
 //! One container of a shim: from its start to its last words.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -16,7 +14,6 @@ use jiff::Timestamp;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::net::unix::pipe;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -27,7 +24,7 @@ use super::super::processes;
 use super::super::{ContainerRecord, ContainerSpec, ContainerState, Exit, Mount, START_ERROR, Stdin, log_file};
 use super::Shim;
 use super::protocol::{Answer, Frame};
-use super::terminal::{Terminal, Typed};
+use super::terminal::{self, Outputs, Terminal, Typed};
 
 /// How long the log of a container that has ended may take to be read to its end. All its processes are dead by then; only
 /// a process that left the container could hold it open.
@@ -39,18 +36,32 @@ const MAX_MESSAGE: usize = 4096;
 const MAX_MESSAGE_FROM_LOG: usize = 2048;
 const MAX_MESSAGE_LINES: usize = 80;
 
+/// The exit code of what a SIGKILL has ended.
+const KILLED: i32 = 128 + Signal::SIGKILL as i32;
+
+/// What a container reads of names, and the folder in which that is where it changes.
+const HOSTS: &str = "/etc/hosts";
+const NAMES: &str = "/etc/hosts.d";
+const HOSTS_FILE: &str = "hosts";
+
 /// How many pieces of output an attached client may lag behind before it misses some.
 const OUTPUT_BACKLOG: usize = 256;
 
 /// A container that runs.
 pub(super) struct Live {
     pub(super) pid: i32,
+    /// When it started: with the pid, it names its first process.
+    pub(super) ticks: u64,
     pub(super) spec: ContainerSpec,
     pub(super) group: Group,
     /// What it writes, for those who are attached.
     pub(super) output: broadcast::Sender<Frame>,
     /// Where it reads from, until it is closed.
     pub(super) input: RefCell<Option<Typed>>,
+    /// The commands that run beside its first process.
+    pub(super) commands: RefCell<BTreeSet<i32>>,
+    /// It was killed as it had more memory than it may, where no control group does that.
+    pub(super) out_of_memory: Cell<bool>,
     pub(super) stage: watch::Sender<Stage>,
 }
 
@@ -92,7 +103,7 @@ impl Shim {
         if self.records.borrow().iter().any(|record| record.name == spec.name && record.is_running()) {
             return Err(io::Error::other(format!("container {} is running already", spec.name)));
         }
-        let folder = container_folder(&self.folder, &spec.id);
+        let folder = self.container_folder(&spec.id);
         fs::create_dir_all(&folder)?;
         let group = self.setup.cgroups.create(&spec.id, &spec.limits)?;
         let log = LogWriter::create(&log_file(&self.folder, &spec.name, spec.attempt))?;
@@ -100,49 +111,36 @@ impl Shim {
         let tty = terminal.as_ref().map(Terminal::name).transpose()?;
         let launch = self.launch(&spec, &folder, &group, tty)?;
         let outcome = Outcome::listen(&launch.outcome)?;
-        let file = folder.join("launch.json");
-        launch::write(&file, &launch)?;
+        let (streams, ends) = terminal.map_or_else(|| terminal::pipes(spec.stdin != Stdin::Closed), Terminal::split)?;
 
         let started_at = Timestamp::now();
-        let stdio = |piped: bool| match &terminal {
-            Some(terminal) => terminal.stdio(),
-            None => Ok(if piped { Stdio::piped() } else { Stdio::null() }),
-        };
-        let mut child = Command::new("/proc/self/exe")
-            .args(&self.setup.arguments)
-            .arg("--launch")
-            .arg(&file)
-            .stdin(stdio(spec.stdin != Stdin::Closed)?)
-            .stdout(stdio(true)?)
-            .stderr(stdio(true)?)
-            .spawn()?;
-        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+        let pid = launch::spawn(&launch, streams, &self.setup.arguments)?;
         let waiting = self.adopt(pid);
         let ticks = processes::stat(pid).map(|stat| stat.start).unwrap_or_default();
-        let (output, input) = match terminal.map(Terminal::split).transpose()? {
-            Some((output, input)) => (Some(output), Some(input).filter(|_| spec.stdin != Stdin::Closed)),
-            None => (None, child.stdin.take().map(Typed::pipe).transpose()?),
-        };
-        let outputs =
-            [("stdout", child.stdout.take().map(OwnedFd::from)), ("stderr", child.stderr.take().map(OwnedFd::from))];
+        let (output, input) =
+            (broadcast::Sender::new(OUTPUT_BACKLOG), ends.input.filter(|_| spec.stdin != Stdin::Closed));
         let live = Rc::new(Live {
             pid,
+            ticks,
             spec: spec.clone(),
             group,
-            output: broadcast::Sender::new(OUTPUT_BACKLOG),
+            output,
             input: RefCell::new(input),
+            commands: RefCell::default(),
+            out_of_memory: Cell::new(false),
             stage: watch::Sender::new(Stage::Launching),
         });
         self.live.borrow_mut().insert(spec.id.clone(), Rc::clone(&live));
         let log = Rc::new(RefCell::new(log));
         let mut pumps = JoinSet::new();
-        for (stream, output) in outputs {
-            let Some(output) = output else { continue };
-            let output = pipe::Receiver::from_owned_fd(output)?;
-            pumps.spawn_local(pump(stream, output, Rc::clone(&log), live.output.clone()));
-        }
-        if let Some(output) = output {
-            pumps.spawn_local(pump("stdout", output, Rc::clone(&log), live.output.clone()));
+        match ends.outputs {
+            Outputs::Terminal(output) => {
+                pumps.spawn_local(pump("stdout", output, log, live.output.clone()));
+            }
+            Outputs::Pipes { stdout, stderr } => {
+                pumps.spawn_local(pump("stdout", stdout, Rc::clone(&log), live.output.clone()));
+                pumps.spawn_local(pump("stderr", stderr, log, live.output.clone()));
+            }
         }
         let shim = Rc::clone(self);
         self.tasks
@@ -171,11 +169,24 @@ impl Shim {
             Ok(())
         };
         file("termination-message", "", &spec.termination_message_path)?;
-        if let Some(hosts) = &sandbox.hosts {
-            file("hosts", hosts, Path::new("/etc/hosts"))?;
+        if sandbox.names.is_none()
+            && let Some(hosts) = &sandbox.hosts
+        {
+            file("hosts", hosts, Path::new(HOSTS))?;
         }
         if let Some(resolv_conf) = &sandbox.resolv_conf {
             file("resolv.conf", resolv_conf, Path::new("/etc/resolv.conf"))?;
+        }
+        let mut links = Vec::new();
+        if let Some(names) = &sandbox.names {
+            let own = |path: &str| mounts.iter().any(|mount| mount.target == Path::new(path));
+            if self.setup.namespaces.is_none() {
+                mounts.push(Mount { source: names.join(HOSTS_FILE), target: HOSTS.into(), read_only: true });
+            } else if !own(HOSTS) && !own("/etc") {
+                // The folder and not the file: another one takes its place whenever names change.
+                mounts.push(Mount { source: names.clone(), target: NAMES.into(), read_only: true });
+                links.push((PathBuf::from(HOSTS), Path::new(NAMES).join(HOSTS_FILE)));
+            }
         }
         let root = folder.join("root");
         let mut env = spec.env.clone();
@@ -191,8 +202,10 @@ impl Shim {
                 netns: sandbox.netns.clone(),
                 hostname: sandbox.hostname.clone(),
                 root,
+                hidden: self.setup.run.parent().unwrap_or(&self.setup.run).to_path_buf(),
                 read_only: spec.read_only_root,
                 mounts,
+                links,
             },
             tty,
             cgroups: group.procs(),
@@ -227,7 +240,7 @@ impl Shim {
         let mut code = ended.unwrap_or(255);
         let siblings: Vec<_> =
             self.live.borrow().values().map(|other| other.pid).filter(|pid| *pid != live.pid).collect();
-        kill_the_rest(&self.folder, &live.group, &live.spec.id, live.pid, &siblings);
+        kill_the_rest(&self.container_folder(&live.spec.id), &live.group, live.pid, &siblings);
         let drained = async { while pumps.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST_OUTPUT, drained).await;
         pumps.abort_all();
@@ -238,7 +251,9 @@ impl Shim {
                 (START_ERROR, Some(failure))
             }
             None if code == 0 => ("Completed", self.last_words(&live.spec, code)),
-            None if live.group.out_of_memory() => ("OOMKilled", self.last_words(&live.spec, code)),
+            None if live.group.out_of_memory() || (live.out_of_memory.get() && code == KILLED) => {
+                ("OOMKilled", self.last_words(&live.spec, code))
+            }
             None => ("Error", self.last_words(&live.spec, code)),
         };
         live.group.remove();
@@ -256,7 +271,7 @@ impl Shim {
     }
 
     fn last_words(&self, spec: &ContainerSpec, code: i32) -> Option<String> {
-        let words = tail(&container_folder(&self.folder, &spec.id).join("termination-message"), MAX_MESSAGE);
+        let words = tail(&self.container_folder(&spec.id).join("termination-message"), MAX_MESSAGE);
         let words = words.filter(|words| !words.is_empty());
         if words.is_some() || !spec.termination_message_from_log || code == 0 {
             return words;
@@ -281,7 +296,7 @@ impl Shim {
             of_name[..old].iter().map(|record| (record.id.clone(), record.attempt)).collect()
         };
         for (id, attempt) in old {
-            let _ = fs::remove_dir_all(container_folder(&self.folder, &id));
+            let _ = fs::remove_dir_all(self.container_folder(&id));
             let log = log_file(&self.folder, name, attempt);
             for number in 1..10 {
                 let _ = fs::remove_file(format!("{}.{number}", log.display()));
@@ -307,6 +322,11 @@ impl Shim {
         Ok(())
     }
 
+    /// Where a container has its mount point, its pipes and its own files of `/etc`.
+    pub(super) fn container_folder(&self, id: &str) -> PathBuf {
+        self.setup.run.join("containers").join(id)
+    }
+
     pub(super) async fn stop_all(&self) {
         let ids: Vec<_> = self.live.borrow().keys().cloned().collect();
         for id in ids {
@@ -315,13 +335,13 @@ impl Shim {
     }
 }
 
-/// Kills every process of a container that has just ended, whether or not it has left its parents. `siblings`: the first
-/// processes of the shim's other containers.
-fn kill_the_rest(folder: &Path, group: &Group, id: &str, pid: i32, siblings: &[i32]) {
+/// Kills every process of a container that has just ended, whether or not it has left its parents. `folder` is its own;
+/// `siblings`: the first processes of the shim's other containers.
+fn kill_the_rest(folder: &Path, group: &Group, pid: i32, siblings: &[i32]) {
     // Its first process led the group; the number was free for less than a moment.
     let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
     let own = i32::try_from(std::process::id()).unwrap_or_default();
-    let namespace = fs::read_to_string(container_folder(folder, id).join("namespace")).ok();
+    let namespace = fs::read_to_string(folder.join("namespace")).ok();
     // A process may fork while it is looked for, so that it is looked until none is found.
     for _ in 0..100 {
         let mut pids: BTreeSet<_> = group.members().into_iter().collect();
@@ -359,10 +379,6 @@ pub(super) fn kill_left_behind(group: &Group, pid: i32, ticks: u64) {
         processes::kill_all(pids);
         std::thread::sleep(Duration::from_millis(1));
     }
-}
-
-fn container_folder(folder: &Path, id: &str) -> PathBuf {
-    folder.join("containers").join(id)
 }
 
 /// Copies what a container writes into its log and to those who are attached.

@@ -3,15 +3,12 @@
 use std::cell::RefCell;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::rc::Rc;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::net::unix::pipe;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -21,7 +18,7 @@ use super::super::launch::{self, Launch, Outcome, Place};
 use super::Shim;
 use super::container::{Live, Stage};
 use super::protocol::{self, Answer, ExecCommand, Frame};
-use super::terminal::{Terminal, Typed};
+use super::terminal::{self, Outputs, Terminal, Typed};
 
 /// How many pieces of output may wait for a slow client before the command does.
 const OUTPUT_BACKLOG: usize = 16;
@@ -58,13 +55,20 @@ impl Shim {
                 // Before, the command would run where the container comes from, with the files of the machine.
                 live.has_come_to(Stage::Runs).await;
                 let (output, outputs) = mpsc::channel(OUTPUT_BACKLOG);
-                let pipe = self.folder.join("containers").join(id).join(format!("outcome-{}", uuid::Uuid::new_v4()));
+                let pipe = self.container_folder(id).join(format!("outcome-{}", uuid::Uuid::new_v4()));
                 let running = self.spawn(&live, argv, command.stdin, command.tty, &pipe, &output);
                 drop(output);
                 let result = match running {
                     Ok(running) => {
-                        protocol::write_line(&mut writing, &ok).await?;
-                        converse(running, outputs, reading, writing).await
+                        let pid = running.pid;
+                        live.commands.borrow_mut().insert(pid);
+                        let conversed = async {
+                            protocol::write_line(&mut writing, &ok).await?;
+                            converse(running, outputs, reading, writing).await
+                        };
+                        let result = conversed.await;
+                        live.commands.borrow_mut().remove(&pid);
+                        result
                     }
                     Err(error) => {
                         let answer: Answer = Err(error.to_string());
@@ -99,39 +103,20 @@ impl Shim {
             no_new_privileges: live.spec.no_new_privileges,
         };
         let outcome = Outcome::listen(pipe)?;
-        let file = pipe.with_extension("launch");
-        launch::write(&file, &launch)?;
-        let stdio = |piped: bool| match &terminal {
-            Some(terminal) => terminal.stdio(),
-            None => Ok(if piped { Stdio::piped() } else { Stdio::null() }),
-        };
-        let mut child = Command::new("/proc/self/exe")
-            .args(&self.setup.arguments)
-            .arg("--launch")
-            .arg(&file)
-            .stdin(stdio(stdin)?)
-            .stdout(stdio(true)?)
-            .stderr(stdio(true)?)
-            .spawn()?;
-        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+        let (streams, ends) = terminal.map_or_else(|| terminal::pipes(stdin), Terminal::split)?;
+        let pid = launch::spawn(&launch, streams, &self.setup.arguments)?;
         let ended = self.adopt(pid);
         let mut outputs = JoinSet::new();
-        let input = if let Some(terminal) = terminal {
-            let (reading, input) = terminal.split()?;
-            outputs.spawn_local(copy(reading, output.clone(), Frame::Stdout));
-            Some(input)
-        } else {
-            if let Some(stdout) = child.stdout.take() {
-                let from = pipe::Receiver::from_owned_fd(OwnedFd::from(stdout))?;
-                outputs.spawn_local(copy(from, output.clone(), Frame::Stdout));
+        match ends.outputs {
+            Outputs::Terminal(reading) => {
+                outputs.spawn_local(copy(reading, output.clone(), Frame::Stdout));
             }
-            if let Some(stderr) = child.stderr.take() {
-                let from = pipe::Receiver::from_owned_fd(OwnedFd::from(stderr))?;
-                outputs.spawn_local(copy(from, output.clone(), Frame::Stderr));
+            Outputs::Pipes { stdout, stderr } => {
+                outputs.spawn_local(copy(stdout, output.clone(), Frame::Stdout));
+                outputs.spawn_local(copy(stderr, output.clone(), Frame::Stderr));
             }
-            child.stdin.take().map(Typed::pipe).transpose()?
-        };
-        Ok(Running { pid, outcome, ended, input, outputs })
+        }
+        Ok(Running { pid, outcome, ended, input: ends.input, outputs })
     }
 }
 

@@ -27,6 +27,9 @@ pub(in crate::runtime) const RECORDS: &str = "containers.json";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::runtime) struct Setup {
     pub(in crate::runtime) sandbox: PodSandbox,
+    /// The folder of the pod in the run folder. Empty when an engine wrote this that had none.
+    #[serde(default)]
+    pub(in crate::runtime) run: PathBuf,
     pub(in crate::runtime) namespaces: Option<Namespaces>,
     pub(in crate::runtime) cgroups: Cgroups,
     /// The arguments that make the binary a shim.

@@ -1,10 +1,9 @@
-//! Terminals of containers and commands, and what is typed into them or into pipes.
+//! The standard streams of containers and commands: terminals or pipes, and what is typed into them.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{ChildStdin, Stdio};
 
 use nix::pty::openpty;
 use nix::unistd::ttyname;
@@ -12,8 +11,40 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 
-/// A new terminal. The process that uses it gets [`Terminal::stdio`]; when its last user has gone, reading ends with an
-/// error.
+use super::super::launch::Streams;
+
+/// Our ends of the streams of a process that is about to be started.
+pub(super) struct Ends {
+    /// None: nobody types.
+    pub(super) input: Option<Typed>,
+    pub(super) outputs: Outputs,
+}
+
+/// What a process writes.
+pub(super) enum Outputs {
+    Terminal(tokio::fs::File),
+    Pipes { stdout: pipe::Receiver, stderr: pipe::Receiver },
+}
+
+/// Pipes for a process; without `stdin` it reads an empty file.
+pub(super) fn pipes(stdin: bool) -> io::Result<(Streams, Ends)> {
+    let (stdin, input) = if stdin {
+        let (theirs, ours) = io::pipe()?;
+        (theirs.into(), Some(Typed::pipe(ours.into())?))
+    } else {
+        (File::open("/dev/null")?.into(), None)
+    };
+    let (our_stdout, stdout) = io::pipe()?;
+    let (our_stderr, stderr) = io::pipe()?;
+    let outputs = Outputs::Pipes {
+        stdout: pipe::Receiver::from_owned_fd(our_stdout.into())?,
+        stderr: pipe::Receiver::from_owned_fd(our_stderr.into())?,
+    };
+    Ok((Streams { stdin, stdout: stdout.into(), stderr: stderr.into() }, Ends { input, outputs }))
+}
+
+/// A new terminal. The process that uses it gets [`Terminal::split`]'s streams; when its last user has gone, reading ends with
+/// an error.
 pub(super) struct Terminal {
     master: File,
     slave: OwnedFd,
@@ -30,16 +61,14 @@ impl Terminal {
         Ok(ttyname(&self.slave)?)
     }
 
-    /// Keeps the terminal in use until the process has opened it itself.
-    pub(super) fn stdio(&self) -> io::Result<Stdio> {
-        Ok(self.slave.try_clone()?.into())
-    }
-
-    /// Both directions, for when the process was started.
-    pub(super) fn split(self) -> io::Result<(tokio::fs::File, Typed)> {
+    /// Both sides. Theirs keeps the terminal in use until the process has opened it itself.
+    pub(super) fn split(self) -> io::Result<(Streams, Ends)> {
+        let stream = || self.slave.try_clone();
+        let streams = Streams { stdin: stream()?, stdout: stream()?, stderr: stream()? };
         let output = tokio::fs::File::from_std(self.master.try_clone()?);
         let to = Box::new(tokio::fs::File::from_std(self.master.try_clone()?));
-        Ok((output, Typed { to, terminal: Some(self.master) }))
+        let input = Some(Typed { to, terminal: Some(self.master) });
+        Ok((streams, Ends { input, outputs: Outputs::Terminal(output) }))
     }
 }
 
@@ -50,8 +79,8 @@ pub(super) struct Typed {
 }
 
 impl Typed {
-    pub(super) fn pipe(stdin: ChildStdin) -> io::Result<Self> {
-        Ok(Self { to: Box::new(pipe::Sender::from_owned_fd(OwnedFd::from(stdin))?), terminal: None })
+    fn pipe(stdin: OwnedFd) -> io::Result<Self> {
+        Ok(Self { to: Box::new(pipe::Sender::from_owned_fd(stdin)?), terminal: None })
     }
 
     pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -72,6 +72,17 @@ fn check(view: &mut ClusterView, pod: &Value, expected: &str) {
 }
 
 #[test]
+fn pods_that_are_alike_share_their_class() {
+    let mut view = ClusterView::default();
+    let [one, two, other] = [("one", "web"), ("two", "web"), ("three", "db")].map(|(name, app)| {
+        let pod: Pod = serde_json::from_value(pod(name, app, json!({}))).expect("a pod");
+        view.read(&Arc::new(pod))
+    });
+    assert!(Arc::ptr_eq(&one.class, &two.class));
+    assert!(!Arc::ptr_eq(&one.class, &other.class));
+}
+
+#[test]
 fn a_pod_goes_where_most_is_free() {
     let nodes = [node("a", "x", "4"), node("b", "x", "4")];
     let busy = pod("busy", "busy", json!({ "containers": requesting("2") }));

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::placing::{node, pod};
 use crate::clock::Clock;
 use crate::context::{Caches, Context};
-use crate::event;
+use crate::event::{self, Lost};
 
 /// How long a condition may take to come about.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -35,8 +35,9 @@ async fn start(client: &Client) -> (JoinSet<()>, CancellationToken) {
     let (cancel, mut tasks) = (CancellationToken::new(), JoinSet::new());
     let caches = Caches::new();
     caches.fill(client, &cancel, &mut tasks).await;
-    let context = Context { client: client.clone(), caches, clock: Clock::wall(), authority: "".into() };
-    let (recorder, writer) = event::queue(client.clone(), Clock::wall(), "test");
+    let context =
+        Context { client: client.clone(), caches, clock: Clock::wall(), lost: Lost::default(), authority: "".into() };
+    let (recorder, writer) = event::queue(client.clone(), Clock::wall(), &Lost::default(), "test");
     tasks.spawn(writer.run());
     let until = cancel.clone();
     tasks.spawn(async move { crate::scheduler::run(context, &recorder, until).await });

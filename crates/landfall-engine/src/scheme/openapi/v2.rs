@@ -1,7 +1,8 @@
 //! OpenAPI 2, for clients that read no later one: what version 3 says, in older words.
 //!
 //! The form of protocol buffers has the definitions and no paths, and of a schema only what its readers look at: types,
-//! references, defaults and the extensions of Kubernetes. The numbers are those of `openapiv2/OpenAPIv2.proto` of gnostic.
+//! references, descriptions, defaults and the extensions of Kubernetes. The numbers are those of
+//! `openapiv2/OpenAPIv2.proto` of gnostic.
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -10,53 +11,56 @@ use super::JSON;
 
 type Members = Map<String, Value>;
 
-pub(super) fn document(paths: &Members, schemas: &Members) -> Value {
+pub(super) fn document(paths: &Members, schemas: Members) -> Value {
     let paths: Members = paths.iter().map(|(path, item)| (path.clone(), older_path(item))).collect();
-    json!({
-        "swagger": "2.0",
-        "info": { "title": "Kubernetes", "version": "v1.36.0" },
-        "paths": paths,
-        "definitions": definitions(schemas),
-    })
+    let mut document = json!({ "swagger": "2.0", "info": { "title": "Kubernetes", "version": "v1.36.0" } });
+    // Moved in, where the macro would copy.
+    document["paths"] = paths.into();
+    document["definitions"] = each_older(schemas).into();
+    document
 }
 
-fn definitions(schemas: &Members) -> Members {
-    schemas.iter().map(|(name, schema)| (name.clone(), older(schema))).collect()
+fn each_older(schemas: Members) -> Members {
+    schemas.into_iter().map(|(name, schema)| (name, older(schema))).collect()
 }
 
 fn members(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flatten()
 }
 
-/// A schema without what came with version 3.
-fn older(schema: &Value) -> Value {
-    if !schema.is_object() {
-        return schema.clone();
-    }
+/// A schema without what came with version 3. Its texts are moved, as there are many.
+fn older(schema: Value) -> Value {
+    let schema = match schema {
+        Value::Object(schema) => schema,
+        other => return other,
+    };
     let mut found = Map::new();
-    for (name, value) in members(schema) {
+    for (name, mut value) in schema {
         match name.as_str() {
             "$ref" => {
                 let target = value.as_str().unwrap_or_default();
-                found.insert(name.clone(), target.replace("#/components/schemas/", "#/definitions/").into());
+                found.insert(name, target.replace("#/components/schemas/", "#/definitions/").into());
             }
             // One schema alone stands for itself.
             "allOf" if value.as_array().is_some_and(|all| all.len() == 1) => {
-                found.extend(members(&older(&value[0])).map(|(name, value)| (name.clone(), value.clone())));
+                if let Value::Object(one) = older(value[0].take()) {
+                    found.extend(one);
+                }
             }
             "allOf" | "anyOf" | "not" | "nullable" => {}
             "oneOf" => {
                 found.entry("type").or_insert_with(|| "string".into());
             }
             "properties" => {
-                let properties: Members = members(value).map(|(name, value)| (name.clone(), older(value))).collect();
-                found.insert(name.clone(), properties.into());
+                if let Value::Object(properties) = value {
+                    found.insert(name, each_older(properties).into());
+                }
             }
             "items" | "additionalProperties" => {
-                found.insert(name.clone(), older(value));
+                found.insert(name, older(value));
             }
             _ => {
-                found.insert(name.clone(), value.clone());
+                found.insert(name, value);
             }
         }
     }
@@ -90,7 +94,7 @@ fn older_operation(operation: &Value) -> Value {
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     if let Some((_, content)) = members(&body["content"]).next() {
-        let schema = older(&content["schema"]);
+        let schema = older(content["schema"].clone());
         parameters.push(json!({ "name": "body", "in": "body", "required": true, "schema": schema }));
         found.insert("consumes".to_owned(), members(&body["content"]).map(|(media, _)| media.as_str()).collect());
     }
@@ -98,7 +102,7 @@ fn older_operation(operation: &Value) -> Value {
     found.insert("parameters".to_owned(), parameters.into());
     let responses: Members = members(&operation["responses"])
         .map(|(code, response)| {
-            let schema = older(&response["content"][JSON]["schema"]);
+            let schema = older(response["content"][JSON]["schema"].clone());
             (code.clone(), json!({ "description": response["description"], "schema": schema }))
         })
         .collect();
@@ -107,9 +111,9 @@ fn older_operation(operation: &Value) -> Value {
 }
 
 /// The definitions as a `openapi.v2.Document` message.
-pub(super) fn protobuf(schemas: &Members) -> Bytes {
+pub(super) fn protobuf(schemas: Members) -> Bytes {
     let info = [field(1, b"Kubernetes"), field(2, b"v1.36.0")].concat();
-    let all = definitions(schemas);
+    let all = each_older(schemas);
     let all: Vec<_> = all.iter().flat_map(|(name, of)| field(1, &named(name, &schema(of)))).collect();
     [field(1, b"2.0"), field(2, &info), field(8, b""), field(9, &all)].concat().into()
 }
@@ -183,7 +187,11 @@ mod tests {
             "type": "object",
             "properties": {
                 "allOf": { "type": "string", "nullable": true },
-                "spec": { "allOf": [{ "$ref": "#/components/schemas/a.Spec" }], "x-kubernetes-patch-strategy": "merge" },
+                "spec": {
+                    "allOf": [{ "$ref": "#/components/schemas/a.Spec" }],
+                    "description": "What is wanted.",
+                    "x-kubernetes-patch-strategy": "merge",
+                },
                 "port": { "oneOf": [{ "type": "integer" }, { "type": "string" }], "format": "int-or-string" },
             },
         });
@@ -191,11 +199,15 @@ mod tests {
             "type": "object",
             "properties": {
                 "allOf": { "type": "string" },
-                "spec": { "$ref": "#/definitions/a.Spec", "x-kubernetes-patch-strategy": "merge" },
+                "spec": {
+                    "$ref": "#/definitions/a.Spec",
+                    "description": "What is wanted.",
+                    "x-kubernetes-patch-strategy": "merge",
+                },
                 "port": { "type": "string", "format": "int-or-string" },
             },
         });
-        assert_eq!(older(&schema), expected);
+        assert_eq!(older(schema), expected);
     }
 
     #[test]

@@ -105,7 +105,7 @@ async fn fan_out(watchers: usize, writes: usize) {
     let start = Instant::now();
     for n in 0..writes {
         let key = key(&n.to_string());
-        store.put(key, Expect::Absent, Draft::new(json!({"spec": n}))).await.expect("nobody else writes");
+        store.put(key, Expect::Absent, Draft::new(&json!({"spec": n}))).await.expect("nobody else writes");
     }
     running.join_all().await;
     say(&format!("fan-out, {watchers} watchers"), &rate(watchers * writes, start.elapsed()));

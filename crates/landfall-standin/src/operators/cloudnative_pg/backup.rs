@@ -1,16 +1,19 @@
 //! Backups: where the archive of a cluster is, `Backup`, and `ScheduledBackup`.
 //!
-//! A backup is made by the tool of a member, in its pod, when it is asked for. Not handled: what a schedule asks for later
-//! than at once, backups of volumes, an archive outside of the cluster, from which pods here are kept.
+//! A backup is made by the tool of a member, in its pod, when it is asked for: by somebody, at once, or by the clock of the engine. Not
+//! handled: backups of volumes, an archive outside of the cluster, from which pods here are kept.
 
 use std::sync::Arc;
 
+use croner::parser::{CronParser, Seconds, Year};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use kube::api::DynamicObject;
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
+use tracing::warn;
 
 use super::Wanted;
 use crate::operators::{Context, OperatorError, Progress, is_ready};
@@ -124,26 +127,69 @@ pub(super) fn target(spec: &Value) -> Vec<Value> {
     ]
 }
 
-/// One that is to be made at once becomes a `Backup`.
+/// What is due becomes a `Backup`: one at once where that is asked for, then one for each time of the schedule. Of several times that
+/// have passed since the last look, the first has one.
 pub(in crate::operators) async fn schedule(
     context: Arc<Context>,
     scheduled: Arc<DynamicObject>,
 ) -> Result<Progress, OperatorError> {
     let spec = &scheduled.data["spec"];
-    if spec["immediate"] != json!(true) || spec["suspend"] == json!(true) {
+    if spec["suspend"] == json!(true) {
         return Ok(Progress::Done);
     }
+    let now = context.now().await;
+    let mut status = scheduled.data["status"].clone();
+    let Some(before) = time(&status["lastCheckTime"]) else {
+        if spec["immediate"] == json!(true) {
+            context.ensure(&scheduled, scheduled_backup(&scheduled, "1")).await?;
+        }
+        context.set_status(&scheduled, json!({ "lastCheckTime": now.to_string() })).await?;
+        return Ok(Progress::Again);
+    };
+    let next = match next(spec["schedule"].as_str().unwrap_or_default(), before) {
+        Ok(next) => next,
+        Err(why) => {
+            warn!(object = scheduled.name_any(), why, "a schedule says nothing");
+            return Ok(Progress::Done);
+        }
+    };
+    if next > now {
+        status["nextScheduleTime"] = json!(next.to_string());
+        context.set_status(&scheduled, status).await?;
+        return Ok(Progress::Later);
+    }
+    context.ensure(&scheduled, scheduled_backup(&scheduled, &next.strftime("%Y%m%d%H%M%S").to_string())).await?;
+    status["lastScheduleTime"] = json!(next.to_string());
+    status["lastCheckTime"] = json!(now.to_string());
+    context.set_status(&scheduled, status).await?;
+    Ok(Progress::Again)
+}
+
+fn scheduled_backup(scheduled: &DynamicObject, suffix: &str) -> Value {
+    let spec = &scheduled.data["spec"];
     let mut backup = json!({
         "apiVersion": "postgresql.cnpg.io/v1",
         "kind": "Backup",
-        "metadata": { "name": format!("{}-1", scheduled.name_any()), "labels": scheduled.labels() },
+        "metadata": { "name": format!("{}-{suffix}", scheduled.name_any()), "labels": scheduled.labels() },
         "spec": { "cluster": spec["cluster"], "method": spec["method"] },
     });
     if spec["pluginConfiguration"].is_object() {
         backup["spec"]["pluginConfiguration"] = spec["pluginConfiguration"].clone();
     }
-    context.ensure(&scheduled, backup).await?;
-    Ok(Progress::Done)
+    backup
+}
+
+fn time(value: &Value) -> Option<Timestamp> {
+    value.as_str()?.parse().ok()
+}
+
+/// The first time of a schedule after this one. Its first field are the seconds, and its times are those of UTC.
+fn next(schedule: &str, after: Timestamp) -> Result<Timestamp, String> {
+    let parser = CronParser::builder().seconds(Seconds::Required).year(Year::Disallowed).build();
+    let cron = parser.parse(schedule).map_err(|error| format!("`{schedule}` is no schedule: {error}"))?;
+    let second = Timestamp::from_second(after.as_second()).unwrap_or(after);
+    let next = cron.find_next_occurrence(&second.to_zoned(TimeZone::UTC), false);
+    next.map(|next| next.timestamp()).map_err(|error| format!("`{schedule}` never comes: {error}"))
 }
 
 /// Has the primary make it, once.
@@ -205,6 +251,16 @@ mod tests {
         assert!(found.volume().is_some());
         let elsewhere = json!({ "destinationPath": "s3://b/", "endpointURL": "https://s3.eu-central-1.amazonaws.com" });
         assert!(Destination::of(archive::OWN, &elsewhere, "rows").is_none());
+    }
+
+    #[test]
+    fn a_schedule_has_seconds_and_comes_again_after_the_last_look() {
+        let at = |time: &str| time.parse::<Timestamp>().expect("a time");
+        let next = |schedule: &str, after: &str| next(schedule, at(after));
+        assert_eq!(next("0 0 2 * * *", "2026-11-29T01:59:59Z"), Ok(at("2026-11-29T02:00:00Z")));
+        assert_eq!(next("0 0 2 * * *", "2026-11-29T02:00:00Z"), Ok(at("2026-11-30T02:00:00Z")));
+        assert_eq!(next("*/5 * * * * *", "2026-11-29T02:00:01.5Z"), Ok(at("2026-11-29T02:00:05Z")));
+        assert!(next("0 2 * * *", "2026-11-29T02:00:00Z").is_err(), "it has no seconds");
     }
 
     #[test]

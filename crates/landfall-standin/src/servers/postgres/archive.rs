@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::super::{program_command, setting};
@@ -31,6 +32,9 @@ pub(crate) const SOURCE: &str = "SOURCE";
 const PATIENCE: Duration = Duration::from_mins(2);
 
 const RETRY: Duration = Duration::from_millis(500);
+
+/// How long the store may take with one object.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// With this code `restore_command` says that the log goes on and cannot be had, which stops a recovery
 /// (<https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-PITR-RECOVERY>).
@@ -154,11 +158,12 @@ impl Archive {
     }
 
     async fn put(&self, name: &str, content: &[u8]) -> Result<(), Failure> {
-        self.objects.put(&format!("{}/{name}", self.folder), content).await
+        self.objects.put(&format!("{}/{name}", self.folder), Bytes::copy_from_slice(content), ANSWER).await
     }
 
     async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
-        Ok(self.objects.get(&format!("{}/{name}", self.folder)).await?.map(|content| content.to_vec()))
+        let content = self.objects.get(&format!("{}/{name}", self.folder), ANSWER).await?;
+        Ok(content.map(|content| content.to_vec()))
     }
 
     async fn patiently<T, F: Future<Output = Result<T, Failure>>>(&self, work: impl Fn() -> F) -> Result<T, Failure> {

@@ -18,19 +18,18 @@ use crate::commands::pipeline::{self, Run, folder_of};
 use crate::commands::up::Place;
 
 /// What evidence of `up` and `ship` may ask for and nothing that runs says anything about. `docs/ship.md` lists it.
-const NOBODY_SHOWS: [&str; 13] = [
+const NOBODY_SHOWS: [&str; 12] = [
     "ship: gitops",
     "up: access",
     "up: alert",
-    "up: contracts",
     "up: data",
-    "up: edge-layer",
+    "up: edge-layer cdn",
+    "up: edge-layer load-balancer",
     "up: mesh",
     "up: region",
     "up: scaling",
     "up: secrets",
     "up: sizing",
-    "up: waf",
     "up: window",
 ];
 
@@ -163,6 +162,11 @@ impl<'a> Runs<'a> {
 
     /// Whether it held; `None` when the run has not tried it.
     fn held(&self, report: &Value, words: &[&str]) -> Option<bool> {
+        // A part of the platform shows nothing of the whole.
+        let of_one = matches!(*words, ["edge", _, _] | ["flow" | "store" | "route", _]);
+        if !report["part"].is_null() && !of_one {
+            return None;
+        }
         let list = |pointer: &str| report.pointer(pointer).and_then(Value::as_array);
         let named = |pointer: &str, name: &str| list(pointer)?.iter().find(|item| item["name"] == name);
         match *words {
@@ -187,7 +191,9 @@ impl<'a> Runs<'a> {
             }
             ["isolation"] => {
                 let tried = report.pointer("/edges/undeclared").and_then(Value::as_u64) > Some(0);
-                tried.then(|| list("/edges/reachable").is_some_and(Vec::is_empty))
+                // What nothing closes was not tried: then nobody knows of the whole.
+                let all = report.pointer("/edges/not_enforceable").and_then(Value::as_u64).is_none_or(|open| open == 0);
+                (tried && all).then(|| list("/edges/reachable").is_some_and(Vec::is_empty))
             }
             ["service", name] => {
                 let ready = named("/services", name)?["ready"].as_u64() > Some(0);
@@ -196,8 +202,21 @@ impl<'a> Runs<'a> {
                     open.filter_map(|pair| pair.split_once(" -> ")).any(|(from, to)| from == name || to == name);
                 Some(ready && !is_open)
             }
+            ["contracts"] => {
+                let flows: Vec<u64> = list("/flows")?
+                    .iter()
+                    .filter(|flow| flow["schema"].is_string() && flow["missing"].is_null())
+                    .filter_map(|flow| flow["invalid"].as_u64())
+                    .collect();
+                (!flows.is_empty()).then(|| flows.iter().all(|invalid| *invalid == 0))
+            }
             ["routes"] => all_hold(list("/routes")?.iter()),
             ["route", name] => all_hold(list("/routes")?.iter().filter(|route| route["service"] == name)),
+            ["waf"] | ["edge-layer", "waf"] => {
+                // Of the others nobody knows.
+                let all = list("/firewall/passed_over")?.is_empty();
+                refused(list("/firewall/hosts")?).filter(|_| all)
+            }
             ["tls"] => all_hold(list("/routes")?.iter().filter(|route| route["tls"] == true)),
             ["metrics"] => scraped(list("/metrics/targets")?.iter()),
             ["metrics", "business"] => {
@@ -257,6 +276,14 @@ pub(super) fn can_be_shown(what: &str) -> bool {
 fn all_hold<'a>(items: impl Iterator<Item = &'a Value>) -> Option<bool> {
     let mut items = items.peekable();
     items.peek().is_some().then(|| items.all(|item| item["problem"].is_null()))
+}
+
+/// Whether the firewall refuses every attack on these hosts, and no ordinary request; `None` when there are none.
+fn refused(hosts: &[Value]) -> Option<bool> {
+    let all = |list: &Value, refused: bool| {
+        list.as_array().is_some_and(|list| list.iter().all(|one| !one["answer"].is_null() && one["refused"] == refused))
+    };
+    (!hosts.is_empty()).then(|| hosts.iter().all(|host| all(&host["attacks"], true) && all(&host["ordinary"], false)))
 }
 
 /// Whether Prometheus gets to every copy of these; `None` when there are none.
@@ -380,6 +407,22 @@ mod tests {
     }
 
     #[test]
+    fn a_firewall_holds_that_refuses_every_attack_and_no_ordinary_request() {
+        let host = |attack: bool, ordinary: bool| {
+            serde_json::json!({
+                "attacks": [{ "answer": 403, "refused": true }, { "answer": 403, "refused": attack }],
+                "ordinary": [{ "answer": 200, "refused": ordinary }],
+            })
+        };
+        assert_eq!(refused(&[]), None);
+        assert_eq!(refused(&[host(true, false)]), Some(true));
+        assert_eq!(refused(&[host(true, false), host(false, false)]), Some(false));
+        assert_eq!(refused(&[host(true, true)]), Some(false));
+        let silent = serde_json::json!({ "attacks": [], "ordinary": [{ "answer": null, "refused": false }] });
+        assert_eq!(refused(&[silent]), Some(false), "nobody answers");
+    }
+
+    #[test]
     fn what_no_run_speaks_of_is_not_counted() {
         let row = |to_measure: &[&str]| LedgerRow {
             id: "A01".to_owned(),
@@ -401,7 +444,7 @@ mod tests {
             assert_eq!(summary(&row(to_measure), all), expected, "{to_measure:?}");
         };
         check(&[], &[], "-");
-        check(&["drill: pod cache", "up: edge-layer waf", "ship: gitops"], &[], "no run shows this yet");
+        check(&["drill: pod cache", "up: edge-layer cdn", "ship: gitops"], &[], "no run shows this yet");
         check(&["up: edge a b", "drill: pod a"], &[measured("up: edge a b", true)], "1 of 1");
         check(&["ship: smoke", "ship: scan"], &[measured("ship: smoke", false)], "0 of 2, 1 broke");
         assert_eq!(measured("ship: smoke", true).place(), "run 7 of the pipeline");

@@ -66,3 +66,11 @@ pub(crate) async fn run(
     writeln!(out, "speed    {}", reading.speed)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn who_asks_a_cluster_for_its_clock_asks_where_the_engine_has_it() {
+        assert_eq!(landfall_model::ENGINE_CLOCK, landfall_engine::CLOCK_PATH);
+    }
+}

@@ -38,7 +38,8 @@ impl Home {
         let mut text = format!("cacert = \"{}\"\n", bundle.display());
         for (_, _, expose) in architecture.exposed() {
             let host = &expose.host.value;
-            for (port, address) in [(80, entrances.http), (443, entrances.https)] {
+            let (http, https) = entrances.to(host);
+            for (port, address) in [(80, http), (443, https)] {
                 text += &format!("connect-to = \"{host}:{port}:{address}\"\n");
             }
         }

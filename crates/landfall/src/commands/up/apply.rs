@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use kube::runtime::wait::{await_condition, conditions};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
+use landfall_standin::PLACEHOLDER;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -25,6 +27,9 @@ const AT_ONCE: usize = 16;
 
 /// How long a new kind may take until it is served.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Secrets that stand where an operator would make one that does not, by namespace and name, with the keys that pods ask for.
+pub(super) type Placeholders = BTreeMap<(String, String), BTreeSet<String>>;
 
 /// The kinds of these objects that are no part of Kubernetes.
 pub(super) fn custom_kinds(objects: &[&Value]) -> Vec<GroupVersionKind> {
@@ -192,6 +197,36 @@ pub(super) async fn remove(client: &Client, names: &[String]) -> anyhow::Result<
         match api.delete(object, &DeleteParams::background()).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             deleted => drop(deleted.with_context(|| format!("failed to remove {kind} `{object}`"))?),
+        }
+    }
+    Ok(())
+}
+
+/// Removes the placeholders of earlier runs that nobody needs now. Before any operator works, as they leave alone what is there.
+pub(super) async fn remove_placeholders(client: &Client, wanted: &Placeholders) -> anyhow::Result<()> {
+    let all = Api::<Secret>::all(client.clone()).list(&ListParams::default().labels(PLACEHOLDER)).await;
+    for secret in all.context("failed to list the placeholders of Secrets")? {
+        let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+        if !wanted.contains_key(&(namespace.clone(), name.clone())) {
+            remove(client, &[format!("v1/Secret/{namespace}/{name}")]).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes placeholders. What an operator has made while its store was there stays as it is: its data was made with it.
+pub(super) async fn make_placeholders(client: &Client, wanted: &Placeholders) -> anyhow::Result<()> {
+    for ((namespace, name), keys) in wanted {
+        let there = Api::<Secret>::namespaced(client.clone(), namespace).get_opt(name).await;
+        let there = there.with_context(|| format!("failed to read Secret `{name}`"))?;
+        if there.is_none_or(|secret| secret.labels().contains_key(PLACEHOLDER)) {
+            let values: BTreeMap<&String, &str> = keys.iter().map(|key| (key, "absent")).collect();
+            let placeholder = json!({
+                "apiVersion": "v1", "kind": "Secret",
+                "metadata": { "name": name, "namespace": namespace, "labels": { PLACEHOLDER: "true" } },
+                "stringData": values,
+            });
+            apply(client, &placeholder).await?;
         }
     }
     Ok(())

@@ -64,6 +64,8 @@ impl Snapshot {
             let ready = snapshot.pods.iter().filter(own).filter(|pod| snapshot.is_ready(pod)).count();
             if ready < wanted {
                 snapshot.waiting.push(format!("{} {ready}/{wanted}", deployment.name_any()));
+            } else if !is_rolled_out(&deployment) {
+                snapshot.waiting.push(format!("{} has copies that are replaced", deployment.name_any()));
             }
         }
         for store in &plan.stores {
@@ -118,9 +120,11 @@ impl Snapshot {
         self.pods.iter().find(|pod| own(pod) && self.is_ready(pod))
     }
 
-    /// How many pods are ready, of how many that are to stay; those of jobs end.
+    /// How many pods are ready, of how many that are to stay; those of jobs end, and some are on their way out.
     pub(super) fn ready(&self) -> (usize, usize) {
-        let stays = |pod: &&Pod| !pod.owner_references().iter().any(|owner| owner.kind == "Job");
+        let stays = |pod: &&Pod| {
+            pod.metadata.deletion_timestamp.is_none() && !pod.owner_references().iter().any(|owner| owner.kind == "Job")
+        };
         let (staying, ready) = (self.pods.iter().filter(stays), |pod: &&Pod| self.is_ready(pod));
         (staying.clone().filter(ready).count(), staying.count())
     }
@@ -173,8 +177,16 @@ impl Plan {
             .chain(&self.additions)
             .filter(|object| ["Deployment", "StatefulSet", "CronJob"].iter().any(|kind| object["kind"] == *kind));
         let of_workloads = workloads.filter_map(|object| object["metadata"]["namespace"].as_str());
-        self.stores.iter().map(|store| store.namespace.as_str()).chain(of_workloads).collect()
+        let firewall = self.firewall.iter().map(|firewall| firewall.namespace.as_str());
+        self.stores.iter().map(|store| store.namespace.as_str()).chain(of_workloads).chain(firewall).collect()
     }
+}
+
+/// Whether all copies are as the object says now; those that run on from before may not be, and are ready all the same.
+fn is_rolled_out(deployment: &Deployment) -> bool {
+    let Some(status) = &deployment.status else { return false };
+    let (all, updated) = (status.replicas.unwrap_or_default(), status.updated_replicas.unwrap_or_default());
+    status.observed_generation >= deployment.metadata.generation && all == updated
 }
 
 /// Some stores are only whole when their operator says so.
@@ -185,7 +197,10 @@ async fn is_whole(client: &Client, store: &StorePlan) -> anyhow::Result<bool> {
     let api = Api::<DynamicObject>::namespaced_with(client.clone(), &store.namespace, &resource);
     let object = api.get(&store.name).await.with_context(|| format!("failed to read {kind} `{}`", store.name))?;
     let conditions = object.data["status"]["conditions"].as_array();
-    let is_ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+    // What the small operator of RabbitMQ says of quorum queues: until then one member is all that they have.
+    let is_ready = |condition: &Value| {
+        ["Ready", "QueuesReplicated"].iter().any(|type_| condition["type"] == *type_) && condition["status"] == "True"
+    };
     Ok(object.data["status"]["state"] == "Ready" || conditions.into_iter().flatten().any(is_ready))
 }
 

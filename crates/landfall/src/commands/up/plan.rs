@@ -1,9 +1,13 @@
 //! What has to run: from an architecture and its rendered objects to behaviours, images, nodes, and what cannot be had.
 
+mod alerts;
 mod externals;
+mod firewall;
 mod flows;
+mod foreign;
 mod metrics;
 mod observability;
+mod part;
 mod programs;
 mod services;
 mod stores;
@@ -18,14 +22,22 @@ use landfall_model::{Architecture, Connection, Element, Engine, Name};
 use landfall_standin::{Action, ExternalBehaviour, Server, ServiceBehaviour};
 use serde_json::{Value, json};
 
-pub(super) use self::externals::{EXTERNAL_LABEL, EXTERNAL_PORT};
-pub(super) use self::flows::{Entrance, FlowPlan};
+pub(super) use self::alerts::{
+    ALERTMANAGER, ALERTMANAGER_LABEL, ALERTMANAGER_PORT, AlertPath, AlertsPlan, CONFIGURATION, STEP,
+};
+pub(super) use self::externals::{EXTERNAL_CONTAINER, EXTERNAL_LABEL, EXTERNAL_PORT};
+pub(super) use self::firewall::{FIREWALL_HEADER, FirewallPlan, Guarded, REFUSED};
+pub(super) use self::flows::{Entrance, FlowPlan, PayloadPlan};
+pub(super) use self::foreign::LOOK_IMAGE;
 pub(super) use self::metrics::{Counted, MetricsPlan, PROMETHEUS, PROMETHEUS_LABEL, PROMETHEUS_PORT, TARGETS};
 pub(super) use self::observability::{SINK_LABEL, SinkPlan, name_of};
+pub(super) use self::part::PartPlan;
 pub(super) use self::programs::{ProgramPlan, missing as missing_programs};
 pub(super) use self::stores::PROGRAM;
 pub(crate) use self::stores::server_of;
 
+use super::apply::Placeholders;
+use super::part::Part;
 use super::place::Place;
 
 /// The first argument with which this program becomes a stand-in.
@@ -38,10 +50,14 @@ const CALL_TIMEOUT_MS: u64 = 5_000;
 pub(super) struct Plan {
     /// The namespace of the stand-ins of externals.
     pub(super) outside: String,
+    /// A namespace that is no part of the platform.
+    pub(super) foreign: String,
     /// The rendered objects that run here.
     pub(super) objects: Vec<Value>,
     /// Objects that only a run on one machine needs.
     pub(super) additions: Vec<Value>,
+    /// Secrets that the operator of a store would make which is not here.
+    pub(super) placeholders: Placeholders,
     pub(super) services: Vec<ServiceBehaviour>,
     pub(super) externals: Vec<ExternalBehaviour>,
     pub(super) stores: Vec<StorePlan>,
@@ -59,12 +75,18 @@ pub(super) struct Plan {
     pub(super) absent: BTreeMap<String, String>,
     /// What does not run, in words.
     pub(super) left_out: Vec<String>,
-    /// The services that the file has run by programs of their own, and those programs.
+    /// Of what a part runs, where `--only` asks for one.
+    pub(super) part: Option<PartPlan>,
+    /// The services that the file or the user's catalogue has run by programs of their own, and those programs.
     pub(super) own_programs: Vec<ProgramPlan>,
     /// Where logs and traces go, if any are declared.
     pub(super) sink: Option<SinkPlan>,
     /// Who measures the services, where that is declared and can be had.
     pub(super) metrics: Option<MetricsPlan>,
+    /// Who tells whom of alerts, where that is declared and can be had.
+    pub(super) alerts: Option<AlertsPlan>,
+    /// The firewall before the gateway, where one is declared and can be had.
+    pub(super) firewall: Option<FirewallPlan>,
     /// This program, as pods find it.
     pub(super) landfall: PathBuf,
 }
@@ -96,22 +118,26 @@ pub(super) struct EdgePlan {
     pub(super) to: String,
     /// Why nobody performs it here.
     pub(super) missing: Option<String>,
+    /// Whether that is so because `--only` leaves out where it begins or ends.
+    pub(super) left_out: bool,
 }
 
-/// Makes the plan. `authority` is the certificate that stand-ins trust; the stores `without` are left out.
+/// Makes the plan of a part. `authority` is the certificate that stand-ins trust.
 pub(super) fn plan(
     architecture: &Architecture,
     objects: Vec<Value>,
     program: &Path,
     place: &Place,
     authority: &str,
-    without: &[String],
+    part: &Part,
     now: Timestamp,
 ) -> Plan {
     let mut plan = Plan {
         outside: format!("{}-externals", architecture.namespace()),
+        foreign: format!("{}-foreign", architecture.namespace()),
         objects,
         additions: Vec::new(),
+        placeholders: Placeholders::new(),
         services: Vec::new(),
         externals: Vec::new(),
         stores: Vec::new(),
@@ -124,19 +150,33 @@ pub(super) fn plan(
         left_running: BTreeSet::new(),
         absent: BTreeMap::new(),
         left_out: Vec::new(),
+        part: None,
         own_programs: Vec::new(),
         sink: None,
         metrics: None,
+        alerts: None,
+        firewall: None,
         landfall: program.to_owned(),
     };
-    plan.add_stores(architecture, program, place, without);
+    plan.add_credentials(architecture);
+    plan.add_part(architecture, part);
+    plan.add_stores(architecture, program, place, &part.without);
     plan.add_externals(architecture, program, place);
-    plan.add_services(architecture, program, place, authority);
-    plan.add_sink(architecture, program);
+    plan.add_services(architecture, program, place, authority, &part.images);
     plan.add_metrics(architecture, program);
+    // After it, as alerts go there, too.
+    plan.add_sink(architecture, program);
+    plan.add_foreign(program);
     plan.add_storage_classes();
-    plan.add_unenforced(architecture);
-    plan.flows = flows::plan(architecture, &mut plan.services, &mut plan.externals, &plan.edges);
+    let here = plan.here(architecture);
+    plan.add_firewall(&here, program);
+    // Last, as what `up` itself makes of images goes before it.
+    plan.add_catalogue(&part.images);
+    plan.add_unenforced(&here);
+    let left_out = plan.all_left_out();
+    let (services, externals) = (&mut plan.services, &mut plan.externals);
+    plan.flows = flows::plan(architecture, services, externals, &plan.edges, &left_out, place.folder());
+    plan.left_out.extend(plan.flows.iter().filter_map(FlowPlan::too_small));
     plan
 }
 
@@ -267,4 +307,16 @@ pub(super) fn edge_name(connection: &Connection) -> String {
 
 pub(super) fn millis(duration: landfall_model::Duration) -> u64 {
     std::time::Duration::from_secs_f64(duration.as_secs_f64()).as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The plan of a part, from the objects that are rendered.
+    pub(super) fn planned(architecture: &Architecture, part: &Part) -> Plan {
+        let objects = landfall_render::kubernetes(architecture).into_values();
+        let place = Place::of(Path::new("/shop/landfall.yaml"), architecture.document.name.as_str(), None);
+        plan(architecture, objects, Path::new("/bin/landfall"), &place, "", part, Timestamp::UNIX_EPOCH)
+    }
 }

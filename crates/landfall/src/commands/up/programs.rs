@@ -70,9 +70,16 @@ async fn connected(
     pod: &Pod,
     told: &mut BTreeMap<String, EdgeSeen>,
 ) {
-    let (looked, error) = match look(lines, plan, pod, &service.service, &[]).await {
-        Ok(looked) => (looked, None),
-        Err(error) => (Looked::default(), Some(format!("{error:#}"))),
+    // On the network of the machine the connections of all its programs are seen.
+    let is_shared = address(pod).is_some_and(|address| address.is_loopback());
+    let (looked, error) = if is_shared {
+        let error = "its program tells nothing of it in its metrics, and on loopback addresses nobody sees whose a connection is";
+        (Looked::default(), Some(error.to_owned()))
+    } else {
+        match look(lines, plan, pod, &service.service, &[]).await {
+            Ok(looked) => (looked, None),
+            Err(error) => (Looked::default(), Some(format!("{error:#}"))),
+        }
     };
     for edge in plan.edges.iter().filter(|edge| edge.from == service.service && edge.missing.is_none()) {
         let connected = looked.connections.iter().any(|side| sides.are(&edge.to, *side.ip()));
@@ -91,10 +98,20 @@ pub(super) async fn look(
     container: &str,
     targets: &[String],
 ) -> anyhow::Result<Looked> {
+    look_by(lines.client(), pod, container, &plan.landfall.display().to_string(), targets).await
+}
+
+/// The same, where the container has this program at another path.
+pub(super) async fn look_by(
+    client: &Client,
+    pod: &Pod,
+    container: &str,
+    program: &str,
+    targets: &[String],
+) -> anyhow::Result<Looked> {
     let (name, namespace) = (pod.name_any(), pod.namespace().unwrap_or_default());
-    let pods = Api::<Pod>::namespaced(lines.client().clone(), &namespace);
-    let program = plan.landfall.display().to_string();
-    let command = [&[program, STANDIN.to_owned(), "look".to_owned()], targets].concat();
+    let pods = Api::<Pod>::namespaced(client.clone(), &namespace);
+    let command = [&[program.to_owned(), STANDIN.to_owned(), "look".to_owned()], targets].concat();
     let parameters = AttachParams::default().stdout(true).stderr(false).container(container);
     let printed = async {
         let mut process = pods.exec(&name, command, &parameters).await?;

@@ -7,12 +7,12 @@ use std::time::Duration;
 use http::Request;
 use http_body_util::Full;
 use kube::Client;
-use landfall_standin::{CONTROL_PORT, HttpClient, MESSAGE_HEADER, OUTBOX_PATH, OUTCOME_PATH, Outcome, Parcel};
+use landfall_standin::{CONTROL_PORT, HttpClient, Message, OUTBOX_PATH, OUTCOME_PATH, Outcome, Parcel};
 use tokio::task::JoinSet;
 
 use super::cluster::{Lines, Snapshot, body};
-use super::plan::Plan;
-use super::traffic::Outsider;
+use super::plan::{PayloadPlan, Plan};
+use super::traffic::{Outsider, posted};
 
 /// How long the question for parcels may stay open; the stand-in answers earlier.
 const OPEN: Duration = Duration::from_secs(30);
@@ -31,7 +31,7 @@ pub(super) async fn carry(outsider: Outsider, client: Client, plan: &Plan) -> In
                 let carried = async {
                     let pods = Snapshot::take(client, plan).await?;
                     let Some(pod) = pods.external(name) else { anyhow::bail!("no pod is ready") };
-                    carry_for(outsider, lines.to(pod, CONTROL_PORT)?).await
+                    carry_for(outsider, plan, lines.to(pod, CONTROL_PORT)?).await
                 };
                 let _: anyhow::Result<()> = carried.await;
                 tokio::time::sleep(RETRY).await;
@@ -42,27 +42,38 @@ pub(super) async fn carry(outsider: Outsider, client: Client, plan: &Plan) -> In
     std::future::pending().await
 }
 
-async fn carry_for(outsider: &Outsider, line: HttpClient) -> anyhow::Result<()> {
+async fn carry_for(outsider: &Outsider, plan: &Plan, line: HttpClient) -> anyhow::Result<()> {
     let line = Arc::new(line);
     let mut under_way = JoinSet::new();
     loop {
         let asked = line.send(Request::get(OUTBOX_PATH).body(Full::default())?, OPEN).await;
         let (_, parcels) = asked.map_err(|error| anyhow::anyhow!(error))?;
         for parcel in serde_json::from_slice::<Vec<Parcel>>(&parcels)? {
-            let (outsider, line) = (outsider.clone(), Arc::clone(&line));
-            under_way.spawn(async move { deliver(&outsider, &line, parcel).await });
+            let (outsider, line, payload) = (outsider.clone(), Arc::clone(&line), payload_of(plan, &parcel.message));
+            under_way.spawn(async move { deliver(&outsider, &line, parcel, payload).await });
         }
         while under_way.try_join_next().is_some() {}
     }
 }
 
-async fn deliver(outsider: &Outsider, line: &HttpClient, parcel: Parcel) -> anyhow::Result<()> {
+/// What the flow of a message carries, where that is declared.
+fn payload_of(plan: &Plan, message: &Message) -> Option<Arc<PayloadPlan>> {
+    let flow = message.flow.as_ref()?;
+    plan.flows.iter().find(|planned| planned.name == *flow)?.payload.clone()
+}
+
+async fn deliver(
+    outsider: &Outsider,
+    line: &HttpClient,
+    parcel: Parcel,
+    payload: Option<Arc<PayloadPlan>>,
+) -> anyhow::Result<()> {
     let timeout = Duration::from_millis(parcel.callback.timeout_ms);
     let sent = async {
         let client = outsider.gateway(&parcel.callback.host, parcel.callback.tls)?;
-        let request = Request::post(&parcel.callback.path)
-            .header(MESSAGE_HEADER, serde_json::to_vec(&parcel.message)?)
-            .body(Full::default())?;
+        let body = payload.map(|plan| plan.payload.request(&parcel.message, parcel.load)).transpose();
+        let body = body.map_err(|error| anyhow::anyhow!(error))?.unwrap_or_default();
+        let request = posted(&parcel.callback.path, serde_json::to_vec(&parcel.message)?, body)?;
         let (status, body) = client.send(request, timeout).await.map_err(|error| anyhow::anyhow!(error))?;
         anyhow::ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body).trim());
         anyhow::Ok(())

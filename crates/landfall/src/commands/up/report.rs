@@ -1,12 +1,20 @@
 //! What `up` found out: as JSON for programs, as tables for people.
 
-use std::collections::BTreeSet;
+mod alerts;
+mod firewall;
+mod jobs;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use super::plan::{ProgramPlan, missing_programs};
+pub(crate) use self::alerts::{AlertRouteReport, AlertsReport, RaisedReport};
+pub(crate) use self::firewall::{AttackReport, FirewallReport, GuardedReport, OrdinaryReport};
+pub(crate) use self::jobs::{JobOutcome, JobReport};
+use super::isolation::Origin;
+use super::plan::{PartPlan, ProgramPlan, missing_programs};
 use crate::output::VERSION;
 
 /// The whole report. The names of its fields are a contract.
@@ -15,6 +23,8 @@ pub(crate) struct Report {
     pub(crate) version: u32,
     pub(crate) project: String,
     pub(crate) environment: Option<String>,
+    /// Of what a part ran, where that was asked for; none: it was the whole platform.
+    pub(crate) part: Option<PartPlan>,
     /// How far pods are kept apart: evidence is as good as that.
     pub(crate) isolation: &'static str,
     pub(crate) pods: PodsReport,
@@ -24,10 +34,16 @@ pub(crate) struct Report {
     pub(crate) programs: Vec<ProgramPlan>,
     pub(crate) edges: EdgesReport,
     pub(crate) flows: Vec<FlowReport>,
+    /// The jobs that ran meanwhile, and those that the file itself has run once.
+    pub(crate) jobs: Vec<JobReport>,
     /// The ways in from outside.
     pub(crate) routes: Vec<RouteReport>,
+    /// What the firewall before the gateway does, where one is declared and this machine has it.
+    pub(crate) firewall: Option<FirewallReport>,
     /// What Prometheus says, where it is declared and this machine has it.
     pub(crate) metrics: Option<MetricsReport>,
+    /// What became of alerts, where somebody is declared to be told of them and this machine has an Alertmanager.
+    pub(crate) alerts: Option<AlertsReport>,
     /// What has reached the log store, where one is declared.
     pub(crate) logs: Option<LogsReport>,
     /// What the spans of the flows show, where a store of traces is declared.
@@ -68,7 +84,7 @@ pub(crate) struct StoreReport {
     pub(crate) members: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct EdgesReport {
     pub(crate) declared: usize,
     pub(crate) carrying: usize,
@@ -77,10 +93,18 @@ pub(crate) struct EdgesReport {
     pub(crate) connected: Vec<String>,
     /// Those that nobody can perform here.
     pub(crate) missing: Vec<MissingEdge>,
-    /// Pairs without an edge that were tried from inside a pod; none where policies are not enforced.
+    /// Pairs without an edge that were tried.
     pub(crate) undeclared: Option<usize>,
-    /// Those of them that accepted a connection.
+    /// How many of them begin where.
+    pub(crate) undeclared_from: BTreeMap<Origin, usize>,
+    /// Pairs without an edge that nothing closes on this machine, as no policy is enforced. They are not tried.
+    pub(crate) not_enforceable: usize,
+    /// How many of them begin where.
+    pub(crate) not_enforceable_from: BTreeMap<Origin, usize>,
+    /// Of the tried, those that accepted a connection.
     pub(crate) reachable: Vec<String>,
+    /// Where pairs begin that could not be tried, and why.
+    pub(crate) untried: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -93,6 +117,8 @@ pub(crate) struct SilentEdge {
 pub(crate) struct MissingEdge {
     pub(crate) edge: String,
     pub(crate) because: String,
+    /// Whether that is so because `--only` leaves out where it begins or ends: then it breaks no promise.
+    pub(crate) left_out: bool,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -115,8 +141,16 @@ pub(crate) struct FlowReport {
     pub(crate) p50_ms: Option<f64>,
     pub(crate) p99_ms: Option<f64>,
     pub(crate) within_ms: u64,
+    /// The file with the JSON Schema that its messages keep to, where one is declared.
+    pub(crate) schema: Option<String>,
+    /// How many bytes a request of it has, where a size is declared.
+    pub(crate) payload_bytes: Option<usize>,
+    /// How many messages stand-ins were sent that do not keep to the schema.
+    pub(crate) invalid: u64,
     /// Why the flow cannot run here.
     pub(crate) missing: Option<String>,
+    /// Whether that is so because `--only` leaves out something on its way: then it breaks no promise.
+    pub(crate) left_out: bool,
     /// Why the flow does not keep its promise.
     pub(crate) problem: Option<String>,
 }
@@ -210,7 +244,7 @@ pub(crate) struct LogsReport {
     /// All that were shipped, those of stores included.
     pub(crate) lines: u64,
     pub(crate) services: Vec<ServiceLogsReport>,
-    /// Why lines were still on their way.
+    /// Why lines were still on their way, or that some were refused.
     pub(crate) trouble: Option<String>,
 }
 
@@ -291,23 +325,19 @@ impl Report {
             version: VERSION,
             project,
             environment,
+            part: None,
             isolation,
             pods: PodsReport { ready: 0, total: 0 },
             services: Vec::new(),
             stores: Vec::new(),
             programs: Vec::new(),
-            edges: EdgesReport {
-                declared: 0,
-                carrying: 0,
-                silent: Vec::new(),
-                connected: Vec::new(),
-                missing: Vec::new(),
-                undeclared: None,
-                reachable: Vec::new(),
-            },
+            edges: EdgesReport::default(),
             flows: Vec::new(),
+            jobs: Vec::new(),
             routes: Vec::new(),
+            firewall: None,
             metrics: None,
+            alerts: None,
             logs: None,
             traces: None,
             left_out: Vec::new(),
@@ -322,10 +352,14 @@ impl Report {
             let why = silent.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
             format!("edge `{}` carries nothing{why}", silent.edge)
         });
-        let missing =
-            self.edges.missing.iter().map(|edge| format!("edge `{}` is not tried: {}", edge.edge, edge.because));
+        let missing = self.edges.missing.iter().filter(|edge| !edge.left_out);
+        let missing = missing.map(|edge| format!("edge `{}` is not tried: {}", edge.edge, edge.because));
         let reachable = self.edges.reachable.iter().map(|pair| format!("`{pair}` is open, and no edge declares it"));
+        let untried = self.edges.untried.iter();
+        let untried = untried.map(|from| format!("whether undeclared ways are closed is not tried from {from}"));
+        let reachable = reachable.chain(untried);
         let flows = self.flows.iter().filter_map(|flow| match (&flow.missing, &flow.problem) {
+            (Some(_), _) if flow.left_out => None,
             (Some(missing), _) => Some(format!("flow `{}` is not tried: {missing}", flow.name)),
             (None, Some(problem)) => Some(format!("flow `{}`: {problem}", flow.name)),
             (None, None) => None,
@@ -343,12 +377,15 @@ impl Report {
         let calls = self.traces.iter().flat_map(|traces| &traces.calls).filter(|call| !call.declared);
         let calls = calls.map(|call| format!("`{}` causes work in `{}`, and no edges lead there", call.from, call.to));
         let metrics = self.metrics.iter().flat_map(MetricsReport::problems);
+        let metrics = metrics.chain(self.alerts.iter().flat_map(AlertsReport::problems));
         let observed = metrics.chain(lines).chain(traced).chain(calls);
         let routes = self.routes.iter().filter_map(|route| {
             let problem = route.problem.as_ref()?;
             Some(format!("route `{}{}` to `{}`: {problem}", route.host, route.path, route.service))
         });
-        let flows = flows.chain(routes);
+        let jobs = self.jobs.iter().filter_map(|job| Some(format!("job `{}`: {}", job.name, job.problem.as_ref()?)));
+        let firewall = self.firewall.iter().flat_map(FirewallReport::problems);
+        let flows = flows.chain(jobs).chain(routes).chain(firewall);
         self.broken = missing.chain(silent).chain(reachable).chain(flows).chain(observed).collect();
     }
 
@@ -370,6 +407,7 @@ impl Report {
         let flows = flow_table(&self.flows);
         let edges = &self.edges;
         writeln!(out, "{stores}\n\n{flows}\n")?;
+        self.print_part(out)?;
         writeln!(out, "pods   {} of {} ready", self.pods.ready, self.pods.total)?;
         writeln!(out, "       isolation `{}`: {}", self.isolation, kept_apart(self.isolation))?;
         writeln!(out, "edges  {} of {} declared ones carry", edges.carrying, edges.declared)?;
@@ -380,9 +418,17 @@ impl Report {
         match edges.undeclared {
             Some(undeclared) => {
                 let closed = undeclared - edges.reachable.len();
-                writeln!(out, "       {closed} of {undeclared} undeclared ones are closed")?;
+                let from = told_by_origin(&edges.undeclared_from);
+                writeln!(out, "       {closed} of {undeclared} undeclared ones are closed: {from}")?;
             }
-            None => writeln!(out, "       undeclared ones are not tried: policies are not enforced here")?,
+            None => writeln!(out, "       undeclared ones are not tried")?,
+        }
+        if edges.not_enforceable > 0 {
+            let (count, from) = (edges.not_enforceable, told_by_origin(&edges.not_enforceable_from));
+            writeln!(out, "       {count} undeclared ones are not enforceable here, and are open: {from}")?;
+        }
+        if let Some(line) = jobs::line(&self.jobs) {
+            writeln!(out, "{line}")?;
         }
         if !self.routes.is_empty() {
             let (all, kept) = (self.routes.len(), self.routes.iter().filter(|route| route.problem.is_none()).count());
@@ -392,6 +438,9 @@ impl Report {
                 write!(out, "; a client was refused after {after} requests")?;
             }
             writeln!(out)?;
+        }
+        for line in self.firewall.iter().flat_map(FirewallReport::lines) {
+            writeln!(out, "{line}")?;
         }
         if let Some(metrics) = &self.metrics {
             let copies: usize = metrics.targets.iter().map(|target| target.copies).sum();
@@ -410,6 +459,9 @@ impl Report {
                 let firing: Vec<_> = metrics.rules.firing.iter().map(String::as_str).collect();
                 writeln!(out, "       alerts are raised: {}", firing.join(", "))?;
             }
+        }
+        if let Some(alerts) = &self.alerts {
+            writeln!(out, "{}", alerts.line())?;
         }
         if let Some(logs) = &self.logs {
             let asked: Vec<_> = logs.services.iter().filter_map(|service| service.found).collect();
@@ -447,6 +499,23 @@ impl Report {
         }
         Ok(())
     }
+
+    /// That this speaks of a part, and of which.
+    fn print_part(&self, out: &mut impl Write) -> io::Result<()> {
+        let Some(part) = &self.part else { return Ok(()) };
+        let [runs, left_out] = part.lines();
+        writeln!(out, "part   {runs}")?;
+        writeln!(out, "       {left_out}")?;
+        let (edges, all) = (self.edges.missing.iter().filter(|edge| edge.left_out).count(), self.edges.declared);
+        let flows = self.flows.iter().filter(|flow| flow.left_out);
+        let flows: Vec<_> = flows.map(|flow| format!("`{}`", flow.name)).collect();
+        match flows.as_slice() {
+            [] => writeln!(out, "       not tried therefore: {edges} of {all} edges"),
+            flows => {
+                writeln!(out, "       not tried therefore: {edges} of {all} edges, and the flows {}", flows.join(", "))
+            }
+        }
+    }
 }
 
 /// The flows for people.
@@ -467,6 +536,24 @@ pub(crate) fn flow_table(reports: &[FlowReport]) -> Table {
         ]);
     }
     flows
+}
+
+/// Where ways begin, for people.
+fn begins(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Services => "from services",
+        Origin::Stores => "from stores",
+        Origin::Externals => "from externals past the gateway",
+        Origin::Jobs => "from jobs",
+        Origin::ForeignNamespaces => "from a foreign namespace",
+        Origin::Outside => "from outside",
+    }
+}
+
+/// `33 from services, 39 from stores`.
+fn told_by_origin(counts: &BTreeMap<Origin, usize>) -> String {
+    let counts = counts.iter().filter(|(_, count)| **count > 0);
+    counts.map(|(origin, count)| format!("{count} {}", begins(*origin))).collect::<Vec<_>>().join(", ")
 }
 
 /// What evidence from pods that are kept apart so is worth.
@@ -539,6 +626,93 @@ mod tests {
                 " order  200   20       200      0     0      12.5 ms  80 ms  1000 ms",
             ]
         );
+    }
+
+    #[test]
+    fn what_was_left_out_on_request_is_told_and_breaks_no_promise() {
+        let mut report = Report::new("shop".to_owned(), None, "namespace");
+        let list = |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+        let (services, stores) = (list(&["mail", "web"]), list(&["rows"]));
+        report.part = Some(PartPlan { only: list(&["stock"]), services, stores, externals: Vec::new() });
+        let edge = |edge: &str, left_out| MissingEdge { edge: edge.to_owned(), because: "so".to_owned(), left_out };
+        report.edges.declared = 2;
+        report.edges.missing = vec![edge("web call stock", true), edge("stock write rows", false)];
+        let flow =
+            |name: &str, left_out| FlowReport { missing: Some("so".to_owned()), left_out, ..flow(name, 0, None) };
+        report.flows = vec![flow("order", true), flow("look", false)];
+        report.judge();
+        assert_eq!(report.broken, ["edge `stock write rows` is not tried: so", "flow `look` is not tried: so"]);
+        let lines = lines(&report);
+        let part = lines.iter().position(|line| line.starts_with("part ")).expect("it is told");
+        assert_eq!(
+            lines[part..part + 3],
+            [
+                "part   `stock` and what is needed for that, as `--only` says",
+                "       left out: services `mail`, `web`; stores `rows`",
+                "       not tried therefore: 1 of 2 edges, and the flows `order`",
+            ]
+        );
+    }
+
+    #[test]
+    fn jobs_are_told_and_one_that_failed_for_good_breaks_a_promise() {
+        let job = |name: &str, failed, last, problem: Option<&str>| JobReport {
+            name: name.to_owned(),
+            namespace: "shop".to_owned(),
+            runs: 2,
+            failed,
+            last,
+            problem: problem.map(ToOwned::to_owned),
+        };
+        let mut report = Report::new("shop".to_owned(), None, "namespace");
+        report.jobs = vec![
+            job("nightly", 1, JobOutcome::Succeeded, Some("1 of 2 runs failed")),
+            job("tidy", 0, JobOutcome::Running, None),
+        ];
+        report.judge();
+        assert_eq!(report.broken, ["job `nightly`: 1 of 2 runs failed"]);
+        let line = "jobs   4 runs of `nightly`, `tidy`, 1 failed; not at their end: `tidy`";
+        assert!(lines(&report).iter().any(|told| told == line), "{:#?}", lines(&report));
+        assert_eq!(serde_json::to_value(report.jobs[1].last).expect("it is JSON"), "running");
+    }
+
+    #[test]
+    fn undeclared_ways_are_counted_by_where_they_begin_and_an_open_one_is_told_with_both_ends() {
+        let mut report = Report::new("shop".to_owned(), None, "namespace");
+        report.edges.undeclared = Some(12);
+        report.edges.undeclared_from =
+            [(Origin::Services, 7), (Origin::Stores, 5), (Origin::Jobs, 0)].into_iter().collect();
+        report.edges.reachable = vec!["rows -> web".to_owned()];
+        report.edges.untried = vec!["nightly: no room".to_owned()];
+        report.judge();
+        assert_eq!(
+            report.broken,
+            [
+                "`rows -> web` is open, and no edge declares it",
+                "whether undeclared ways are closed is not tried from nightly: no room",
+            ]
+        );
+        let line = "       11 of 12 undeclared ones are closed: 7 from services, 5 from stores";
+        assert!(lines(&report).iter().any(|told| told == line), "{:#?}", lines(&report));
+    }
+
+    #[test]
+    fn what_nothing_closes_here_is_counted_and_breaks_no_promise() {
+        let mut report = Report::new("shop".to_owned(), None, "loopback");
+        report.edges.undeclared = Some(4);
+        report.edges.undeclared_from = [(Origin::Outside, 4)].into_iter().collect();
+        report.edges.not_enforceable = 12;
+        report.edges.not_enforceable_from = [(Origin::Services, 7), (Origin::Stores, 5)].into_iter().collect();
+        report.judge();
+        assert_eq!(report.broken, Vec::<String>::new());
+        let lines = lines(&report);
+        for line in [
+            "       isolation `loopback`: they share the addresses of this machine, and policies are not enforced",
+            "       4 of 4 undeclared ones are closed: 4 from outside",
+            "       12 undeclared ones are not enforceable here, and are open: 7 from services, 5 from stores",
+        ] {
+            assert!(lines.iter().any(|told| told == line), "{lines:#?}");
+        }
     }
 
     #[test]

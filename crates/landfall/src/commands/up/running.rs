@@ -1,7 +1,7 @@
 //! A platform that runs, seen from outside: its edges are read and its flows driven, by `up` itself and by the commands that
 //! ask afterwards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -32,11 +32,22 @@ const IDLE_EDGES: Duration = Duration::from_secs(15);
 /// When nothing has arrived for so long, what is missing does not come any more.
 const QUIET: Duration = Duration::from_secs(45);
 
-/// Where the gateway listens.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+/// Where the gateway listens, and the firewall before it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Entrances {
     pub(crate) http: SocketAddr,
     pub(crate) https: SocketAddr,
+    #[serde(default)]
+    pub(crate) firewall: Option<FirewallEntrance>,
+}
+
+/// Where the firewall listens, and for whom.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FirewallEntrance {
+    pub(crate) http: SocketAddr,
+    pub(crate) https: SocketAddr,
+    /// The hosts that are behind it.
+    pub(crate) hosts: BTreeSet<String>,
 }
 
 impl Entrances {
@@ -45,6 +56,14 @@ impl Entrances {
         let file = place.entrances();
         let text = fs::read(&file).with_context(|| format!("failed to read `{}`", file.display()))?;
         serde_json::from_slice(&text).with_context(|| format!("failed to understand `{}`", file.display()))
+    }
+
+    /// Where who asks for this host comes in: without TLS, and with it.
+    pub(crate) fn to(&self, host: &str) -> (SocketAddr, SocketAddr) {
+        match &self.firewall {
+            Some(firewall) if firewall.hosts.contains(host) => (firewall.http, firewall.https),
+            _ => (self.http, self.https),
+        }
     }
 }
 
@@ -109,7 +128,8 @@ impl Plan {
         let (mut silent, mut connected, mut missing) = (Vec::new(), Vec::new(), Vec::new());
         for edge in &self.edges {
             if let Some(because) = &edge.missing {
-                missing.push(MissingEdge { edge: edge.name.clone(), because: because.clone() });
+                let (because, left_out) = (because.clone(), edge.left_out);
+                missing.push(MissingEdge { edge: edge.name.clone(), because, left_out });
                 continue;
             }
             let counts = seen.get(&edge.from).into_iter().flatten().filter_map(|seen| seen.edges.get(&edge.name));
@@ -126,7 +146,7 @@ impl Plan {
         }
         let declared = self.edges.len();
         let carrying = declared - silent.len() - connected.len() - missing.len();
-        EdgesReport { declared, carrying, silent, connected, missing, undeclared: None, reachable: Vec::new() }
+        EdgesReport { declared, carrying, silent, connected, missing, ..EdgesReport::default() }
     }
 }
 
@@ -150,6 +170,8 @@ pub(crate) struct EdgeState {
     pub(crate) error: Option<String>,
     /// Why it cannot be tried here.
     pub(crate) missing: Option<String>,
+    /// Whether that is so because `--only` leaves out where it begins or ends.
+    pub(crate) left_out: bool,
 }
 
 impl Found {
@@ -180,8 +202,8 @@ impl Found {
         let authority = Authority::open(&place.authority()).context("failed to open the authority")?;
         let authority = authority.certificate().to_owned();
         let (architecture, long_ago) = (&checked.architecture, Timestamp::UNIX_EPOCH);
-        let without = place.without();
-        let plan = plan::plan(architecture, checked.objects, &program, &place, &authority, &without, long_ago);
+        let part = place.part();
+        let plan = plan::plan(architecture, checked.objects, &program, &place, &authority, &part, long_ago);
         let client = client(&place).await?;
         Ok(Ok(Self { plan, place, client, authority }))
     }
@@ -194,6 +216,16 @@ impl Found {
     /// The namespaces that its pods are in.
     pub(crate) fn namespaces(&self) -> Vec<String> {
         self.plan.namespaces().into_iter().map(ToOwned::to_owned).collect()
+    }
+
+    /// Where requests of users for a service come in, if that is by a firewall: its host, and the address for TLS.
+    pub(crate) fn firewall_before(&self, service: &str) -> anyhow::Result<Option<(String, SocketAddr)>> {
+        let Some(planned) = &self.plan.firewall else { return Ok(None) };
+        let Some((host, _)) = planned.hosts.iter().find(|(_, services)| services.contains_key(service)) else {
+            return Ok(None);
+        };
+        let (_, https) = Entrances::of(&self.place)?.to(host);
+        Ok(Some((host.clone(), https)))
     }
 
     /// What every declared edge has carried since the copies that are there have started.
@@ -210,6 +242,7 @@ impl Found {
                 connected: false,
                 error: None,
                 missing: edge.missing.clone(),
+                left_out: edge.left_out,
             };
             for count in counts {
                 state.carried += count.carried;

@@ -1,9 +1,13 @@
 //! Ships the logs of the pods to the log store, as a shipper that asks the Kubernetes API does, and not one on each node.
 //!
-//! A document has the fields that the rendered shippers give it. Not handled: what a container wrote before it was started
-//! again, and what came in the moment before a pod was gone.
+//! A document has the fields that the rendered shippers give it. Not handled: what a container wrote that was started again twice
+//! between two rounds, and what came in the moment before a pod was gone.
 
-use std::collections::{BTreeSet, HashMap};
+mod rounds;
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,96 +15,129 @@ use http::{Request, header};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::api::{ListParams, LogParams};
 use kube::{Api, Client, ResourceExt as _};
 use landfall_model::LogSoftware;
 use landfall_standin::{ELASTICSEARCH_PORT, LOKI_PORT};
 use serde_json::{Value, json};
 
+use self::rounds::{Container, Ends, Line, Log, ROUND, carry};
 use super::cluster::{Lines, is_ready};
 use super::plan::{SINK_LABEL, SinkPlan};
-
-/// The time between two rounds.
-const ROUND: Duration = Duration::from_secs(2);
 
 /// How long the store may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How many lines go at once.
-const AT_ONCE: usize = 2_000;
-
-/// One line of a pod.
-struct Line {
-    time: Timestamp,
-    text: String,
-    /// What Kubernetes knows of it.
-    about: Value,
-}
-
-/// Ships for as long as it is polled. What goes wrong is tried again in the next round.
-pub(super) async fn ship(client: &Client, plan: &SinkPlan, namespaces: BTreeSet<String>) -> std::convert::Infallible {
+/// Ships for as long as it is polled. What goes wrong is tried again.
+pub(super) async fn ship(client: &Client, plan: &SinkPlan, namespaces: BTreeSet<String>) -> Infallible {
     let lines = Lines::new(client.clone());
-    let mut shipped: HashMap<(String, String), Timestamp> = HashMap::new();
-    let mut prepared = None;
     loop {
-        let trouble = round(client, &lines, plan, &namespaces, &mut shipped, &mut prepared).await.err();
-        *plan.trouble.lock().expect("nothing panics with it") = trouble.map(|error| format!("{error:#}"));
-        tokio::time::sleep(ROUND).await;
-    }
-}
-
-/// Reads what is new of each container and sends it. `shipped` is up to when, by pod and container; `prepared` is the pod of the
-/// store that has been told what is stored in it.
-async fn round(
-    client: &Client,
-    lines: &Lines,
-    plan: &SinkPlan,
-    namespaces: &BTreeSet<String>,
-    shipped: &mut HashMap<(String, String), Timestamp>,
-    prepared: &mut Option<String>,
-) -> anyhow::Result<()> {
-    let sink = find(client, plan).await?.context("the stand-in of the log store is not ready")?;
-    if *prepared != sink.uid() {
-        // A new one knows nothing, and has none of the lines.
-        for (path, body) in &plan.prepared {
-            send(lines, &sink, ELASTICSEARCH_PORT, Request::put(path), "application/json", body.clone()).await?;
-        }
-        shipped.clear();
-        *prepared = sink.uid();
-    }
-    let mut trouble = None;
-    for namespace in namespaces {
-        let pods = Api::<Pod>::namespaced(client.clone(), namespace);
-        let all =
-            pods.list(&ListParams::default()).await.with_context(|| format!("failed to list pods of {namespace}"))?;
-        for pod in all.items.iter().filter(|pod| !pod.labels().contains_key(SINK_LABEL)) {
-            let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-            for status in statuses {
-                let key = (pod.uid().unwrap_or_default(), status.name.clone());
-                let since = shipped.get(&key).copied();
-                let found = match tokio::time::timeout(PATIENCE, read(&pods, pod, &status.name, since)).await {
-                    Ok(Ok(found)) => found,
-                    // One that has not started has no log yet.
-                    _ if status.state.as_ref().is_none_or(|state| state.running.is_none()) => continue,
-                    Ok(Err(error)) => {
-                        trouble = Some(error.context(format!("failed to read the log of `{}`", pod.name_any())));
-                        continue;
-                    }
-                    Err(_) => {
-                        trouble = Some(anyhow::anyhow!("the log of `{}` does not come", pod.name_any()));
-                        continue;
-                    }
-                };
-                let Some(last) = found.last().map(|line| line.time) else { continue };
-                for part in found.chunks(AT_ONCE) {
-                    hand_over(lines, &sink, plan, part).await?;
-                }
-                shipped.insert(key, last);
+        match open(client, &lines, plan).await {
+            Ok(sink) => {
+                let ends = Platform { client, lines: &lines, plan, namespaces: &namespaces, sink };
+                carry(&ends, &plan.trouble).await;
+            }
+            Err(error) => {
+                *plan.trouble.lock().expect("nothing panics with it") = Some(format!("{error:#}"));
+                tokio::time::sleep(ROUND).await;
             }
         }
     }
-    trouble.map_or(Ok(()), Err)
+}
+
+/// The pod of the store, which knows then what is stored in it.
+async fn open(client: &Client, lines: &Lines, plan: &SinkPlan) -> anyhow::Result<Pod> {
+    let sink = find(client, plan).await?.context(NOT_READY)?;
+    for (path, body) in &plan.prepared {
+        send(lines, &sink, ELASTICSEARCH_PORT, Request::put(path), "application/json", body.clone()).await?;
+    }
+    Ok(sink)
+}
+
+const NOT_READY: &str = "the stand-in of the log store is not ready";
+
+/// The pods of the platform, and its log store.
+struct Platform<'a> {
+    client: &'a Client,
+    lines: &'a Lines,
+    plan: &'a SinkPlan,
+    namespaces: &'a BTreeSet<String>,
+    sink: Pod,
+}
+
+impl Ends for Platform<'_> {
+    async fn containers(&self) -> anyhow::Result<Option<Vec<Container>>> {
+        let sink = find(self.client, self.plan).await?.context(NOT_READY)?;
+        // One that was started again knows nothing, and has none of the lines.
+        if (sink.uid(), restarts(&sink)) != (self.sink.uid(), restarts(&self.sink)) {
+            return Ok(None);
+        }
+        let pods = Api::<Pod>::all(self.client.clone()).list(&ListParams::default()).await;
+        let mut containers = Vec::new();
+        for pod in pods.context("failed to list the pods")? {
+            let is_ours = pod.namespace().is_some_and(|namespace| self.namespaces.contains(&namespace));
+            if !is_ours || pod.labels().contains_key(SINK_LABEL) {
+                continue;
+            }
+            let pod = Arc::new(pod);
+            let of = |status: &ContainerStatus| Container {
+                pod: Arc::clone(&pod),
+                name: status.name.clone(),
+                restarts: status.restart_count,
+            };
+            containers.extend(statuses(&pod).filter(|status| has_begun(status)).map(of));
+        }
+        Ok(Some(containers))
+    }
+
+    async fn read(&self, container: &Container, log: Log, from: Option<Timestamp>) -> anyhow::Result<Vec<Line>> {
+        let (pod, name) = (&container.pod, &container.name);
+        let parameters = LogParams {
+            container: Some(name.clone()),
+            timestamps: true,
+            since_time: from,
+            previous: log == Log::Previous,
+            ..LogParams::default()
+        };
+        let pods = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
+        let text = match pods.logs(&pod.name_any(), &parameters).await {
+            Ok(text) => text,
+            // It is gone, or what it was before is.
+            Err(kube::Error::Api(status)) if status.code == 404 || (log == Log::Previous && status.code == 400) => {
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(error).context("failed to read its log"),
+        };
+        let about = json!({
+            "pod_name": pod.name_any(), "namespace_name": pod.namespace(), "container_name": name,
+            "pod_id": pod.uid(), "labels": pod.labels(), "host": pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        });
+        let line = |line: &str| {
+            let (time, text) = line.split_once(' ')?;
+            Some(Line { time: time.parse().ok()?, text: text.to_owned(), about: about.clone() })
+        };
+        Ok(text.lines().filter_map(line).collect())
+    }
+
+    async fn hand_over(&self, lines: &[Line]) -> anyhow::Result<Option<String>> {
+        hand_over(self.lines, &self.sink, self.plan, lines).await
+    }
+}
+
+fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten())
+}
+
+/// How often the containers of a pod were started again.
+fn restarts(pod: &Pod) -> i32 {
+    statuses(pod).map(|status| status.restart_count).sum()
+}
+
+/// Whether it runs, or did: one that has not started has no log yet.
+fn has_begun(status: &ContainerStatus) -> bool {
+    let mut states = [&status.state, &status.last_state].into_iter().flatten();
+    states.any(|state| state.running.is_some() || state.terminated.is_some())
 }
 
 /// The pod of the store.
@@ -111,28 +148,8 @@ pub(super) async fn find(client: &Client, plan: &SinkPlan) -> anyhow::Result<Opt
     Ok(found.items.into_iter().find(is_ready))
 }
 
-/// The lines of a container after a moment.
-async fn read(pods: &Api<Pod>, pod: &Pod, container: &str, since: Option<Timestamp>) -> anyhow::Result<Vec<Line>> {
-    let parameters = LogParams {
-        container: Some(container.to_owned()),
-        timestamps: true,
-        since_time: since,
-        ..LogParams::default()
-    };
-    let text = pods.logs(&pod.name_any(), &parameters).await?;
-    let about = json!({
-        "pod_name": pod.name_any(), "namespace_name": pod.namespace(), "container_name": container,
-        "pod_id": pod.uid(), "labels": pod.labels(), "host": pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-    });
-    let line = |line: &str| {
-        let (time, text) = line.split_once(' ')?;
-        Some(Line { time: time.parse().ok()?, text: text.to_owned(), about: about.clone() })
-    };
-    // The API begins with the second of the moment, so that what was shipped of it comes once more.
-    Ok(text.lines().filter_map(line).filter(|line| since.is_none_or(|since| line.time > since)).collect())
-}
-
-async fn hand_over(lines: &Lines, sink: &Pod, plan: &SinkPlan, part: &[Line]) -> anyhow::Result<()> {
+/// Hands lines over; what the store refuses of them, if anything.
+async fn hand_over(lines: &Lines, sink: &Pod, plan: &SinkPlan, part: &[Line]) -> anyhow::Result<Option<String>> {
     match plan.logs {
         Some(LogSoftware::Elasticsearch) => {
             let mut body = String::new();
@@ -146,7 +163,7 @@ async fn hand_over(lines: &Lines, sink: &Pod, plan: &SinkPlan, part: &[Line]) ->
                 send(lines, sink, ELASTICSEARCH_PORT, Request::post("/_bulk"), "application/x-ndjson", body).await?;
             let answer: Value = serde_json::from_slice(&answer).context("failed to understand the log store")?;
             let refused = answer["items"].as_array().into_iter().flatten().find_map(|item| item["create"].get("error"));
-            refused.map_or(Ok(()), |error| Err(anyhow::anyhow!("the log store refuses a line: {error}")))
+            Ok(refused.map(|error| format!("the log store refuses a line: {error}")))
         }
         Some(LogSoftware::Loki) => {
             let streams: Vec<Value> = part
@@ -161,9 +178,10 @@ async fn hand_over(lines: &Lines, sink: &Pod, plan: &SinkPlan, part: &[Line]) ->
                 })
                 .collect();
             let (request, body) = (Request::post("/loki/api/v1/push"), json!({ "streams": streams }).to_string());
-            send(lines, sink, LOKI_PORT, request, "application/json", body).await.map(drop)
+            send(lines, sink, LOKI_PORT, request, "application/json", body).await?;
+            Ok(None)
         }
-        None => Ok(()),
+        None => Ok(None),
     }
 }
 

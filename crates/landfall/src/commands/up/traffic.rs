@@ -8,16 +8,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use http::Request;
+use http::header::CONTENT_TYPE;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use kube::Client;
-use landfall_standin::{CONTROL_PORT, HttpClient, LEDGER_VARIABLE, MESSAGE_HEADER, Message, Seen, TlsConfig, trust};
+use landfall_standin::{
+    CONTROL_PORT, HttpClient, InvalidSeen, LEDGER_VARIABLE, Load, MESSAGE_HEADER, Message, Seen, TlsConfig, trust,
+};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use self::job::JobRuns;
 use super::cluster::{Lines, Snapshot};
-use super::plan::{Entrance, FlowPlan, Plan};
+use super::plan::{Entrance, FlowPlan, PayloadPlan, Plan};
 use super::report::FlowReport;
 use super::running::Entrances;
 
@@ -60,6 +63,8 @@ enum Way {
         path: String,
         /// Whether a program answers, which may refuse what is no message of a flow.
         to_program: bool,
+        /// What it has in its body.
+        payload: Option<Arc<PayloadPlan>>,
     },
     /// In a run of a job.
     Job(JobRuns),
@@ -84,13 +89,19 @@ impl Outsider {
         Ok(Self { entrances, trusts: Arc::new(trusts), gateways: Arc::default() })
     }
 
-    /// A client of a host behind the gateway.
+    /// Where it comes in.
+    pub(super) fn entrances(&self) -> &Entrances {
+        &self.entrances
+    }
+
+    /// A client of a host behind the gateway, and behind the firewall where that stands before the host.
     pub(super) fn gateway(&self, host: &str, tls: bool) -> anyhow::Result<HttpClient> {
         let mut gateways = self.gateways.lock().expect("nothing panics with a connection");
         if let Some(client) = gateways.get(&(host.to_owned(), tls)) {
             return Ok(client.clone());
         }
-        let address = if tls { self.entrances.https } else { self.entrances.http }.to_string();
+        let (http, https) = self.entrances.to(host);
+        let address = if tls { https } else { http }.to_string();
         let client =
             if tls { HttpClient::to(&address, Some(host), &self.trusts) } else { HttpClient::to_host(&address, host) };
         let client = client.map_err(|error| anyhow::anyhow!(error)).with_context(|| format!("`{host}` is no host"))?;
@@ -111,7 +122,7 @@ impl Outsider {
         let mut drivers = Vec::new();
         for flow in plan.flows.iter().filter(|flow| flow.missing.is_none()) {
             let ways = flow.entrances.iter().map(|(hop, entrance)| {
-                let way = self.way(client, lines, plan, pods, entrance);
+                let way = self.way(client, lines, plan, pods, (flow, entrance));
                 anyhow::Ok((*hop, way.with_context(|| format!("flow `{}` cannot begin", flow.name))?))
             });
             drivers.push(Driver { flow: flow.clone(), ways: ways.collect::<anyhow::Result<_>>()? });
@@ -149,11 +160,13 @@ impl Outsider {
         lines: &Lines,
         plan: &Plan,
         pods: &Snapshot,
-        entrance: &Entrance,
+        (flow, entrance): (&FlowPlan, &Entrance),
     ) -> anyhow::Result<Way> {
+        // Whoever is told to begin makes up the payload alone, and what an external is sent no flow declares.
+        let payload = flow.payload.clone().filter(|_| matches!(entrance, Entrance::Gateway { .. }));
         let request = |client: HttpClient, path: &str, to: &str| {
             let to_program = plan.services.iter().any(|service| service.service == to && service.program.is_some());
-            Way::Request { client: Box::new(client), path: path.to_owned(), to_program }
+            Way::Request { client: Box::new(client), path: path.to_owned(), to_program, payload }
         };
         match entrance {
             Entrance::Gateway { service, host, path, tls } => Ok(request(self.gateway(host, *tls)?, path, service)),
@@ -232,23 +245,32 @@ impl Driver {
 
 impl Way {
     async fn send(&self, message: &Message) -> Result<(), String> {
-        let (client, path) = match self {
-            Self::Request { client, path, .. } => (client, path),
+        let (client, path, payload) = match self {
+            Self::Request { client, path, payload, .. } => (client, path, payload),
             Self::Job(runs) => {
                 return runs.run(std::slice::from_ref(message)).await.map_err(|error| format!("{error:#}"));
             }
         };
+        // What only asks whether somebody is there is of no flow.
+        let payload = payload.as_ref().map(|plan| &plan.payload).filter(|_| message.flow.is_some());
+        let body = payload.map(|payload| payload.request(message, Load::Whole)).transpose();
+        let body = body.map_err(|error| error.to_string())?.unwrap_or_default();
+        let patience = ANSWER + payload.map(|payload| payload.patience(Load::Whole)).unwrap_or_default();
         let message = serde_json::to_vec(message).map_err(|error| error.to_string())?;
-        let request = Request::post(path)
-            .header(MESSAGE_HEADER, message)
-            .body(Full::<Bytes>::default())
-            .map_err(|error| error.to_string())?;
-        let (status, body) = client.send(request, ANSWER).await.map_err(|error| error.to_string())?;
+        let request = posted(path, message, body).map_err(|error| error.to_string())?;
+        let (status, body) = client.send(request, patience).await.map_err(|error| error.to_string())?;
         if status.is_success() {
             return Ok(());
         }
         Err(format!("{status}: {}", String::from_utf8_lossy(&body).trim()))
     }
+}
+
+/// A request that brings a message. Payloads are JSON, and firewalls look into what says what it is.
+pub(super) fn posted(path: &str, message: Vec<u8>, payload: Vec<u8>) -> http::Result<Request<Full<Bytes>>> {
+    let request = Request::post(path).header(MESSAGE_HEADER, message);
+    let request = if payload.is_empty() { request } else { request.header(CONTENT_TYPE, "application/json") };
+    request.body(Full::from(payload))
 }
 
 /// How many messages that were taken have not been everywhere yet.
@@ -307,6 +329,7 @@ pub(super) fn report(flow: &FlowPlan, driven: Option<&Driven>, seen: &BTreeMap<S
             name: flow.name.clone(),
             within_ms,
             missing: flow.missing.clone(),
+            left_out: flow.left_out,
             ..FlowReport::default()
         };
     };
@@ -336,6 +359,7 @@ pub(super) fn report(flow: &FlowPlan, driven: Option<&Driven>, seen: &BTreeMap<S
             problems.push("it takes longer than declared".to_owned());
         }
     }
+    problems.extend(mismatch(flow, seen));
     FlowReport {
         name: flow.name.clone(),
         sent: driven.taken.len(),
@@ -349,9 +373,31 @@ pub(super) fn report(flow: &FlowPlan, driven: Option<&Driven>, seen: &BTreeMap<S
         p50_ms: quantile(&after_us, 0.5),
         p99_ms,
         within_ms,
+        schema: flow.payload.as_ref().and_then(|plan| plan.schema.clone()),
+        payload_bytes: flow.payload.as_ref().and_then(|plan| plan.payload.bytes()),
+        invalid: invalid(flow, seen).map(|(_, seen)| seen.count).sum(),
         missing: None,
+        left_out: false,
         problem: (!problems.is_empty()).then(|| problems.join("; ")),
     }
+}
+
+/// The stand-ins that were sent what does not keep to the schema of a flow.
+fn invalid<'a>(
+    flow: &'a FlowPlan,
+    seen: &'a BTreeMap<String, Vec<Seen>>,
+) -> impl Iterator<Item = (&'a str, &'a InvalidSeen)> {
+    let all = seen.iter().flat_map(|(name, all)| all.iter().map(move |seen| (name.as_str(), seen)));
+    all.filter_map(move |(name, seen)| Some((name, seen.invalid.get(&flow.name)?)))
+}
+
+/// That messages were not as the schema of the flow says, if any were.
+fn mismatch(flow: &FlowPlan, seen: &BTreeMap<String, Vec<Seen>>) -> Option<String> {
+    let count: u64 = invalid(flow, seen).map(|(_, seen)| seen.count).sum();
+    let (name, first) = invalid(flow, seen).next()?;
+    let schema = flow.payload.as_ref().and_then(|plan| plan.schema.as_deref()).unwrap_or("its schema");
+    let verb = if count == 1 { "message was" } else { "messages were" };
+    Some(format!("{count} {verb} not as `{schema}` says; the first at `{name}`: {}", first.reason))
 }
 
 /// That more was refused than may be, if it was.
@@ -422,12 +468,14 @@ mod tests {
             name: "order".to_owned(),
             entrances: Vec::new(),
             missing: None,
+            left_out: false,
             per_second: 1.0,
             within: Duration::from_secs(1),
             loss: 0.0,
             refusals: 0.0,
             ends: ends.iter().map(|end| ((*end).to_owned(), 1)).collect(),
             programs: BTreeSet::new(),
+            payload: None,
         }
     }
 
@@ -507,6 +555,16 @@ mod tests {
         assert!(!is_no_accident(2_000, 100_000, 0.02));
         assert!(is_no_accident(2_200, 100_000, 0.02));
         assert!(!is_no_accident(22, 1_000, 0.02));
+    }
+
+    #[test]
+    fn what_does_not_keep_to_the_schema_is_told_with_the_place() {
+        let invalid = InvalidSeen { count: 2, reason: "/value: -1 is less than the minimum of 0".to_owned() };
+        let refused = Seen { invalid: [("order".to_owned(), invalid)].into(), ..seen(&[(1, 2000)]) };
+        let told = report(&flow(&["mail"]), Some(&driven(&[1])), &BTreeMap::from([("mail".to_owned(), vec![refused])]));
+        let problem =
+            "2 messages were not as `its schema` says; the first at `mail`: /value: -1 is less than the minimum of 0";
+        assert_eq!((told.invalid, told.problem.as_deref()), (2, Some(problem)));
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! What pods live through by design: probes, hooks, volumes, jobs and ordered sets.
 
+use std::fs;
+use std::net::SocketAddrV4;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::{FOREVER, PATIENCE, World, pod};
@@ -21,6 +25,45 @@ fn a_pod_is_an_endpoint_as_long_as_it_is_ready() {
     world.until(ready, "true");
     world.in_pod("web", "rm /work/ready");
     world.until(ready, "false");
+}
+
+#[test]
+fn the_api_server_says_where_it_is_also_when_somebody_has_deleted_that() {
+    let Some(world) = World::start() else { return };
+    let old = "get endpoints kubernetes -o jsonpath={.subsets[0].addresses[0].ip}:{.subsets[0].ports[0].port}";
+    let is_address = |said: &str| said.parse::<SocketAddrV4>().is_ok();
+    world.until_it(old, is_address, "an address");
+    let slice = world.until_object("endpointslice kubernetes", |slice| slice["endpoints"].is_array(), "there");
+    assert_eq!(slice["metadata"]["labels"]["kubernetes.io/service-name"], "kubernetes", "{slice}");
+    assert_eq!(
+        (&slice["ports"][0]["name"], &slice["endpoints"][0]["conditions"]["ready"]),
+        (&"https".into(), &true.into())
+    );
+    let new = "get endpointslice kubernetes -o jsonpath={.endpoints[0].addresses[0]}:{.ports[0].port}";
+    assert_eq!(world.say(new), world.say(old));
+    world.say("delete endpointslice kubernetes");
+    world.until_it(new, is_address, "an address");
+}
+
+#[test]
+fn no_pipe_is_left_that_would_hold_up_who_reads_through_the_files() {
+    let Some(world) = World::start() else { return };
+    world.apply(&pod("web", FOREVER, ""));
+    world.until_ready("web");
+    world.in_pod("web", "true");
+    let (mut folders, mut pipes) = (vec![world.folder.path().to_owned()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder can be read") {
+            let entry = entry.expect("a folder can be read");
+            let kind = entry.file_type().expect("it has one");
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_fifo() {
+                pipes.push(entry.path());
+            }
+        }
+    }
+    assert_eq!(pipes, Vec::<PathBuf>::new());
 }
 
 #[test]

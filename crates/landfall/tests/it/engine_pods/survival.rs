@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::World;
+use super::{FOREVER, World, pod};
 
 /// Two pods that write down each of their starts where it stays, and then count for ever.
 const SET: &str = r#"
@@ -94,4 +94,25 @@ fn what_happens_while_there_is_no_engine_is_seen_by_the_next() {
     world.until_ready("counter-0");
     assert_eq!(world.get("pod counter-0")["metadata"]["uid"], uid);
     assert_eq!(world.in_pod("counter-0", "wc -l < /data/starts").trim(), "2");
+}
+
+#[test]
+fn pods_start_and_run_on_when_the_process_is_killed_that_their_shims_come_from() {
+    let Some(world) = World::start() else { return };
+    assert_eq!(world.engine.started("--zygote"), Vec::<u32>::new(), "it is not there before it is needed");
+    world.apply(&pod("first", FOREVER, ""));
+    world.until_ready("first");
+    let zygote = world.engine.started("--zygote");
+    assert_eq!(zygote.len(), 1, "{zygote:?}");
+    let process = world.in_pod("first", "echo $PPID");
+
+    let killed = Command::new("kill").args(["-9", &zygote[0].to_string()]).status().expect("every system has kill");
+    assert!(killed.success());
+    world.apply(&pod("second", FOREVER, ""));
+    world.until_ready("second");
+    assert_eq!(world.get("pod second")["status"]["containerStatuses"][0]["restartCount"], 0);
+    let another = world.engine.started("--zygote");
+    assert!(another.len() == 1 && another != zygote, "{another:?} after {zygote:?}");
+    assert_eq!(world.in_pod("first", "echo $PPID"), process, "it has the same shim");
+    assert_eq!(world.get("pod first")["status"]["containerStatuses"][0]["restartCount"], 0);
 }

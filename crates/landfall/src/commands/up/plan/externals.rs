@@ -12,6 +12,9 @@ use super::{CALL_TIMEOUT_MS, EdgePlan, Place, Plan, edge_name, millis};
 /// The image of an external's stand-in is made up here, as no architecture names one.
 const EXTERNAL_IMAGE: &str = "landfall/external";
 
+/// What the container of its stand-in is called.
+pub(in crate::commands::up) const EXTERNAL_CONTAINER: &str = "external";
+
 /// Where an external's stand-in listens: any user may.
 pub(in crate::commands::up) const EXTERNAL_PORT: u16 = 8443;
 
@@ -28,6 +31,10 @@ pub(in crate::commands::up) const EXTERNAL_LABEL: &str = "landfall.dev/external"
 impl Plan {
     pub(super) fn add_externals(&mut self, architecture: &Architecture, program: &Path, place: &Place) {
         for (name, external) in &architecture.document.externals {
+            if self.is_left_out(name.as_str()) {
+                self.leave_out_edges(architecture, &Element::External(name.value.clone()));
+                continue;
+            }
             if external.protocol.value != ExternalProtocol::Http {
                 // Not handled: stand-ins that speak gRPC, MQTT, SMTP or a protocol of their own.
                 let problem = format!("not handled yet: external `{name}`, which does not speak HTTP");
@@ -62,7 +69,8 @@ impl Plan {
         for connection in architecture.from(external) {
             let name = edge_name(connection);
             let expose = architecture.service(connection.to.name()).and_then(|service| service.expose.as_ref());
-            if let Some(expose) = expose {
+            let left_out = self.is_left_out(connection.to.name());
+            if let Some(expose) = expose.filter(|_| !left_out) {
                 let edge = &connection.edge;
                 callbacks.push(Callback {
                     name: name.clone(),
@@ -73,9 +81,12 @@ impl Plan {
                     retries: edge.retries.as_ref().map_or(0, |retries| retries.value),
                 });
             }
-            let missing = expose.is_none().then(|| format!("`{}` is not exposed", connection.to.name()));
             let to = connection.to.name().to_owned();
-            self.edges.push(EdgePlan { name, from: external.name().to_owned(), to, missing });
+            let missing = match self.absent.get(&to) {
+                Some(problem) if left_out => Some(problem.clone()),
+                _ => expose.is_none().then(|| format!("`{to}` is not exposed")),
+            };
+            self.edges.push(EdgePlan { name, from: external.name().to_owned(), to, missing, left_out });
         }
         callbacks
     }
@@ -104,7 +115,7 @@ impl Plan {
                 &metadata(name),
                 &labels,
                 json!({
-                    "name": "external",
+                    "name": EXTERNAL_CONTAINER,
                     "image": format!("{EXTERNAL_IMAGE}/{name}"),
                     "ports": [{ "containerPort": EXTERNAL_PORT }, { "containerPort": CONTROL_PORT }],
                     "readinessProbe": { "tcpSocket": { "port": EXTERNAL_PORT }, "periodSeconds": 1 },

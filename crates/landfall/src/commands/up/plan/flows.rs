@@ -1,13 +1,19 @@
 //! The flows: what each service does for their messages, where they come in, and where they end.
 
+mod payload;
 mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use landfall_model::{Architecture, Element};
-use landfall_standin::{ExternalBehaviour, FlowPart, ServiceBehaviour, Stage, StageStep, Told};
+use landfall_standin::{ExternalBehaviour, FlowPart, Load, ServiceBehaviour, Stage, StageStep, Told};
 
+pub(in crate::commands::up) use self::payload::PayloadPlan;
+
+use self::payload::payload;
 use self::route::{Route, route};
 use super::EdgePlan;
 
@@ -25,6 +31,8 @@ pub(in crate::commands::up) struct FlowPlan {
     pub(in crate::commands::up) entrances: Vec<(u32, Entrance)>,
     /// Why it is not driven; then there are no entrances.
     pub(in crate::commands::up) missing: Option<String>,
+    /// Whether that is so because `--only` leaves out something on its way.
+    pub(in crate::commands::up) left_out: bool,
     pub(in crate::commands::up) per_second: f64,
     pub(in crate::commands::up) within: Duration,
     /// The share that may be lost, from 0 to 1.
@@ -35,6 +43,8 @@ pub(in crate::commands::up) struct FlowPlan {
     pub(in crate::commands::up) ends: BTreeSet<(String, u32)>,
     /// Those of them that are programs, of which nobody knows what arrives unless they tell.
     pub(in crate::commands::up) programs: BTreeSet<String>,
+    /// What its messages carry, where that is declared.
+    pub(in crate::commands::up) payload: Option<Arc<PayloadPlan>>,
 }
 
 /// Where a flow comes in.
@@ -50,26 +60,36 @@ pub(in crate::commands::up) enum Entrance {
     Job(String),
 }
 
-/// Gives each service and external its part in each flow.
+/// Gives each service and external its part in each flow. `left_out` has what to tell of those that `--only` leaves out; the
+/// schemas of payloads are in `folder`.
 pub(super) fn plan(
     architecture: &Architecture,
     services: &mut [ServiceBehaviour],
     externals: &mut [ExternalBehaviour],
     edges: &[EdgePlan],
+    left_out: &BTreeMap<String, String>,
+    folder: &Path,
 ) -> Vec<FlowPlan> {
     let mut plans = Vec::new();
     let available = architecture.document.objectives.availability.as_ref().map_or(1.0, |share| share.fraction());
     for (name, flow) in &architecture.document.flows {
-        let prepared = route(architecture, flow).and_then(|route| {
-            let entrances = entrances(architecture, &route)?;
-            Ok((parts(&route, services, externals, edges)?, entrances, route.refusals(architecture)))
+        let mut ends = flow.steps.iter().flat_map(|step| [step.from.as_str(), step.to.as_str()]);
+        let left_out = ends.find_map(|end| left_out.get(end));
+        let route = left_out.map_or_else(|| route(architecture, flow), |problem| Err(problem.clone()));
+        let prepared = route.and_then(|route| {
+            let (entrances, payload) = (entrances(architecture, &route)?, payload(flow, folder)?);
+            let parts = parts(&route, services, externals, edges, route.kept(architecture))?;
+            Ok((parts, entrances, route.refusals(architecture), payload))
         });
-        let (parts, entrances, refusals, missing) = match prepared {
-            Ok((parts, entrances, refusals)) => (parts, entrances, refusals, None),
-            Err(problem) => (BTreeMap::new(), Vec::new(), 0.0, Some(problem)),
+        let (parts, entrances, refusals, payload, missing) = match prepared {
+            Ok((parts, entrances, refusals, payload)) => (parts, entrances, refusals, payload, None),
+            Err(problem) => (BTreeMap::new(), Vec::new(), 0.0, None, Some(problem)),
         };
         let (mut ends, mut programs) = (BTreeSet::new(), BTreeSet::new());
-        for (element, part) in parts {
+        for (element, mut part) in parts {
+            if let Element::Service(_) = element {
+                part.payload = payload.as_ref().map(|plan| plan.shape.clone());
+            }
             let stages = part.stages.iter();
             ends.extend(stages.filter(|(_, stage)| stage.ends).map(|(hop, _)| (element.name().to_owned(), *hop)));
             if is_program(services, &element) && ends.iter().any(|(end, _)| end == element.name()) {
@@ -91,6 +111,7 @@ pub(super) fn plan(
             name: name.to_string(),
             entrances,
             missing,
+            left_out: left_out.is_some(),
             per_second: flow.rate.as_ref().map_or(RATE, |rate| rate.per_second()),
             within: flow.within.as_ref().map_or(WITHIN, |within| Duration::from_secs_f64(within.as_secs_f64())),
             loss: flow.loss.as_ref().map_or(0.0, |loss| loss.0.fraction()),
@@ -98,6 +119,7 @@ pub(super) fn plan(
             refusals: 1.0 - available * (1.0 - refusals),
             ends,
             programs,
+            payload,
         });
     }
     plans
@@ -124,12 +146,14 @@ fn entrances(architecture: &Architecture, route: &Route) -> Result<Vec<(u32, Ent
     route.begins.iter().map(entrance).collect()
 }
 
-/// What each element does; an error when one of the edges cannot be had here.
+/// What each element does; an error when one of the edges cannot be had here. After the step `kept` messages lead to an object
+/// that has what they carry.
 fn parts(
     route: &Route,
     services: &[ServiceBehaviour],
     externals: &[ExternalBehaviour],
     edges: &[EdgePlan],
+    kept: Option<u32>,
 ) -> Result<BTreeMap<Element, FlowPart>, String> {
     let mut parts = BTreeMap::<Element, FlowPart>::new();
     for (element, edge) in &route.received {
@@ -138,7 +162,8 @@ fn parts(
     for visit in &route.visits {
         let steps = visit.steps.iter().map(|(edge, hop)| {
             let edge = lookup(&visit.at, edge, services, externals, edges)?;
-            Ok(StageStep { edge, hop: *hop })
+            let load = if kept.is_some_and(|kept| kept < *hop) { Load::Reference } else { Load::Whole };
+            Ok(StageStep { edge, hop: *hop, load })
         });
         let stage = Stage { steps: steps.collect::<Result<_, String>>()?, ends: visit.ends };
         parts.entry(visit.at.clone()).or_default().stages.insert(visit.hop, stage);
@@ -215,10 +240,10 @@ fn lookup(
 
 #[cfg(test)]
 mod tests {
-    use landfall_model::File;
     use landfall_standin::Program;
 
     use super::*;
+    use crate::commands::up::architecture_of;
 
     const SHOP: &str = "
 landfall: v1
@@ -235,8 +260,7 @@ flows:
     /// How the messages of a flow are known where they come, when these services are programs: one line for each.
     fn told(steps: &str, programs: &[&str]) -> String {
         let text = format!("{SHOP}{steps}] }}\n");
-        let file = File::read("landfall.yaml", text.as_bytes(), &mut |_| Err("nothing is included".to_owned()));
-        let architecture = file.architecture(None).unwrap_or_else(|findings| panic!("{findings:#?}"));
+        let architecture = architecture_of(&text);
         let flow = architecture.document.flows.values().next().expect("there is one");
         let route = route(&architecture, flow).expect("it has a way");
         let services: Vec<_> = ["web", "stock", "mail"].map(|name| behaviour(name, programs.contains(&name))).into();
@@ -255,7 +279,8 @@ flows:
     }
 
     fn behaviour(service: &str, is_program: bool) -> ServiceBehaviour {
-        let program = Program { argv: vec![service.to_owned()], folder: String::new(), trust: String::new() };
+        let (folder, trust) = (String::new(), String::new());
+        let program = Program { argv: vec![service.to_owned()], of_catalogue: false, folder, trust };
         ServiceBehaviour {
             service: service.to_owned(),
             ports: Vec::new(),

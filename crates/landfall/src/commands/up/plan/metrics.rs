@@ -1,7 +1,7 @@
 //! Prometheus: the real one, in the namespace of the monitoring stack, with the rendered `ServiceMonitor`s and `PrometheusRule`s.
 //!
 //! Debian builds it without discovery in Kubernetes, so that the pods are told to it in its `ConfigMap`. Not handled: `PodMonitor`s, as the
-//! exporters of stores do not run here, and Alertmanager.
+//! exporters of stores do not run here.
 
 use std::path::Path;
 
@@ -58,7 +58,7 @@ pub(in crate::commands::up) struct Counted {
 }
 
 impl Plan {
-    /// Prometheus, where the architecture declares it and this machine has it.
+    /// Prometheus, where the architecture declares it and this machine has it, and Alertmanager beside it.
     pub(super) fn add_metrics(&mut self, architecture: &Architecture, program: &Path) {
         let observability = &architecture.document.observability;
         if observability.metrics.is_none() {
@@ -73,7 +73,8 @@ impl Plan {
         let namespace = observability.namespace.to_string();
         self.server(IMAGE.to_owned(), program, Server::Prometheus, &found);
         let rules = self.rules();
-        self.additions.extend(objects(&namespace, &rules));
+        let alertmanager = self.add_alerts(architecture, program);
+        self.additions.extend(objects(&namespace, &rules, alertmanager.as_deref()));
         self.ensure_namespace(&namespace);
         let business = observability.business.iter().filter(|(_, metric)| self.runs(metric.from.as_str()));
         self.metrics = Some(MetricsPlan {
@@ -119,8 +120,8 @@ impl Plan {
     }
 }
 
-/// Its pod and its configuration. YAML is a superset of JSON (YAML 1.2.2, section 1.3).
-fn objects(namespace: &str, rules: &[Value]) -> Vec<Value> {
+/// Its pod and its configuration; alerts go to `alertmanager`. YAML is a superset of JSON (YAML 1.2.2, section 1.3).
+fn objects(namespace: &str, rules: &[Value], alertmanager: Option<&str>) -> Vec<Value> {
     // Policies know Prometheus by the label that its operator and its chart give it.
     let labels = json!({ PROMETHEUS_LABEL: PROMETHEUS, "app.kubernetes.io/name": "prometheus" });
     let metadata = json!({ "name": PROMETHEUS, "namespace": namespace, "labels": labels });
@@ -132,9 +133,12 @@ fn objects(namespace: &str, rules: &[Value]) -> Vec<Value> {
         group["interval"] = INTERVAL.into();
         group
     });
+    let alertmanagers: Vec<Value> =
+        alertmanager.iter().map(|address| json!({ "static_configs": [{ "targets": [address] }] })).collect();
     let configuration = json!({
         "global": { "scrape_interval": INTERVAL, "scrape_timeout": INTERVAL, "evaluation_interval": INTERVAL },
         "rule_files": [format!("{CONFIGURATION}/rules.json")],
+        "alerting": { "alertmanagers": alertmanagers },
         "scrape_configs": [{
             "job_name": "services",
             "file_sd_configs": [{ "files": [format!("{CONFIGURATION}/{TARGETS}")], "refresh_interval": INTERVAL }],

@@ -1,5 +1,5 @@
-//! The store of logs and the store of traces: one stand-in for both, in the namespace of the monitoring stack, behind the names
-//! that the rendered files and pods have for them.
+//! The store of logs, the store of traces and the receivers of alerts: one stand-in for all, in the namespace of the monitoring
+//! stack, behind the names that the rendered files and pods have for the stores.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -20,7 +20,7 @@ const IMAGE: &str = "landfall/sink";
 pub(in crate::commands::up) const SINK: &str = "log-and-trace-sink-on-this-machine";
 pub(in crate::commands::up) const SINK_LABEL: &str = "landfall.dev/sink";
 
-/// Where logs and traces go here.
+/// Where logs and traces go here, and alerts.
 pub(in crate::commands::up) struct SinkPlan {
     /// The namespace of its pod.
     pub(in crate::commands::up) namespace: String,
@@ -34,12 +34,12 @@ pub(in crate::commands::up) struct SinkPlan {
     pub(in crate::commands::up) prepared: Vec<(String, String)>,
     /// The data stream or stream that lines go to.
     pub(in crate::commands::up) stream: String,
-    /// Why the last lines wait for another try, if they do.
+    /// Why lines wait for another try, if some do, or were refused.
     pub(in crate::commands::up) trouble: Mutex<Option<String>>,
 }
 
 impl Plan {
-    /// The sink, where the architecture declares logs or traces.
+    /// The sink, where the architecture declares logs or traces, or somebody is told of alerts.
     pub(super) fn add_sink(&mut self, architecture: &Architecture, program: &Path) {
         let observability = &architecture.document.observability;
         let traces = match observability.traces.as_ref().map(|traces| traces.stack.value) {
@@ -52,7 +52,7 @@ impl Plan {
             None => None,
         };
         let logs = observability.logs.as_ref();
-        if logs.is_none() && traces.is_none() {
+        if logs.is_none() && traces.is_none() && self.alerts.is_none() {
             return;
         }
         let namespace = observability.namespace.to_string();

@@ -6,7 +6,8 @@ use std::path::Path;
 use landfall_engine::Entry;
 use landfall_model::{Architecture, Connection, Element, Engine, Name, Store, Verb};
 use landfall_standin::{
-    Action, Found, KafkaAccess, KafkaLogin, Server, URL_OF, find_server, kafka_image, pod_environment, server_arguments,
+    AT_REST, Action, Found, KafkaAccess, KafkaLogin, Server, URL_OF, find_server, kafka_image, pod_environment,
+    server_arguments,
 };
 use serde_json::{Value, json};
 
@@ -34,7 +35,7 @@ struct Kind {
     image: &'static str,
     /// How the members are told from other pods, where the name of the store alone does not.
     members: fn(&str) -> Vec<(String, String)>,
-    /// Whether it is whole only when its status says `state: Ready`.
+    /// Whether it is whole only when its status says so.
     tells_when_whole: bool,
     /// The program that the pod calls by its name and that leads to the stand-in; its image has no entry point then.
     program: Option<&'static str>,
@@ -72,6 +73,7 @@ const KINDS: &[Kind] = &[
         engine: Engine::Rabbitmq,
         server: Server::Rabbitmq,
         image: "/spec/image",
+        tells_when_whole: true,
         operator: Some("the RabbitMQ Cluster Operator"),
         ..OPERATED
     },
@@ -138,8 +140,14 @@ fn pair(key: &str, value: &str) -> (String, String) {
     (key.to_owned(), value.to_owned())
 }
 
+/// Where the operator of PostgreSQL puts the URL of a store: what the Secret is called after the store, and the key.
+const URL: &str = "-app/uri";
+
 /// The image of the Sentinels beside a replication.
 const SENTINEL: (&str, &str) = ("RedisSentinel", "/spec/kubernetesConfig/image");
+
+/// What an operator takes beside the resource of a store, and acts on by itself.
+const OF_OPERATED: [&str; 2] = ["KafkaNodePool", "ScheduledBackup"];
 
 impl Plan {
     pub(super) fn add_stores(
@@ -150,6 +158,9 @@ impl Plan {
         without: &[String],
     ) {
         for (name, store) in &architecture.document.stores {
+            if self.is_left_out(name.as_str()) {
+                continue;
+            }
             let engine = store.engine.value;
             let made_by = self.objects.iter().find_map(|object| {
                 let kind = KINDS.iter().find(|kind| object["kind"] == kind.name && kind.engine == engine)?;
@@ -193,10 +204,6 @@ impl Plan {
             if let Some(image) = image {
                 self.server(image, program, server, &found);
             }
-            self.additions.extend(self.credentials(name.as_str()));
-            if engine == Engine::Postgres {
-                self.fill_urls(architecture, name);
-            }
             if let Some(differs) = server.differs() {
                 self.left_out.push(format!("store `{name}` is {}: {differs}", found.version));
             }
@@ -227,6 +234,19 @@ impl Plan {
         entry.env.extend(pod_environment(PATH));
     }
 
+    /// Has made up what no back end of this machine has: the credentials of stores, and their URLs in other secrets. Of all stores, so
+    /// that one that is left out has the same when it comes back; to be done before anything is left out.
+    pub(super) fn add_credentials(&mut self, architecture: &Architecture) {
+        for (name, store) in &architecture.document.stores {
+            let made_up = self.credentials(name.as_str());
+            self.additions.extend(made_up);
+            let is_made = |object: &Value| object["kind"] == "Cluster" && object["metadata"]["name"] == name.as_str();
+            if store.engine.value == Engine::Postgres && self.objects.iter().any(is_made) {
+                self.fill_urls(architecture, name);
+            }
+        }
+    }
+
     /// Tells the stand-in for the back end of secrets which secrets have the URL of a store.
     fn fill_urls(&mut self, architecture: &Architecture, store: &Name) {
         for service in architecture.document.services.keys() {
@@ -234,38 +254,49 @@ impl Plan {
             let is_it =
                 |object: &&mut Value| object["kind"] == "ExternalSecret" && object["metadata"]["name"] == secret;
             for object in self.objects.iter_mut().filter(is_it) {
-                object["metadata"]["annotations"][URL_OF] = json!(format!("{store}-app/uri"));
+                object["metadata"]["annotations"][URL_OF] = json!(format!("{store}{URL}"));
             }
         }
     }
 
-    /// The Secret with the credentials of a store, where the file names no back end that has it and a person would put it
-    /// there: the values are made up as those of a back end are.
-    fn credentials(&self, store: &str) -> Option<Value> {
+    /// The Secrets with the credentials of a store, one for each namespace that asks for it, where the file names no back end that
+    /// has them and a person would put them there: the values are made up as those of a back end are.
+    fn credentials(&self, store: &str) -> Vec<Value> {
         let wanted = format!("{store}-credentials");
         let is_rendered = |object: &Value| {
             ["Secret", "ExternalSecret"].iter().any(|kind| object["kind"] == *kind)
                 && object["metadata"]["name"] == wanted
         };
         if self.objects.iter().any(is_rendered) {
-            return None;
+            return Vec::new();
         }
-        let mut keys = BTreeSet::new();
-        let mut namespace = None;
+        let (mut keys, mut namespaces) = (BTreeSet::new(), BTreeSet::new());
         for object in &self.objects {
-            let before = keys.len();
-            collect_keys(object, &wanted, &mut keys);
-            if keys.len() > before && namespace.is_none() {
-                namespace = object["metadata"]["namespace"].as_str();
+            let mut own = BTreeSet::new();
+            collect_keys(object, &wanted, &mut own);
+            if !own.is_empty() {
+                namespaces.extend(object["metadata"]["namespace"].as_str());
             }
+            keys.extend(own);
         }
-        let data: Vec<_> = keys.iter().map(|key| json!({ "secretKey": key })).collect();
-        Some(json!({
-            "apiVersion": "external-secrets.io/v1",
-            "kind": "ExternalSecret",
-            "metadata": { "name": wanted, "namespace": namespace? },
-            "spec": { "target": { "name": wanted }, "data": data },
-        }))
+        // What has one name there is the same in every namespace.
+        let data = keys.iter().map(|key| json!({ "secretKey": key, "remoteRef": { "key": wanted, "property": key } }));
+        let data: Vec<_> = data.collect();
+        let secret = |namespace: &str| {
+            json!({
+                "apiVersion": "external-secrets.io/v1",
+                "kind": "ExternalSecret",
+                "metadata": { "name": wanted, "namespace": namespace },
+                "spec": { "target": { "name": wanted }, "data": data },
+            })
+        };
+        namespaces.into_iter().map(secret).collect()
+    }
+
+    /// The absent store whose URL an object waits for to make a Secret of.
+    pub(super) fn waits_for<'a>(&self, object: &'a Value) -> Option<&'a str> {
+        let store = object["metadata"]["annotations"][URL_OF].as_str()?.strip_suffix(URL)?;
+        self.absent.contains_key(store).then_some(store)
     }
 
     /// An image whose pods call a program by its name: they run the rendered commands, and find ours first. Where these are
@@ -278,12 +309,26 @@ impl Plan {
         self.programs.insert(called, server);
     }
 
-    /// Takes the workloads of a store away; what uses it runs without.
-    fn leave_out(&mut self, name: &str, used: &BTreeSet<String>, problem: String) {
+    /// Takes the workloads of a store away. What an operator would make pods of stays and is at rest, as the volumes and passwords
+    /// end with it.
+    pub(super) fn put_to_rest(&mut self, name: &str) {
+        let is_own = |object: &Value| object["metadata"]["labels"][NAME] == name;
         self.objects.retain(|object| {
             let workload = ["StatefulSet", "Deployment", "Job", "CronJob"].iter().any(|kind| object["kind"] == *kind);
-            !(workload && object["metadata"]["labels"]["app.kubernetes.io/name"] == name)
+            !(workload && is_own(object))
         });
+        let operated = KINDS.iter().filter(|kind| kind.operator.is_some()).map(|kind| kind.name);
+        let operated: BTreeSet<&str> = operated.chain([SENTINEL.0]).chain(OF_OPERATED).collect();
+        let rests =
+            |object: &&mut Value| object["kind"].as_str().is_some_and(|kind| operated.contains(kind)) && is_own(object);
+        for object in self.objects.iter_mut().filter(rests) {
+            object["metadata"]["annotations"][AT_REST] = json!("true");
+        }
+    }
+
+    /// Puts a store to rest; what uses it runs without.
+    fn leave_out(&mut self, name: &str, used: &BTreeSet<String>, problem: String) {
+        self.put_to_rest(name);
         let users: Vec<_> = used.iter().map(String::as_str).collect();
         self.left_out.push(match users.as_slice() {
             [] => format!("{problem}; no service uses it"),

@@ -4,7 +4,7 @@
 //! that brought it. A call is made by the latest visit of its caller; what is published is a visit of each service that the
 //! flow has consume it.
 
-use landfall_model::{Architecture, Element, Flow, Verb};
+use landfall_model::{Architecture, Element, Engine, Flow, Verb};
 
 use super::super::edge_name;
 
@@ -166,6 +166,20 @@ impl Route {
         }))
     }
 
+    /// The first step that puts its messages into an object store, if one does: what goes on from there leads to the object, as no
+    /// broker is for files.
+    pub(super) fn kept(&self, architecture: &Architecture) -> Option<u32> {
+        let is_objects = |element: &Element| {
+            architecture.store(element.name()).is_some_and(|store| store.engine.value == Engine::S3)
+        };
+        let steps = self.visits.iter().flat_map(|visit| visit.steps.iter().map(move |step| (visit, step)));
+        let puts = steps.filter(|(visit, (name, _))| {
+            let mut edges = architecture.from(&visit.at);
+            edges.any(|edge| edge_name(edge) == *name && edge.verb.writes() && is_objects(&edge.to))
+        });
+        puts.map(|(_, (_, hop))| *hop).min()
+    }
+
     /// The latest visit there; where there was none the flow begins by itself.
     fn latest(&mut self, at: &Element) -> usize {
         if let Some(place) = self.visits.iter().rposition(|visit| visit.at == *at) {
@@ -184,9 +198,9 @@ fn any_of(chances: impl IntoIterator<Item = f64>) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use landfall_model::File;
 
     use super::*;
+    use crate::commands::up::architecture_of;
 
     const SHOP: &str = "
 landfall: v1
@@ -221,8 +235,7 @@ flows:
 
     fn shop(text: &str, steps: &str) -> Architecture {
         let text = format!("{text}{steps}] }}\n");
-        let file = File::read("landfall.yaml", text.as_bytes(), &mut |_| Err("nothing is included".to_owned()));
-        file.architecture(None).unwrap_or_else(|findings| panic!("{findings:#?}"))
+        architecture_of(&text)
     }
 
     fn way(architecture: &Architecture) -> Result<Route, String> {
@@ -286,6 +299,30 @@ flows:
     #[test]
     fn what_was_not_published_cannot_be_consumed() {
         insta::assert_snapshot!(routed("events -> store-room, store-room -> carrier"), @"nothing that `store-room` consumes was published to `events` before");
+    }
+
+    #[test]
+    fn what_an_object_store_keeps_goes_no_further() {
+        let text = "
+landfall: v1
+name: shop
+services:
+  web:
+    port: 8080
+    expose: shop.example
+    uses: [{ write: ledger/files }, { read: files/uploads }, { store: files/uploads }, { call: stock }]
+  stock: { port: 8080 }
+stores:
+  ledger: { engine: postgres, version: '17' }
+  files: { engine: s3 }
+flows:
+  a: { steps: [";
+        let kept = |steps: &str| {
+            let architecture = shop(text, steps);
+            way(&architecture).expect("it has a way").kept(&architecture)
+        };
+        assert_eq!(kept("client -> web, web -> ledger, web -> files, web -> stock"), Some(3));
+        assert_eq!(kept("client -> web, web -> ledger, files -> web, web -> stock"), None, "it is only read");
     }
 
     const CALLS: &str = "
