@@ -24,6 +24,9 @@ use crate::cluster::records::{self, Record};
 use crate::cluster::{ClusterError, During as _, MANAGER, definition, if_there, is_status};
 use crate::release::ReleaseSpec;
 
+/// How the policy refuses an image.
+pub(crate) const REFUSAL: &str = "no release has let this image through";
+
 /// The images that an environment admits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomResource)]
 #[kube(
@@ -323,7 +326,7 @@ fn policy(name: &str, namespace: &str) -> Value {
             "validations": [{
                 "expression": "size(variables.unknown) == 0",
                 "message": "no release has let an image of these through; `landfall ship` or `landfall promote` brings it",
-                "messageExpression": "'no release has let this image through: ' + variables.unknown[0] + '; `landfall ship` or `landfall promote` brings it'",
+                "messageExpression": format!("'{REFUSAL}: ' + variables.unknown[0] + '; `landfall ship` or `landfall promote` brings it'"),
             }],
         },
     })

@@ -12,6 +12,8 @@ use landfall_model::Evidence;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{DiscreteCDF as _, Hypergeometric};
 
+use crate::metric::CanaryMetric;
+
 /// So many requests without a single success end a canary at once.
 pub(crate) const HOPELESS: u64 = 10;
 
@@ -44,13 +46,40 @@ impl Verdict {
     }
 }
 
-/// Requests that one version has answered.
+/// What a version does, and is judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// It answers requests.
+    Requests,
+    /// It processes messages, which it takes from queues.
+    Messages,
+}
+
+impl Work {
+    /// The word for one.
+    pub(crate) fn one(self) -> &'static str {
+        match self {
+            Self::Requests => "request",
+            Self::Messages => "message",
+        }
+    }
+
+    /// The word for several.
+    pub(crate) fn many(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Messages => "messages",
+        }
+    }
+}
+
+/// Requests that one version has answered, or messages that it has processed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
-    /// Answered, and not with 5xx.
+    /// Answered, and not with 5xx; processed without an error.
     pub good: u64,
-    /// Answered with 5xx, or not at all.
+    /// Answered with 5xx, or not at all; processed with an error.
     pub bad: u64,
     /// How many took at most so many seconds, by growing bounds; those above the last are in none.
     pub buckets: Vec<(f64, u64)>,
@@ -112,6 +141,9 @@ pub struct Judge {
     pub p99_ms: Option<u64>,
     /// How many verdicts the release asks for in all: α is shared among them.
     pub verdicts: u32,
+    /// Figures that a Prometheus has, each with its bound.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<CanaryMetric>,
 }
 
 /// A verdict with everything that led to it.
@@ -127,6 +159,17 @@ pub struct Analysis {
 }
 
 impl Analysis {
+    /// The same with what else is judged: the worst of all counts. Where nothing was judged before, that alone.
+    pub(crate) fn beside(mut self, more: impl IntoIterator<Item = (Verdict, String)>) -> Self {
+        let mut verdicts = if self.lines.is_empty() { Vec::new() } else { vec![self.verdict] };
+        for (verdict, line) in more {
+            verdicts.push(verdict);
+            self.lines.push(line);
+        }
+        self.verdict = worst(&verdicts);
+        self
+    }
+
     /// The verdict with its numbers, on one line.
     pub(crate) fn summary(&self) -> String {
         format!("{}: {}", self.verdict.as_str(), self.lines.join("; "))
@@ -150,16 +193,18 @@ pub(crate) fn verdict(test: Evidence, bad: u64, good: u64) -> Verdict {
 }
 
 /// The same, so that one can check it by hand.
-fn derivation(test: Evidence, what: &str, bad: u64, good: u64) -> String {
+fn derivation(test: Evidence, work: Work, what: &str, bad: u64, good: u64) -> String {
     if bad + good == 0 {
-        return format!("{what}: no request");
+        return format!("{what}: no {}", work.one());
     }
     let (limit, half) = (percent(test.limit()), percent(test.half()));
     let evidence = test.weigh(bad, good);
     let (passes_at, fails_at) = (Evidence::passes_at(), test.fails_at());
     let bound = match verdict(test, bad, good) {
         Verdict::NoData => unreachable!("there are requests"),
-        Verdict::Inconclusive if bad + good < Evidence::FEWEST => format!("fewer than {} requests", Evidence::FEWEST),
+        Verdict::Inconclusive if bad + good < Evidence::FEWEST => {
+            format!("fewer than {} {}", Evidence::FEWEST, work.many())
+        }
         Verdict::Fail => format!("≥ {fails_at:.2} = ln(1/{:.4}): fail", test.alpha()),
         Verdict::Pass => format!("≤ {passes_at:.2} = ln({}): pass", Evidence::MISSED_REGRESSION),
         Verdict::Inconclusive => format!("between {passes_at:.2} (pass) and {fails_at:.2} (fail): inconclusive"),
@@ -174,16 +219,17 @@ fn derivation(test: Evidence, what: &str, bad: u64, good: u64) -> String {
     )
 }
 
-/// Judges a canary beside the stable copies of the same time.
-pub(crate) fn analyse(judge: &Judge, canary: &Counts, stable: &Counts) -> Analysis {
+/// Judges a canary by its work beside the stable copies of the same time.
+pub(crate) fn analyse(judge: &Judge, work: Work, canary: &Counts, stable: &Counts) -> Analysis {
     let mut lines = Vec::new();
     let mut verdicts = Vec::new();
     if canary.good == 0 && canary.bad >= HOPELESS {
-        let line = format!("success: not one of {} requests; {HOPELESS} without a success are a failure", canary.bad);
+        let (bad, many) = (canary.bad, work.many());
+        let line = format!("success: not one of {bad} {many}; {HOPELESS} without a success are a failure");
         return Analysis { verdict: Verdict::Fail, requests: canary.bad, lines: vec![line] };
     }
     if let Some(test) = judge.failures.and_then(|limit| Evidence::of_limit(limit, judge.verdicts)) {
-        lines.push(derivation(test, "failed", canary.bad, canary.good));
+        lines.push(derivation(test, work, "failed", canary.bad, canary.good));
         let verdict = verdict(test, canary.bad, canary.good);
         verdicts.push(excuse(verdict, test, (canary.bad, canary.good), (stable.bad, stable.good), &mut lines));
     }
@@ -204,20 +250,25 @@ pub(crate) fn analyse(judge: &Judge, canary: &Counts, stable: &Counts) -> Analys
             None => format!("; the p99 is above {}", seconds(above)),
         });
         let what = format!("slower than {}", seconds(limit.as_secs_f64()));
-        lines.push(format!("{}{place}", derivation(test, &what, bad, good)));
+        lines.push(format!("{}{place}", derivation(test, work, &what, bad, good)));
         if perhaps != surely {
             lines.push(format!(
-                "no bucket ends at {}: {} requests may be on either side, and count against either verdict",
+                "no bucket ends at {}: {} {} may be on either side, and count against either verdict",
                 seconds(limit.as_secs_f64()),
-                perhaps - surely
+                perhaps - surely,
+                work.many()
             ));
         }
         let (slow, _) = stable.slower(limit.as_secs_f64());
         verdicts.push(excuse(verdict, test, (bad, good), (slow, stable.timed.saturating_sub(slow)), &mut lines));
     }
+    Analysis { verdict: worst(&verdicts), requests: canary.total(), lines }
+}
+
+/// The one that decides of several; without any there is nothing to judge by.
+fn worst(verdicts: &[Verdict]) -> Verdict {
     let worst = [Verdict::Fail, Verdict::NoData, Verdict::Inconclusive, Verdict::Pass];
-    let verdict = worst.into_iter().find(|verdict| verdicts.contains(verdict)).unwrap_or(Verdict::NoData);
-    Analysis { verdict, requests: canary.total(), lines }
+    worst.into_iter().find(|verdict| verdicts.contains(verdict)).unwrap_or(Verdict::NoData)
 }
 
 /// A canary that fails where the stable copies fail as well shows nothing about its version: something else is wrong.

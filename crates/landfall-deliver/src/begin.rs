@@ -106,7 +106,7 @@ async fn find(client: &Client, service: &ServiceRelease) -> Result<Option<Found>
     match canary.split {
         Split::Route => found.route_rules = around::route_rules(client, namespace, name).await?,
         Split::Mesh => found.mesh_rules = around::mesh_rules(client, namespace, name).await?.1,
-        Split::Copies(_) => {}
+        Split::Copies(_) | Split::Consumers(_) => {}
     }
     Ok(Some(found))
 }

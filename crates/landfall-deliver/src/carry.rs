@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::analysis::Analysis;
+use crate::analysis::{Analysis, Work};
 use crate::audit::{Action, AuditLog, Author, Fact};
 use crate::cluster::courier::Courier;
 use crate::cluster::figures::Counters;
@@ -22,9 +22,10 @@ use crate::cluster::lock::{Lock, LockError};
 use crate::cluster::perform::{PerformError, canary_name, keep_room, perform};
 use crate::cluster::{ClusterError, During as _, MANAGER, if_there, route_resource, workload};
 use crate::gate::{self, Standing};
+use crate::metric::Sample;
 use crate::notify::{self, Notice};
 use crate::observe::{Seen, allowed_seconds, observe};
-use crate::plan::Strategy;
+use crate::plan::{CanaryPlan, Strategy};
 use crate::release::{REQUEST, Release, ReleaseSpec, ReleaseStatus, ServiceRelease, Window};
 use crate::rollout::{Event, Phase, Return, Stage};
 use crate::{admission, begin};
@@ -69,6 +70,8 @@ impl From<ClusterError> for CarryError {
 impl CarryError {
     fn may_pass(&self) -> bool {
         match self {
+            // What a release brings is admitted before it is brought, and an API server knows a policy's list a moment later.
+            Self::Perform(PerformError::Cluster(error)) if error.says(admission::REFUSAL) => true,
             Self::Perform(PerformError::Cluster(error)) | Self::Lock(LockError::Cluster(error)) => error.may_pass(),
             // Until somebody else has it, it may be renewed.
             Self::Lock(LockError::NotRenewed) => true,
@@ -446,8 +449,9 @@ impl Carrier<'_> {
                 keep_room(self.client, service).await?;
                 seen.workloads.push(look(service, &canary_name(&service.name)).await?);
                 if let Strategy::Canary(plan) = &service.strategy {
-                    let counted = self.counters.window(&plan.counted_by, service).await?;
+                    let counted = self.counters.window(&plan.counted_by, plan.work(), service).await?;
                     seen.counted = counted.map(|window| vec![window]);
+                    seen.samples = self.samples(plan, service, status).await;
                     let started = seen.workloads[0].as_ref().is_some_and(|workload| workload.done);
                     seen.understood = started && self.is_understood(service).await?;
                 }
@@ -479,12 +483,28 @@ impl Carrier<'_> {
         for service in &spec.services {
             let window = match &service.verified {
                 None => Some(Window::default()),
-                Some((_, counted_by)) => self.counters.window(counted_by, service).await?,
+                Some((_, counted_by)) => self.counters.window(counted_by, Work::Requests, service).await?,
             };
             let Some(window) = window else { return Ok(None) };
             all.push(window);
         }
         Ok(Some(all))
+    }
+
+    /// The samples of its own metrics that are due of the canary of a service.
+    async fn samples(&self, plan: &CanaryPlan, service: &ServiceRelease, status: &ReleaseStatus) -> Vec<Sample> {
+        let Some(at) = &plan.metrics_at else { return Vec::new() };
+        let (now, canary) = (Timestamp::now(), canary_name(&service.name));
+        let mut samples = Vec::new();
+        for place in status.due(&plan.judge.metrics, now) {
+            let (metric, window) = (&plan.judge.metrics[place], status.age_seconds(now));
+            let ask =
+                async |deployment: &str| self.counters.sample(at, metric, &service.namespace, deployment, window).await;
+            let answer = ask(&canary).await;
+            let stable = if metric.bound.is_relative() { Some(ask(&service.name).await) } else { None };
+            samples.push(Sample { metric: place, answer, stable });
+        }
+        samples
     }
 
     /// Whether requests go where the route says now. Not all who serve routes say so.

@@ -37,6 +37,11 @@ impl ClusterError {
         }
     }
 
+    /// Whether it was refused in these words.
+    pub(crate) fn says(&self, words: &str) -> bool {
+        matches!(&self.source, kube::Error::Api(status) if status.message.contains(words))
+    }
+
     /// Whether somebody else has changed it meanwhile.
     pub(crate) fn is_conflict(&self) -> bool {
         is_status(&self.source, 409)

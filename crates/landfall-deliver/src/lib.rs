@@ -14,6 +14,7 @@ mod cluster;
 mod drift;
 mod freeze;
 mod gate;
+mod metric;
 mod notify;
 mod observe;
 mod plan;
@@ -48,7 +49,7 @@ pub use notify::{
 };
 pub use plan::{CanaryPlan, CanarySize, CountedBy, PrometheusAt, Split, Strategy};
 pub use promote::{Running, what_runs};
-pub use propose::{Proposal, Wanted, create, list, phase_of, propose, propose_return, state_of};
+pub use propose::{Proposal, Wanted, create, has_digest, list, phase_of, propose, propose_return, state_of};
 pub use release::{
     Entry, Release, ReleaseSpec, ReleaseStatus, Replanned, ServiceRelease, Took, Verification, WayBack, tells,
 };

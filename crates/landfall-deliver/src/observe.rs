@@ -4,9 +4,10 @@
 
 use jiff::Timestamp;
 
-use crate::analysis::{Analysis, Verdict, analyse};
+use crate::analysis::{Analysis, Verdict, Work, analyse};
 use crate::gate::{self, GateState, Standing, WAITING};
-use crate::plan::{CanaryPlan, Strategy};
+use crate::metric::Sample;
+use crate::plan::{CanaryPlan, CountedBy, Strategy};
 use crate::release::{ReleaseSpec, ReleaseStatus, Replanned, ServiceRelease, Verification, Window};
 use crate::rollout::{Event, Phase, Return, Stage, Version};
 
@@ -30,6 +31,8 @@ pub(crate) struct Seen {
     pub(crate) workloads: Vec<Option<Workload>>,
     /// What has been counted since ever: of the service that is judged, or of each. `None` where nobody counts.
     pub(crate) counted: Option<Vec<Window>>,
+    /// The samples that were taken of the own metrics of the canary that is judged.
+    pub(crate) samples: Vec<Sample>,
     /// Whether whoever sends requests says that it has understood the last change.
     pub(crate) understood: bool,
 }
@@ -187,10 +190,18 @@ fn judging(
         {
             status.windows = vec![counted.clone()];
         }
-        return late.then(|| Event::DeadlinePassed(format!("nobody has counted requests to `{}`", workload.name)));
+        let many = plan.work().many();
+        return late.then(|| Event::DeadlinePassed(format!("nobody has counted {many} to `{}`", workload.name)));
     };
-    status.note_answers(&service.name, Some(step), &evidence.canary);
-    let analysis = analyse(&plan.judge, &evidence.canary, &evidence.stable);
+    if plan.counted_by != CountedBy::Nobody {
+        status.note_answers(&service.name, Some(step), &evidence.canary);
+    }
+    let metrics = &plan.judge.metrics;
+    for sample in &seen.samples {
+        status.note_sample(&metrics[sample.metric], sample, now);
+    }
+    let own: Vec<_> = metrics.iter().map(|metric| metric.judged(status.samples_of(metric))).collect();
+    let analysis = analyse(&plan.judge, plan.work(), &evidence.canary, &evidence.stable).beside(own);
     let text = analysis.summary();
     status.message = format!("`{}` step {} of {}: {text}", service.name, step + 1, plan.steps.len());
     let verdict = analysis.verdict;
@@ -276,7 +287,7 @@ fn judge_all(spec: &ReleaseSpec, status: &mut ReleaseStatus, seen: &Seen) -> Opt
         };
         status.note_answers(&service.name, None, &evidence);
         let before = status.before.get(place).cloned().unwrap_or_default();
-        let mut own = analyse(judge, &evidence, &before);
+        let mut own = analyse(judge, Work::Requests, &evidence, &before);
         own.lines.iter_mut().for_each(|line| *line = format!("`{}` {line}", service.name));
         analyses.push(own);
     }

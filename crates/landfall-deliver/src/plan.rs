@@ -5,10 +5,11 @@ mod verification;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use landfall_model::{Architecture, Element, Rollout, Service, ServiceKind, Verb};
+use landfall_model::{Architecture, Connection, Element, Rollout, Service, ServiceKind, Verb};
 use serde::{Deserialize, Serialize};
 
-use crate::analysis::Judge;
+use crate::analysis::{Judge, Work};
+use crate::metric::Asked;
 use crate::rollout;
 
 pub(crate) use canary::percent;
@@ -23,6 +24,7 @@ const PATIENCE: u64 = 3;
 /// How a service gets its new version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::large_enum_variant, reason = "a release has one for each of its few services")]
 pub enum Strategy {
     /// Copy by copy.
     Rolling,
@@ -49,6 +51,9 @@ pub struct CanaryPlan {
     pub counted_by: CountedBy,
     /// What it must reach.
     pub judge: Judge,
+    /// Who is asked for its own metrics, if it has some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_at: Option<PrometheusAt>,
     /// How long each step may take to be decided.
     pub decide_within_seconds: u64,
     /// How many copies it has, the most of all steps.
@@ -88,12 +93,20 @@ impl CanaryPlan {
     pub(crate) fn copies_at(&self, step: usize) -> u32 {
         match &self.split {
             Split::Route | Split::Mesh => self.copies,
-            Split::Copies(at) => at.get(step).copied().unwrap_or(self.copies),
+            Split::Copies(at) | Split::Consumers(at) => at.get(step).copied().unwrap_or(self.copies),
+        }
+    }
+
+    /// What it is judged by.
+    pub(crate) fn work(&self) -> Work {
+        match self.split {
+            Split::Route | Split::Mesh | Split::Copies(_) => Work::Requests,
+            Split::Consumers(_) => Work::Messages,
         }
     }
 }
 
-/// How a canary gets its share of the requests.
+/// How a canary gets its share of the requests, or of the messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Split {
@@ -104,9 +117,11 @@ pub enum Split {
     Mesh,
     /// By its share of the copies, so many at each step: whoever calls the service meets any of them.
     Copies(Vec<u32>),
+    /// By its share of those who take messages from the same queues, so many copies at each step. It has it as soon as it runs.
+    Consumers(Vec<u32>),
 }
 
-/// Who counts the requests of each version.
+/// Who counts the requests of each version, or its messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum CountedBy {
@@ -115,6 +130,8 @@ pub enum CountedBy {
     Gateway,
     /// The services themselves, as a Prometheus has gathered it.
     Prometheus(PrometheusAt),
+    /// Nobody: it is judged by metrics of its own alone.
+    Nobody,
 }
 
 impl CountedBy {
@@ -122,6 +139,7 @@ impl CountedBy {
         match self {
             Self::Gateway => "the gateway",
             Self::Prometheus(_) => "Prometheus",
+            Self::Nobody => "nobody",
         }
     }
 }
@@ -177,11 +195,15 @@ pub(crate) struct Live {
     pub(crate) meshed: bool,
     /// Who counts its requests; otherwise, why nobody does.
     pub(crate) counted: Counted,
+    /// Who counts the messages of a worker that could have a canary; otherwise, why nobody does.
+    pub(crate) processed: Counted,
+    /// What is said of the own metrics of its canary.
+    pub(crate) asked: Asked,
     /// How long a copy must be ready before it counts.
     pub(crate) settles_seconds: u64,
 }
 
-/// Whether the requests of a service are counted.
+/// Whether the requests of a service are counted, or its messages.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counted {
     /// By the gateway, which sees only what comes from outside.
@@ -276,9 +298,16 @@ pub(crate) fn plan(
             lines.push("all old copies stop before the first new one starts: nobody serves meanwhile".to_owned());
             Strategy::Recreate
         }
-        // Not handled: workers that are judged by their queues.
-        Rollout::Canary(_) if service.kind.value == ServiceKind::Worker && service.rollout.is_none() => {
-            lines.push("it takes its work from queues, to which no share of requests leads: copy by copy".to_owned());
+        // Who declares a canary for this worker wants one that is judged; one for the whole platform means requests.
+        Rollout::Canary(_)
+            if service.kind.value == ServiceKind::Worker
+                && service.rollout.is_none()
+                && live.processed.by_prometheus.is_none() =>
+        {
+            lines.push(format!(
+                "it takes its work from queues, and nobody counts it: {}; copy by copy",
+                live.processed.why_not
+            ));
             Strategy::Rolling
         }
         Rollout::Canary(_) if live.ready == 0 => {
@@ -299,7 +328,7 @@ pub(crate) fn plan(
     let verified = if judged || !is_verified(architecture) {
         None
     } else {
-        verification::judge(architecture, name, live, verdicts, &mut lines)
+        verification::judge(architecture, name, live, verdicts, &mut lines)?
     };
     Ok(Planned { strategy, ready_within_seconds, verified, lines })
 }
@@ -311,9 +340,11 @@ pub(crate) enum Callers {
     Outside,
     /// Anybody.
     All,
+    /// Nobody: messages are taken from queues.
+    Queues,
 }
 
-/// How many requests reach a service, as flows and edges declare.
+/// How many requests reach a service, or messages, as flows and edges declare.
 pub(crate) fn requests_per_second(architecture: &Architecture, name: &str, callers: Callers) -> Option<f64> {
     let mut rates = Vec::new();
     for flow in architecture.document.flows.values() {
@@ -323,18 +354,22 @@ pub(crate) fn requests_per_second(architecture: &Architecture, name: &str, calle
             // What comes from a store is a message and no request.
             (Callers::All, Some(Element::Client | Element::Service(_))) => true,
             (Callers::All, _) => false,
+            (Callers::Queues, from) => matches!(from, Some(Element::Store(_))),
         };
         let steps = flow.steps.iter().filter(|step| step.to.as_str() == name && counts(step.from.as_str()));
         let times = u32::try_from(steps.count()).unwrap_or(u32::MAX);
         if times > 0 {
             // Through the gateway a request of a flow comes once.
-            rates.push(rate.per_second() * if callers == Callers::All { f64::from(times) } else { 1.0 });
+            rates.push(rate.per_second() * if callers == Callers::Outside { 1.0 } else { f64::from(times) });
         }
     }
-    if callers == Callers::All {
-        let to = architecture.connections.iter().filter(|connection| connection.to.name() == name);
-        rates.extend(to.filter_map(|connection| Some(connection.edge.rate?.per_second())));
-    }
+    let brings = |connection: &&Connection| match callers {
+        Callers::Outside => false,
+        Callers::All => connection.to.name() == name,
+        Callers::Queues => connection.verb == Verb::Consume && connection.from.name() == name,
+    };
+    let edges = architecture.connections.iter().filter(brings);
+    rates.extend(edges.filter_map(|connection| Some(connection.edge.rate?.per_second())));
     (!rates.is_empty()).then(|| rates.iter().sum())
 }
 

@@ -8,14 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::PostParams;
 use kube::{Api, Client, ResourceExt as _};
-use landfall_model::Architecture;
+use landfall_model::{Architecture, Rollout, ServiceKind};
 use serde_json::{Value, json};
 
+use crate::analysis::Work;
 use crate::audit::{Action, Author, Fact};
 use crate::cluster::figures::{self, Counters};
 use crate::cluster::workload::{self, progress, template_of};
 use crate::cluster::{ClusterError, During as _, MANAGER, around, definition, perform, records};
 use crate::gate::{self, GateState, Standing, WAITING};
+use crate::metric::{Asked, CanaryMetric};
 use crate::notify;
 use crate::plan::{self, Counted, Live, PrometheusAt, Strategy};
 use crate::release::{
@@ -182,11 +184,17 @@ pub async fn propose_return(
             refusals.push(format!("the Deployment `{}` is gone", service.name));
             continue;
         };
-        lines.push(vec![format!("back to `{}`, copy by copy", service.old_image)]);
+        let stops_first = replaced_at_once(service, &live);
+        let how = if stops_first {
+            "all new copies stop before the first old one starts: nobody serves meanwhile"
+        } else {
+            "copy by copy"
+        };
+        lines.push(vec![format!("back to `{}`, {how}", service.old_image)]);
         let (old_template, new_template) = (template_of(&live), plain(&service.old_template));
         let image = |template: &Value| image_of(template, &service.name).unwrap_or_default().to_owned();
         services.push(ServiceRelease {
-            strategy: Strategy::Rolling,
+            strategy: if stops_first { Strategy::Recreate } else { Strategy::Rolling },
             old_image: image(&old_template),
             new_image: image(&new_template),
             old_template,
@@ -211,6 +219,14 @@ pub async fn propose_return(
     spec.digest = spec.computed_digest();
     let (namespace, gates) = (namespace.to_owned(), Vec::new());
     Ok(Ok(Proposal { namespace, spec, lines, gates, refusals, notes: Vec::new() }))
+}
+
+/// Whether all copies stop before the first of another version starts: as the release says that Kubernetes replaces them, or else the
+/// Deployment.
+fn replaced_at_once(service: &ServiceRelease, live: &Deployment) -> bool {
+    let live = live.spec.as_ref().and_then(|spec| spec.strategy.as_ref()).and_then(|own| own.type_.as_deref());
+    let said = service.replacement.as_ref().map(|own| own["type"].as_str());
+    said.unwrap_or(live) == Some("Recreate")
 }
 
 /// Whether something of a release can be taken back: it has succeeded and was not taken back yet, or it could not be taken back and
@@ -342,10 +358,14 @@ fn choose(wanted: &Wanted<'_>, refusals: &mut Vec<String>, notes: &mut Vec<Strin
     chosen
 }
 
+/// Whether an image is named by its digest, so that nobody can put another in its place.
+pub fn has_digest(image: &str) -> bool {
+    image.contains("@sha256:")
+}
+
 /// That whoever pushes an image decides what runs under its name.
 fn without_digest(image: &str) -> Option<String> {
-    let has_one = image.contains("@sha256:");
-    (!has_one).then(|| format!("`{image}` has no digest: whoever moves the tag changes what runs"))
+    (!has_digest(image)).then(|| format!("`{image}` has no digest: whoever moves the tag changes what runs"))
 }
 
 /// The rendered Deployment of a service.
@@ -414,7 +434,13 @@ async fn examine(
         autoscaler: bounds,
         routed: route_rules.is_some(),
         meshed: meshed && (mesh_rules.is_some() || ports == 1),
-        counted: counting.of(&namespace, service).await,
+        counted: counting.of(Work::Requests, &namespace, service).await,
+        processed: if could_work_as_canary(wanted.architecture, service) {
+            counting.of(Work::Messages, &namespace, service).await
+        } else {
+            Counted::default()
+        },
+        asked: counting.asked(&own_metrics(wanted.architecture, service), &namespace, service).await,
         settles_seconds: u64::try_from(settles).unwrap_or_default(),
     };
     let release = ServiceRelease {
@@ -440,6 +466,21 @@ async fn examine(
     Ok(Examined::Differs(Box::new(Subject { release, live })))
 }
 
+/// Whether a service is a worker whose rollout is a canary.
+fn could_work_as_canary(architecture: &Architecture, service: &str) -> bool {
+    architecture.service(service).is_some_and(|own| {
+        own.kind.value == ServiceKind::Worker && matches!(architecture.rollout(own).value, Rollout::Canary(_))
+    })
+}
+
+/// The own metrics by which a canary of a service is judged.
+fn own_metrics(architecture: &Architecture, service: &str) -> Vec<CanaryMetric> {
+    match architecture.service(service).map(|own| architecture.rollout(own).value) {
+        Some(Rollout::Canary(canary)) => canary.judge.metrics.iter().map(CanaryMetric::of).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// Who may count requests here.
 struct Counting {
     counters: Counters,
@@ -454,8 +495,14 @@ impl Counting {
         Ok(Self { counters: Counters::new(client.clone()), by_gateway, prometheus })
     }
 
-    async fn of(&self, namespace: &str, service: &str) -> Counted {
-        self.counters.of(namespace, service, self.by_gateway, self.prometheus.as_ref()).await
+    async fn asked(&self, metrics: &[CanaryMetric], namespace: &str, service: &str) -> Asked {
+        self.counters.asked(metrics, namespace, service, self.prometheus.as_ref()).await
+    }
+
+    async fn of(&self, work: Work, namespace: &str, service: &str) -> Counted {
+        // The gateway sees requests alone.
+        let by_gateway = work == Work::Requests && self.by_gateway;
+        self.counters.of(work, namespace, service, by_gateway, self.prometheus.as_ref()).await
     }
 }
 

@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use crate::analysis::{Analysis, Counts, Judge};
 use crate::cluster::records::Record;
 use crate::gate::{Gate, GateState};
+use crate::metric::Samples;
 use crate::notify::{Notice, Told};
 use crate::plan::{CountedBy, Strategy};
 use crate::rollout::{Effect, Event, Phase, Plan, Return, Stage};
@@ -167,6 +168,9 @@ pub struct ReleaseStatus {
     /// What had been counted when the step began: of the service that is judged, or of each that is verified.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<Window>,
+    /// The samples of the own metrics of the canary that is judged, in this step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<Samples>,
     /// How often containers of the new version had crashed when the stage began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crashes: Option<i32>,
@@ -341,6 +345,7 @@ impl ReleaseStatus {
         self.since = Some(now.to_string());
         self.ready_copies = 0;
         self.windows.clear();
+        self.metrics.clear();
         self.crashes = None;
         self.message.clone_from(&what);
         self.history.push(Entry { at: now.to_string(), what });

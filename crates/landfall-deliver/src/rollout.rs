@@ -327,10 +327,11 @@ fn stop(service: usize, stage: Stage, cause: Cause, plan: &Plan) -> (Phase, Vec<
     if plan.automatic { back(service, cause, plan) } else { hold(service, stage, cause) }
 }
 
-/// Nobody is sent any more to a canary of which nobody says that it is good.
+/// Nobody is sent any more to a canary of which nobody says that it is good. One that takes messages from queues does so as soon as
+/// it runs.
 fn hold(service: usize, stage: Stage, cause: Cause) -> (Phase, Vec<Effect>) {
-    let judged = matches!(stage, Stage::Judging { .. });
-    let effects = judged.then_some(Effect::Weigh { service, step: None });
+    let is_there = matches!(stage, Stage::Starting | Stage::Judging { .. });
+    let effects = is_there.then_some(Effect::Weigh { service, step: None });
     (Phase::Held { service, cause }, effects.into_iter().collect())
 }
 

@@ -14,6 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use landfall_model::{Architecture, DeployPolicy, File, IngressApi};
 
 use self::cluster::{Cluster, Fault};
+use crate::metric::Asked;
 use crate::observe::{allowed_seconds, observe};
 use crate::plan::{self, Bounds, Counted, Live, PrometheusAt};
 use crate::release::{ReleaseSpec, ReleaseStatus, ServiceRelease, Verification};
@@ -42,6 +43,8 @@ const FAULTS: [Fault; 8] = [
 /// An example, what is shipped of it, and which of these has the bad version.
 struct Subject<'a> {
     example: &'static str,
+    /// The folder of its stories.
+    stories: &'static str,
     services: &'a [&'static str],
     culprit: &'static str,
     counted: Count,
@@ -68,6 +71,12 @@ fn live(architecture: &Architecture, name: &str, count: Count, fault: Fault) -> 
     let copies = service.replicas.floor();
     let at = PrometheusAt::Service { namespace: "monitoring".to_owned(), name: "prometheus-operated:9090".to_owned() };
     let is_counted = fault != Fault::NoMetric;
+    let at = (is_counted && count == Count::Prometheus).then_some(at);
+    let counted = Counted {
+        by_gateway: is_counted && count == Count::Gateway,
+        by_prometheus: at.clone(),
+        why_not: "no Prometheus is found".to_owned(),
+    };
     Live {
         copies,
         ready: copies,
@@ -75,11 +84,9 @@ fn live(architecture: &Architecture, name: &str, count: Count, fault: Fault) -> 
         autoscaler: service.replicas.scales().then(|| Bounds { floor: copies, ceiling: service.replicas.ceiling() }),
         routed: service.expose.is_some() && platform.ingress.api.value == IngressApi::Gateway,
         meshed: platform.mesh.is_some(),
-        counted: Counted {
-            by_gateway: is_counted && count == Count::Gateway,
-            by_prometheus: (is_counted && count == Count::Prometheus).then_some(at),
-            why_not: "no Prometheus is found".to_owned(),
-        },
+        processed: Counted { by_gateway: false, ..counted.clone() },
+        counted,
+        asked: Asked::default(),
         settles_seconds: 5,
     }
 }
@@ -199,46 +206,71 @@ fn check(subject: &Subject<'_>, right: impl Fn(Fault) -> Option<Result<(), Reaso
         assert_eq!(end, right(fault), "{}:\n{}", fault.title(), played.story);
         stories.insert(format!("{}.txt", fault.name()), played.story);
     }
-    let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/simulation/stories").join(subject.example);
+    let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/simulation/stories").join(subject.stories);
     landfall_testing::check_tree(&folder, &stories);
 }
 
-/// A version that is watched for crashes and held to what the file promises after it has replaced the other.
-fn verified(fault: Fault) -> Result<(), Reason> {
-    match fault {
-        // Nobody counts, and the plan has said that nothing is judged then.
-        Fault::Good | Fault::NoMetric => Ok(()),
+/// How a version ends that is judged by its answers and watched for crashes, as a canary or after it has replaced the other; `None`
+/// is one that is never begun.
+fn verified(fault: Fault) -> Option<Result<(), Reason>> {
+    Some(match fault {
+        Fault::Good => Ok(()),
+        // What nobody counts can never be judged: refused before anything changes.
+        Fault::NoMetric => return None,
         Fault::NeverReady => Err(Reason::NotReady),
         Fault::Errors | Fault::Slow => Err(Reason::Worse),
         Fault::Leaks => Err(Reason::Broken),
         Fault::Silence | Fault::MetricVanishes => Err(Reason::Undecided),
-    }
+    })
 }
 
 #[test]
 fn attendance_monitoring_replaces_copies_and_verifies_them() {
     let services = ["auth", "attendance", "geo", "notification", "report", "fraud-engine"];
-    let subject =
-        Subject { example: "attendance-monitoring", services: &services, culprit: "geo", counted: Count::Gateway };
-    check(&subject, |fault| Some(verified(fault)));
+    let subject = Subject {
+        example: "attendance-monitoring",
+        stories: "attendance-monitoring",
+        services: &services,
+        culprit: "geo",
+        counted: Count::Gateway,
+    };
+    check(&subject, verified);
 }
 
 #[test]
 fn composerp_replaces_three_services_and_verifies_them() {
     let services = ["inventory-ledger", "forecasting", "replenishment"];
-    let subject =
-        Subject { example: "composerp", services: &services, culprit: "inventory-ledger", counted: Count::Gateway };
-    check(&subject, |fault| Some(verified(fault)));
+    let subject = Subject {
+        example: "composerp",
+        stories: "composerp",
+        services: &services,
+        culprit: "inventory-ledger",
+        counted: Count::Gateway,
+    };
+    check(&subject, verified);
 }
 
 #[test]
 fn mindcompute_ships_by_canary_through_its_mesh_and_its_gateway() {
     let services = ["interview", "api-gateway", "notification"];
-    let subject =
-        Subject { example: "mindcompute", services: &services, culprit: "interview", counted: Count::Prometheus };
-    check(&subject, |fault| match fault {
-        // What nobody counts can never be judged: refused before anything changes.
-        Fault::NoMetric => None,
-        fault => Some(verified(fault)),
-    });
+    let subject = Subject {
+        example: "mindcompute",
+        stories: "mindcompute",
+        services: &services,
+        culprit: "interview",
+        counted: Count::Prometheus,
+    };
+    check(&subject, verified);
+}
+
+#[test]
+fn mindcompute_judges_a_worker_by_the_messages_that_it_takes_from_its_queue() {
+    let subject = Subject {
+        example: "mindcompute",
+        stories: "mindcompute-worker",
+        services: &["evaluation"],
+        culprit: "evaluation",
+        counted: Count::Prometheus,
+    };
+    check(&subject, verified);
 }

@@ -5,7 +5,7 @@ mod disruption;
 
 use std::collections::BTreeMap;
 
-use landfall_model::{Element, Finding, Name, Rolling, Rollout, Service, ServiceKind, Severity, Spanned};
+use landfall_model::{Element, Finding, IngressApi, Name, Rolling, Rollout, Service, ServiceKind, Severity, Spanned};
 
 use super::derivation::{Derivation, Stake, both, count, percent, written};
 use super::placement::{Obstacle, Placement};
@@ -29,7 +29,7 @@ stop a rollout, but no node can be drained any more \
 (https://kubernetes.io/docs/concepts/workloads/pods/disruptions/).
 
 A canary's shares must grow and stay below the whole. Without weights of a gateway or a mesh the share is that of the \
-copies: one of n + 1 at least. To believe a success of 99.5 % with an error of 5 %, 1194 requests must pass in a row, as \
+copies: one of n + 1 at least; so it always is that of a worker, which takes messages from queues. To believe a success of 99.5 % with an error of 5 %, 1194 requests must pass in a row, as \
 `landfall ship` judges by a sequential test between the limit and half of it; to believe a p99, 595. If the declared \
 traffic brings fewer to the canary before `decide-within`, it can never be decided, and every release is rolled back.",
     passing: include_str!("../../tests/it/rules/rollout-cannot-progress/ok.yaml"),
@@ -60,7 +60,7 @@ fn run(context: &Context<'_>, report: &mut Report) {
             Rollout::Canary(declared) => {
                 // The shares stand once in the file, however many services use them.
                 let first = said.insert(rollout.span);
-                let verdict = canary::shares(context, declared, rollout.span, first, &mut found);
+                let verdict = canary::shares(context, service, declared, rollout.span, first, &mut found);
                 let decided =
                     canary::decides(context, (name, service), declared, &traffic, &mut derivation, &mut found);
                 both(verdict, decided)
@@ -88,6 +88,11 @@ fn run(context: &Context<'_>, report: &mut Report) {
 
 /// The services that are rolled out with additional copies, by their groups, and how many copies at once.
 pub(super) fn surges(context: &Context<'_>, placement: &Placement<'_>) -> Vec<(usize, u32)> {
+    let platform = &context.architecture.document.platform;
+    let routed = platform.ingress.api.value == IngressApi::Gateway;
+    let by_weights = |service: &Service| {
+        !canary::is_worker(service) && (platform.mesh.is_some() || (routed && service.expose.is_some()))
+    };
     let surge = |(name, service): (&Spanned<Name>, &Service)| {
         if service.kind.value == ServiceKind::ScheduledJob {
             return None;
@@ -95,7 +100,8 @@ pub(super) fn surges(context: &Context<'_>, placement: &Placement<'_>) -> Vec<(u
         let floor = service.replicas.floor();
         let surge = match context.architecture.rollout(service).value {
             Rollout::Rolling(rolling) => rolling.max_surge.value.min(floor),
-            Rollout::Canary(canary) => canary::copies(&canary, floor),
+            Rollout::Canary(canary) if by_weights(service) => canary::copies(&canary, floor),
+            Rollout::Canary(canary) => canary.most_copies(floor),
             Rollout::Recreate => 0,
         };
         let group = placement.pods.position(&Element::Service(name.value.clone()))?;

@@ -5,6 +5,10 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
 
+fn analyse(judge: &Judge, canary: &Counts, stable: &Counts) -> Analysis {
+    super::analyse(judge, Work::Requests, canary, stable)
+}
+
 fn counts(bad: u64, good: u64) -> Counts {
     Counts { good, bad, buckets: Vec::new(), timed: 0 }
 }
@@ -21,11 +25,11 @@ fn timed(buckets: &[(f64, u64)], slower: u64) -> Counts {
 }
 
 fn success(limit: f64) -> Judge {
-    Judge { failures: Some(limit), p99_ms: None, verdicts: 1 }
+    Judge { failures: Some(limit), p99_ms: None, verdicts: 1, metrics: Vec::new() }
 }
 
 fn p99(limit_ms: u64) -> Judge {
-    Judge { failures: None, p99_ms: Some(limit_ms), verdicts: 1 }
+    Judge { failures: None, p99_ms: Some(limit_ms), verdicts: 1, metrics: Vec::new() }
 }
 
 fn text(judge: &Judge, canary: &Counts, stable: &Counts) -> String {
@@ -38,7 +42,7 @@ fn silence_is_no_data_and_a_few_requests_decide_nothing() {
     assert_eq!(analyse(&success(0.01), &counts(0, 0), &counts(0, 0)).verdict, Verdict::NoData);
     assert_eq!(analyse(&success(0.01), &counts(0, 49), &counts(0, 0)).verdict, Verdict::Inconclusive);
     assert_eq!(analyse(&p99(100), &counts(0, 500), &counts(0, 0)).verdict, Verdict::NoData, "nobody timed them");
-    let nothing = Judge { failures: None, p99_ms: None, verdicts: 1 };
+    let nothing = Judge { failures: None, p99_ms: None, verdicts: 1, metrics: Vec::new() };
     assert_eq!(analyse(&nothing, &counts(0, 500), &counts(0, 0)).verdict, Verdict::NoData);
 }
 
@@ -60,6 +64,44 @@ fn a_verdict_can_be_checked_by_hand() {
     fail
     success: not one of 10 requests; 10 without a success are a failure
     ");
+}
+
+#[test]
+fn messages_are_judged_by_the_same_tests() {
+    let text = |judge: &Judge, canary: &Counts| {
+        let analysis = super::analyse(judge, Work::Messages, canary, &counts(0, 0));
+        format!("{}\n{}\n", analysis.verdict.as_str(), analysis.lines.join("\n"))
+    };
+    insta::assert_snapshot!(text(&success(0.01), &counts(12, 228)), @"
+    fail
+    failed: 12 of 240 (5%, at most 1%): 12·ln(1%/0.5%) + 228·ln(99%/99.5%) = 7.17 ≥ 3.00 = ln(1/0.0500): fail
+    ");
+    insta::assert_snapshot!(text(&success(0.01), &counts(0, 12)), @"
+    inconclusive
+    failed: 0 of 12 (0%, at most 1%): 0·ln(1%/0.5%) + 12·ln(99%/99.5%) = -0.06 fewer than 50 messages
+    ");
+    insta::assert_snapshot!(text(&success(0.01), &counts(10, 0)), @"
+    fail
+    success: not one of 10 messages; 10 without a success are a failure
+    ");
+    insta::assert_snapshot!(text(&p99(200), &counts(0, 0)), @"
+    no data
+    slower than 200 ms: no message
+    ");
+}
+
+#[test]
+fn what_is_judged_besides_counts_too_and_alone_where_nothing_is_counted() {
+    let nothing = Judge { failures: None, p99_ms: None, verdicts: 0, metrics: Vec::new() };
+    let beside = |judge: &Judge, verdict| {
+        let more = [(verdict, "another".to_owned())];
+        analyse(judge, &counts(0, 600), &counts(0, 0)).beside(more).verdict
+    };
+    for verdict in [Verdict::Pass, Verdict::Fail, Verdict::Inconclusive, Verdict::NoData] {
+        assert_eq!(beside(&success(0.01), verdict), verdict);
+        assert_eq!(beside(&nothing, verdict), verdict);
+    }
+    assert_eq!(analyse(&nothing, &counts(0, 600), &counts(0, 0)).beside([]).verdict, Verdict::NoData);
 }
 
 #[test]
@@ -195,8 +237,12 @@ fn failing(random: &mut StdRng, failures: f64, requests: u32) -> u64 {
 /// A judge that most tools are set up with: the success of each minute against a threshold; a minute below it fails, ten
 /// good ones in a row pass.
 fn fixed_threshold(limit: f64, minutes: u32, batch: u32) -> impl Fn(&Counts, &Counts) -> Verdict {
+    each_minute(minutes, batch, move |last| float(last.bad) > limit * float(last.total()))
+}
+
+fn each_minute(minutes: u32, batch: u32, is_beyond: impl Fn(&Counts) -> bool) -> impl Fn(&Counts, &Counts) -> Verdict {
     move |all, last| {
-        if float(last.bad) > limit * float(last.total()) {
+        if is_beyond(last) {
             Verdict::Fail
         } else if all.total() >= u64::from(minutes * batch) {
             Verdict::Pass
@@ -206,38 +252,92 @@ fn fixed_threshold(limit: f64, minutes: u32, batch: u32) -> impl Fn(&Counts, &Co
     }
 }
 
+/// So many requests of which some take longer than 300 ms: how many took at most as long as each bound.
+fn times(slow: u64, fast: u64) -> Counts {
+    let most = fast - fast / 10;
+    timed(&[(0.1, most), (0.2, 0), (0.3, fast - most), (0.5, slow / 2)], slow - slow / 2)
+}
+
+/// The p99 of a histogram as `histogram_quantile` of Prometheus makes it: in the bucket in which it is, as if that were filled evenly.
+fn interpolated_p99(counts: &Counts) -> f64 {
+    let rank = 0.99 * float(counts.timed);
+    let (mut below, mut under) = (0.0, 0);
+    for (bound, count) in &counts.buckets {
+        if float(*count) >= rank {
+            return below + (bound - below) * (rank - float(under)) / float(count - under);
+        }
+        (below, under) = (*bound, *count);
+    }
+    below
+}
+
+/// A judge that most tools are set up with: the p99 of each minute against its limit; a minute above it fails, ten good ones in a
+/// row pass.
+fn fixed_p99(limit: f64, minutes: u32, batch: u32) -> impl Fn(&Counts, &Counts) -> Verdict {
+    each_minute(minutes, batch, move |last| interpolated_p99(&times(last.bad, last.good)) > limit)
+}
+
 #[test]
-fn ten_thousand_releases_keep_the_declared_error_rates() {
-    let seed = std::env::var("LANDFALL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(4);
-    // 1 request a second to the canary, looked at each minute, for as long as it takes.
+fn a_p99_is_interpolated_as_prometheus_does_it() {
+    assert!((interpolated_p99(&times(0, 100)) - 0.29).abs() < 1e-9, "nine tenths of the last bucket are fast");
+    assert!(interpolated_p99(&times(2, 98)) > 0.3);
+}
+
+/// Two judges of the same releases, with 1 request a second to the canary, looked at each minute, for as long as it takes: the table of
+/// how they ended. `ours` has to keep the declared error rates. `bad` says what the share of the requests is that the rows are about.
+fn compared(
+    bad: &str,
+    seed: u64,
+    ours: impl Fn(&Counts, &Counts) -> Verdict,
+    fixed: impl Fn(&Counts, &Counts) -> Verdict,
+) -> String {
     let simulation = Simulation { releases: 10_000, steps: 2, batch: 60, looks: 200 };
-    let judge = Judge { failures: Some(0.01), p99_ms: None, verdicts: 2 };
-    let ours = |all: &Counts, _: &Counts| analyse(&judge, all, &counts(0, 0)).verdict;
-    let mut table = String::from("failures  judge      passed  failed  undecided  requests/release\n");
-    let mut row = |failures: f64, name: &str, ends: &Ends| {
+    let mut table = format!("{bad:<8}  judge      passed  failed  undecided  requests/release\n");
+    let mut row = |share: f64, name: &str, ends: &Ends| {
         table += &format!(
             "{:<8}  {name:<9} {:>7} {:>7} {:>10} {:>17}\n",
-            percent(failures),
+            percent(share),
             ends.passed,
             ends.failed,
             ends.undecided,
             ends.requests / u64::from(simulation.releases)
         );
     };
-    for failures in [0.001, 0.005, 0.01, 0.02, 0.05] {
-        let ends = simulation.run(failures, seed, ours);
-        row(failures, "counts", &ends);
-        let fixed = simulation.run(failures, seed, fixed_threshold(0.01, 10, 60));
-        row(failures, "threshold", &fixed);
-        if failures <= 0.005 {
+    for share in [0.001, 0.005, 0.01, 0.02, 0.05] {
+        let ends = simulation.run(share, seed, &ours);
+        row(share, "counts", &ends);
+        row(share, "threshold", &simulation.run(share, seed, &fixed));
+        if share <= 0.005 {
             let wrong = f64::from(ends.failed) / f64::from(simulation.releases);
-            assert!(wrong <= Evidence::FALSE_ROLLBACK, "seed {seed}: {wrong} of good releases fail at {failures}");
+            assert!(wrong <= Evidence::FALSE_ROLLBACK, "seed {seed}: {wrong} of good releases fail at {share}");
         }
-        if failures >= 0.01 {
+        if share >= 0.01 {
             let wrong = f64::from(ends.passed) / f64::from(simulation.releases);
-            assert!(wrong <= Evidence::MISSED_REGRESSION, "seed {seed}: {wrong} of bad releases pass at {failures}");
+            assert!(wrong <= Evidence::MISSED_REGRESSION, "seed {seed}: {wrong} of bad releases pass at {share}");
         }
     }
+    table
+}
+
+fn seed_or(otherwise: u64) -> u64 {
+    std::env::var("LANDFALL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(otherwise)
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the table is for people")]
+fn ten_thousand_releases_keep_the_declared_error_rates_of_slowness_too() {
+    let judge = Judge { failures: None, p99_ms: Some(300), verdicts: 2, metrics: Vec::new() };
+    // What is bad is a request that takes longer than the limit.
+    let ours = |all: &Counts, _: &Counts| analyse(&judge, &times(all.bad, all.good), &counts(0, 0)).verdict;
+    println!("{}", compared("slower", seed_or(5), ours, fixed_p99(0.3, 10, 60)));
+}
+
+#[test]
+fn ten_thousand_releases_keep_the_declared_error_rates() {
+    let seed = seed_or(4);
+    let judge = Judge { failures: Some(0.01), p99_ms: None, verdicts: 2, metrics: Vec::new() };
+    let ours = |all: &Counts, _: &Counts| analyse(&judge, all, &counts(0, 0)).verdict;
+    let table = compared("failures", seed, ours, fixed_threshold(0.01, 10, 60));
     if seed == 4 {
         insta::assert_snapshot!(table, @"
         failures  judge      passed  failed  undecided  requests/release

@@ -4,6 +4,7 @@
 use http::Request;
 use jiff::Timestamp;
 use kube::Client;
+use landfall_model::ENGINE_CLOCK;
 use serde::Deserialize;
 
 use super::{ClusterError, During as _, is_status};
@@ -17,7 +18,7 @@ struct Reading {
 
 /// What it shows.
 pub(crate) async fn read(client: &Client) -> Result<Clock, ClusterError> {
-    let request = Request::get("/landfall.dev/v1/clock").body(Vec::new()).expect("a plain request");
+    let request = Request::get(ENGINE_CLOCK).body(Vec::new()).expect("a plain request");
     match client.request::<Reading>(request).await {
         Ok(Reading { time, speed }) => Ok(Clock { now: time, speed }),
         // Nobody else has one, or lets everybody look.

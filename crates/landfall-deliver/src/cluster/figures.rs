@@ -1,5 +1,5 @@
-//! How many requests each version has answered: from the figures of the engine's gateway, in Prometheus' text format, or from a
-//! Prometheus.
+//! How many requests each version has answered, or messages it has processed: from the figures of the engine's gateway, in
+//! Prometheus' text format, or from a Prometheus.
 //!
 //! Not handled: the pods' own counters without a Prometheus, and the figures of other gateways.
 
@@ -10,9 +10,10 @@ use http::Request;
 use kube::Client;
 
 use super::perform::canary_name;
-use super::prometheus::Prometheus;
+use super::prometheus::{self, Prometheus};
 use super::{ClusterError, During as _};
-use crate::analysis::Counts;
+use crate::analysis::{Counts, Work};
+use crate::metric::{Answer, Asked, CanaryMetric};
 use crate::plan::{Counted, CountedBy, PrometheusAt};
 use crate::release::{ServiceRelease, Window};
 
@@ -31,10 +32,11 @@ impl Counters {
         Self { cluster, elsewhere: Mutex::default() }
     }
 
-    /// What both versions of a service have answered since ever; `None` where nobody counts.
+    /// What both versions of a service have done since ever; `None` where nobody counts who should.
     pub(crate) async fn window(
         &self,
         counted_by: &CountedBy,
+        work: Work,
         service: &ServiceRelease,
     ) -> Result<Option<Window>, ClusterError> {
         let (namespace, stable, canary) = (&service.namespace, &service.name, canary_name(&service.name));
@@ -48,42 +50,83 @@ impl Counters {
             }
             CountedBy::Prometheus(at) => {
                 let Ok(prometheus) = self.prometheus(at) else { return Ok(None) };
-                let stable = prometheus.counts(namespace, stable).await;
-                let canary = prometheus.counts(namespace, &canary).await;
+                let stable = prometheus.counts(work, namespace, stable).await;
+                let canary = prometheus.counts(work, namespace, &canary).await;
                 // Where the one is counted, the other has answered nothing yet.
                 let known = stable.is_some() || canary.is_some();
                 Ok(known.then(|| Window { canary: canary.unwrap_or_default(), stable: stable.unwrap_or_default() }))
             }
+            CountedBy::Nobody => Ok(Some(Window::default())),
         }
     }
 
-    /// Who counts the requests of a service; `wanted` is the Prometheus that a person has named.
+    /// Who counts the work of a service; `wanted` is the Prometheus that a person has named.
     pub(crate) async fn of(
         &self,
+        work: Work,
         namespace: &str,
         service: &str,
         by_gateway: bool,
         wanted: Option<&PrometheusAt>,
     ) -> Counted {
-        let at = match wanted {
-            Some(at) => Some(at.clone()),
-            None => Prometheus::find(&self.cluster).await,
-        };
-        let Some(at) = at else {
+        let Some(at) = self.place(wanted).await else {
             return Counted { by_gateway, by_prometheus: None, why_not: "no Prometheus is found".to_owned() };
         };
         let found = match self.prometheus(&at) {
-            Ok(prometheus) => prometheus.try_counts(namespace, service).await,
+            Ok(prometheus) => prometheus.try_counts(work, namespace, service).await,
             Err(why) => Err(why),
         };
         let why_not = match found {
             Ok(Some(_)) => return Counted { by_gateway, by_prometheus: Some(at), why_not: String::new() },
-            Ok(None) => format!(
-                "Prometheus has no `http_server_request_duration_seconds_count` of pods of `{service}` in `{namespace}`"
-            ),
+            Ok(None) => {
+                let histogram = prometheus::histogram(work);
+                format!("Prometheus has no `{histogram}_count` of pods of `{service}` in `{namespace}`")
+            }
             Err(why) => format!("Prometheus cannot be asked: {why}"),
         };
         Counted { by_gateway, by_prometheus: None, why_not }
+    }
+
+    /// What is said of own metrics for the copies of a service that run; `wanted` is the Prometheus that a person has named.
+    pub(crate) async fn asked(
+        &self,
+        metrics: &[CanaryMetric],
+        namespace: &str,
+        service: &str,
+        wanted: Option<&PrometheusAt>,
+    ) -> Asked {
+        if metrics.is_empty() {
+            return Asked::default();
+        }
+        let Some(at) = self.place(wanted).await else { return Asked::default() };
+        let mut answers = Vec::new();
+        for metric in metrics {
+            answers.push(self.sample(&at, metric, namespace, service, metric.least_seconds()).await);
+        }
+        Asked { at: Some(at), answers }
+    }
+
+    /// A sample of a metric for the pods of a Deployment, over the last seconds.
+    pub(crate) async fn sample(
+        &self,
+        at: &PrometheusAt,
+        metric: &CanaryMetric,
+        namespace: &str,
+        deployment: &str,
+        window_seconds: u64,
+    ) -> Answer {
+        match self.prometheus(at) {
+            Ok(prometheus) => prometheus.number(&metric.expression(namespace, deployment, window_seconds)).await,
+            Err(why) => Answer::Refused(why),
+        }
+    }
+
+    /// The Prometheus that is asked.
+    async fn place(&self, wanted: Option<&PrometheusAt>) -> Option<PrometheusAt> {
+        match wanted {
+            Some(at) => Some(at.clone()),
+            None => Prometheus::find(&self.cluster).await,
+        }
     }
 
     fn prometheus(&self, at: &PrometheusAt) -> Result<Prometheus, String> {

@@ -16,6 +16,7 @@ use super::workload::{self, template_hash};
 use super::{
     ClusterError, During as _, MANAGER, autoscaler, clock, if_there, mesh, mesh_resource, route, route_resource,
 };
+use crate::analysis::Work;
 use crate::plan::{CanaryPlan, Split, Strategy};
 use crate::release::{ReleaseSpec, ServiceRelease};
 use crate::rollout::{Effect, Version};
@@ -146,12 +147,15 @@ impl Place<'_> {
         self.fence(Some(&hash)).await?;
         let service = if_there(self.services().get(self.name()).await)
             .during(|| format!("read the Service `{}`", self.name()))?;
-        let service = service.ok_or_else(|| PerformError::Missing(format!("the Service `{}` is gone", self.name())))?;
         let name = canary_name(self.name());
         let apply = PatchParams::apply(MANAGER).force();
-        let object = self.canary_service(&name, &service);
-        let applied = self.services().patch(&name, &apply, &Patch::Apply(object)).await;
-        applied.during(|| format!("apply the Service `{name}`"))?;
+        if let Some(service) = service {
+            let object = self.canary_service(&name, &service);
+            let applied = self.services().patch(&name, &apply, &Patch::Apply(object)).await;
+            applied.during(|| format!("apply the Service `{name}`"))?;
+        } else if canary.work() == Work::Requests {
+            return Err(PerformError::Missing(format!("the Service `{}` is gone", self.name())));
+        }
         let object = self.canary_deployment(&name, &stable, canary);
         let applied = self.deployments().patch(&name, &apply, &Patch::Apply(object)).await;
         applied.during(|| format!("apply the Deployment `{name}`"))?;
@@ -214,6 +218,7 @@ impl Place<'_> {
             Split::Route => self.weigh_route(share).await,
             Split::Mesh => self.weigh_mesh(share).await,
             Split::Copies(_) => self.weigh_copies(step.map(|step| canary.copies_at(step))).await,
+            Split::Consumers(_) => self.weigh_consumers(step.map(|step| canary.copies_at(step))).await,
         }
     }
 
@@ -297,6 +302,18 @@ impl Place<'_> {
         let scaled = self.deployments().patch(&name, &parameters(), &patch).await;
         scaled.during(|| format!("change the Deployment `{name}`"))?;
         self.fence(None).await
+    }
+
+    /// As many copies as have the share. Nothing keeps one that runs from its queues, so without a share there is none.
+    async fn weigh_consumers(&self, copies: Option<u32>) -> Result<(), PerformError> {
+        let name = canary_name(self.name());
+        let patch = Patch::Merge(json!({ "spec": { "replicas": copies.unwrap_or(0) } }));
+        let scaled = self.deployments().patch(&name, &parameters(), &patch).await;
+        let scaled = if_there(scaled).during(|| format!("change the Deployment `{name}`"))?;
+        match (scaled, copies) {
+            (None, Some(_)) => Err(PerformError::Missing(format!("the Deployment `{name}` is gone"))),
+            _ => Ok(()),
+        }
     }
 
     fn no_template(&self) -> PerformError {

@@ -2,8 +2,9 @@
 
 use landfall_model::{Architecture, Canary, Evidence, IngressApi, Service, ServiceKind};
 
-use super::{Bounds, Callers, CanaryPlan, CanarySize, CountedBy, Live, Split, requests_per_second};
+use super::{Bounds, Callers, CanaryPlan, CanarySize, CountedBy, Live, PrometheusAt, Split, requests_per_second};
 use crate::analysis::{Judge, float, whole};
+use crate::metric::CanaryMetric;
 
 /// Plans it; `Err` says what speaks against it.
 pub(super) fn plan(
@@ -15,37 +16,84 @@ pub(super) fn plan(
     verdicts: u32,
     lines: &mut Vec<String>,
 ) -> Result<CanaryPlan, String> {
-    // Not handled: workers that are judged by their queues.
-    if service.kind.value == ServiceKind::Worker || service.all_ports().is_empty() {
+    let is_worker = service.kind.value == ServiceKind::Worker;
+    if !is_worker && service.all_ports().is_empty() {
         return Err(format!(
-            "`{name}` serves no requests that a canary could get a share of, and how it works off its queues is not judged yet; declare `rollout: {{ rolling: {{}} }}` for it"
+            "`{name}` serves no requests that a canary could get a share of; declare `kind: worker` where it takes its work from queues, or `rollout: {{ rolling: {{}} }}`"
         ));
     }
     let declared = declared_steps(name, canary)?;
-    let split = split(architecture, live);
-    let counted_by = counted_by(name, &split, live)?;
+    let split = if is_worker { Split::Consumers(Vec::new()) } else { split(architecture, live) };
     let judge = judge(name, canary, verdicts)?;
+    let test = strictest(&judge);
+    let counted_by = if is_worker { processed_by(name, &judge, live)? } else { counted_by(name, &split, live)? };
+    if test.is_none() && counted_by != CountedBy::Nobody {
+        return Err(format!(
+            "the canary of `{name}` is judged by metrics alone, and one that nobody calls keeps every bound; declare `success` or `p99` beside them"
+        ));
+    }
     let size = size(&declared, &split, live.copies, live.autoscaler).map_err(|why| format!("`{name}`: {why}"))?;
     let CanarySize { steps, split, copies, ceiling } = size;
     let within = canary.decide_within.seconds();
-    let test = strictest(&judge).ok_or_else(|| nothing_to_judge_by(name))?;
-    let (least, usual) = (test.least(), test.usual());
-    lines.push(format!(
-        "canary of {copies} beside {} copies, {}, counted by {}; each step is decided after {least} good requests in a row, about {usual} at half of the limit",
-        live.copies,
-        how(&split),
-        counted_by.as_str(),
-    ));
-    if let Split::Copies(at) = &split {
-        lines.push(achievable(&declared, at, live.copies));
+    let mut plan = CanaryPlan {
+        declared,
+        steps,
+        split,
+        counted_by,
+        judge,
+        metrics_at: None,
+        decide_within_seconds: within,
+        copies,
+        ceiling,
+    };
+    let beside = format!("canary of {copies} beside {} copies, {}", live.copies, how(&plan.split));
+    lines.push(match test {
+        Some(test) => format!(
+            "{beside}, counted by {}; each step is decided after {} good {} in a row, about {} at half of the limit",
+            plan.counted_by.as_str(),
+            test.least(),
+            plan.work().many(),
+            test.usual(),
+        ),
+        None => format!(
+            "{beside}, judged by its metrics alone: nobody counts its messages, so that one which gets none is told by its metrics or not at all ({})",
+            live.processed.why_not
+        ),
+    });
+    lines.extend(achievable(&plan, live.copies));
+    if let Some(test) = test {
+        decided(architecture, name, &plan, test, lines)?;
     }
-    let callers = if split == Split::Route { Callers::Outside } else { Callers::All };
+    plan.metrics_at = metrics(name, &plan.judge, live, within, lines)?;
+    if test.is_some() {
+        lines.push(format!(
+            "a version at the limit or worse goes on with a chance of at most {}%",
+            Evidence::MISSED_REGRESSION * 100.0
+        ));
+    }
+    Ok(plan)
+}
+
+/// How long each step takes to be decided at the declared traffic; `Err` when it takes longer than it may.
+fn decided(
+    architecture: &Architecture,
+    name: &str,
+    plan: &CanaryPlan,
+    test: Evidence,
+    lines: &mut Vec<String>,
+) -> Result<(), String> {
+    let (least, usual, within, many) = (test.least(), test.usual(), plan.decide_within_seconds, plan.work().many());
+    let callers = match plan.split {
+        Split::Route => Callers::Outside,
+        Split::Mesh | Split::Copies(_) => Callers::All,
+        Split::Consumers(_) => Callers::Queues,
+    };
     let rate = requests_per_second(architecture, name, callers);
-    for step in &steps {
+    for step in &plan.steps {
         let share = percent(*step);
         let Some(rate) = rate else {
             lines.push(format!(
-                "{share}: no flow declares how many requests it gets; without {least} in {within} s it is taken back"
+                "{share}: no flow declares how many {many} it gets; without {least} in {within} s it is taken back"
             ));
             continue;
         };
@@ -57,15 +105,11 @@ pub(super) fn plan(
         ));
         if seconds > within {
             return Err(format!(
-                "a canary of `{name}` can never be decided: {least} requests at {share} of {rate}/s take {seconds} s, and {within} s are allowed; begin with a larger step, or set `decide-within` to {seconds}s"
+                "a canary of `{name}` can never be decided: {least} {many} at {share} of {rate}/s take {seconds} s, and {within} s are allowed; begin with a larger step, or set `decide-within` to {seconds}s"
             ));
         }
     }
-    lines.push(format!(
-        "a version at the limit or worse goes on with a chance of at most {}%",
-        Evidence::MISSED_REGRESSION * 100.0
-    ));
-    Ok(CanaryPlan { declared, steps, split, counted_by, judge, decide_within_seconds: within, copies, ceiling })
+    Ok(())
 }
 
 /// How large a canary is beside so many copies, and which shares it gets; otherwise, why it does not fit.
@@ -75,17 +119,21 @@ pub(super) fn size(
     beside: u32,
     autoscaler: Option<Bounds>,
 ) -> Result<CanarySize, String> {
-    let (steps, split, copies) = if let Split::Copies(_) = split {
-        let mut at: Vec<u32> = declared.iter().map(|step| copies_for(*step, beside)).collect();
-        // Two steps with as many copies are one.
-        at.dedup();
+    // Two steps with as many copies are one.
+    let mut at: Vec<u32> = declared.iter().map(|step| Canary::copies_for(*step, beside)).collect();
+    at.dedup();
+    let (split, at) = match split {
+        Split::Copies(_) => (Split::Copies(at.clone()), Some(at)),
+        Split::Consumers(_) => (Split::Consumers(at.clone()), Some(at)),
+        Split::Route | Split::Mesh => (split.clone(), None),
+    };
+    let (steps, copies) = if let Some(at) = at {
         let steps = at.iter().map(|own| share(*own, beside)).collect();
-        let copies = at.iter().max().copied().unwrap_or(1);
-        (steps, Split::Copies(at), copies)
+        (steps, at.iter().max().copied().unwrap_or(1))
     } else {
         let largest = declared.iter().max().copied().unwrap_or_default();
         let copies = (u64::from(beside) * u64::from(largest)).div_ceil(1_000_000);
-        (declared.to_vec(), split.clone(), u32::try_from(copies).unwrap_or(u32::MAX).max(1))
+        (declared.to_vec(), u32::try_from(copies).unwrap_or(u32::MAX).max(1))
     };
     let ceiling = autoscaler.map(|bounds| bounds.beside(copies, beside)).transpose()?;
     Ok(CanarySize { steps, split, copies, ceiling })
@@ -113,30 +161,22 @@ fn split(architecture: &Architecture, live: &Live) -> Split {
     }
 }
 
-/// Beside `stable` copies, the number of copies whose share is nearest to `step`; at least one.
-fn copies_for(step: u32, stable: u32) -> u32 {
-    let wanted = u64::from(step.min(999_999));
-    let copies = (u64::from(stable) * wanted * 2).div_ceil((1_000_000 - wanted) * 2);
-    let fewer = copies.saturating_sub(1);
-    let off = |copies: u64| {
-        let real = copies * 1_000_000 / (u64::from(stable) + copies).max(1);
-        real.abs_diff(wanted)
-    };
-    let nearest = if fewer > 0 && off(fewer) <= off(copies) { fewer } else { copies.max(1) };
-    // More canaries than stable copies ask for twice the room, and say no more.
-    u32::try_from(nearest).unwrap_or(u32::MAX).min(stable.max(1))
-}
-
 /// The share that so many copies have beside the stable ones, in millionths.
 fn share(own: u32, stable: u32) -> u32 {
     u32::try_from(u64::from(own) * 1_000_000 / u64::from(own + stable).max(1)).unwrap_or(1_000_000)
 }
 
-fn achievable(declared: &[u32], at: &[u32], stable: u32) -> String {
+/// What becomes of the declared shares where copies have them.
+fn achievable(plan: &CanaryPlan, stable: u32) -> Option<String> {
+    let (why, at) = match &plan.split {
+        Split::Route | Split::Mesh => return None,
+        Split::Copies(at) => ("nothing here keeps to weights", at),
+        Split::Consumers(at) => ("each copy takes as many messages as another", at),
+    };
     let steps: Vec<String> =
         at.iter().map(|own| format!("{} ({own} of {})", percent(share(*own, stable)), own + stable)).collect();
-    let declared: Vec<String> = declared.iter().map(|step| percent(*step)).collect();
-    format!("nothing here keeps to weights, so {} become {}", declared.join(", "), steps.join(", "))
+    let declared: Vec<String> = plan.declared.iter().map(|step| percent(*step)).collect();
+    Some(format!("{why}, so {} become {}", declared.join(", "), steps.join(", ")))
 }
 
 fn how(split: &Split) -> &'static str {
@@ -144,6 +184,19 @@ fn how(split: &Split) -> &'static str {
         Split::Route => "by the weights of its HTTPRoute",
         Split::Mesh => "by the weights of its VirtualService",
         Split::Copies(_) => "by its share of the copies",
+        Split::Consumers(_) => "by its share of the consumers",
+    }
+}
+
+/// Who counts the messages of a worker: nobody, when it is judged by metrics of its own alone.
+fn processed_by(name: &str, judge: &Judge, live: &Live) -> Result<CountedBy, String> {
+    match &live.processed.by_prometheus {
+        Some(at) => Ok(CountedBy::Prometheus(at.clone())),
+        None if strictest(judge).is_none() => Ok(CountedBy::Nobody),
+        None => Err(format!(
+            "nobody counts the messages of a canary of `{name}`, so it could never be judged: {}; judge it by metrics of its own alone (`judge: {{ metrics: [...] }}`), declare `rollout: {{ rolling: {{}} }}`, or name a Prometheus that has them by `--prometheus URL`",
+            live.processed.why_not
+        )),
     }
 }
 
@@ -170,16 +223,46 @@ fn judge(name: &str, canary: &Canary, verdicts: u32) -> Result<Judge, String> {
         ));
     }
     let p99_ms = canary.judge.p99.map(|limit| whole(limit.as_secs_f64() * 1000.0));
-    if failures.is_none() && p99_ms.is_none() {
-        return Err(nothing_to_judge_by(name));
+    let metrics: Vec<CanaryMetric> = canary.judge.metrics.iter().map(CanaryMetric::of).collect();
+    if failures.is_none() && p99_ms.is_none() && metrics.is_empty() {
+        return Err(format!(
+            "the canary of `{name}` is judged by nothing, so it can never be decided; declare `judge: {{ success: 99.5%, p99: 300ms }}`"
+        ));
     }
-    Ok(Judge { failures, p99_ms, verdicts })
+    Ok(Judge { failures, p99_ms, verdicts, metrics })
 }
 
-fn nothing_to_judge_by(name: &str) -> String {
-    format!(
-        "the canary of `{name}` is judged by nothing, so it can never be decided; declare `judge: {{ success: 99.5%, p99: 300ms }}`"
-    )
+/// Who is asked for the own metrics; `Err` when one of them cannot be had, or not often enough.
+fn metrics(
+    name: &str,
+    judge: &Judge,
+    live: &Live,
+    within: u64,
+    lines: &mut Vec<String>,
+) -> Result<Option<PrometheusAt>, String> {
+    if judge.metrics.is_empty() {
+        return Ok(None);
+    }
+    let Some(at) = &live.asked.at else {
+        return Err(format!(
+            "nobody can be asked for the metrics of the canary of `{name}`, so it could never be judged: no Prometheus is found; name one by `--prometheus URL`"
+        ));
+    };
+    assert_eq!(judge.metrics.len(), live.asked.answers.len(), "each metric was asked for");
+    for (metric, answer) in judge.metrics.iter().zip(&live.asked.answers) {
+        let own = &metric.name;
+        let planned = metric.planned(answer);
+        lines.push(planned.map_err(|why| {
+            format!("the metric `{own}` of the canary of `{name}` cannot be had, so it could never be judged: {why}")
+        })?);
+        let least = metric.least_seconds();
+        if least > within {
+            return Err(format!(
+                "a canary of `{name}` can never be decided: the samples of `{own}` take {least} s, and {within} s are allowed; set `decide-within` to {least}s, or ask more often"
+            ));
+        }
+    }
+    Ok(Some(at.clone()))
 }
 
 /// The test that takes the most requests.
@@ -201,7 +284,7 @@ mod tests {
     #[test]
     fn copies_have_the_share_that_is_nearest_to_what_is_declared() {
         let of = |declared: &[u32], stable| {
-            declared.iter().map(|step| copies_for(step * 10_000, stable)).collect::<Vec<_>>()
+            declared.iter().map(|step| Canary::copies_for(step * 10_000, stable)).collect::<Vec<_>>()
         };
         assert_eq!(of(&[5, 25, 50], 3), [1, 1, 3], "a quarter is 1 of 4, a half 3 of 6");
         assert_eq!(of(&[10, 25, 50], 9), [1, 3, 9]);
@@ -218,6 +301,11 @@ mod tests {
         let by_copies = || Split::Copies(Vec::new());
         assert_eq!(beside(by_copies(), 3, 12), Ok((vec![250_000, 500_000], 3, Some(9))));
         assert_eq!(beside(by_copies(), 2, 12), Ok((vec![333_333, 500_000], 2, Some(10))));
+        assert_eq!(
+            beside(Split::Consumers(Vec::new()), 3, 12),
+            Ok((vec![250_000, 500_000], 3, Some(9))),
+            "each consumer takes as much as another"
+        );
         assert_eq!(beside(Split::Route, 9, 14), Ok((declared.to_vec(), 5, Some(9))));
         assert!(beside(Split::Route, 9, 12).is_err(), "there is no room for five more");
     }
@@ -225,7 +313,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_other_number_of_copies_is_nearer(step in 1_u32..1_000_000, stable in 1_u32..60) {
-            let own = copies_for(step, stable);
+            let own = Canary::copies_for(step, stable);
             let off = |own: u32| share(own, stable).abs_diff(step);
             for other in 1..=stable {
                 // Shares are rounded down to millionths.

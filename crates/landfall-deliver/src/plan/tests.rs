@@ -28,6 +28,8 @@ const LIVE: Live = Live {
     routed: true,
     meshed: false,
     counted: Counted { by_gateway: true, by_prometheus: None, why_not: String::new() },
+    processed: Counted { by_gateway: false, by_prometheus: None, why_not: String::new() },
+    asked: Asked { at: None, answers: Vec::new() },
     settles_seconds: 0,
 };
 
@@ -40,8 +42,12 @@ fn prometheus() -> Counted {
 }
 
 fn text(architecture: &Architecture, live: Live) -> String {
-    let service = architecture.service("web").expect("it is declared");
-    match plan(architecture, "web", service, &live, verdicts(architecture, [service].into_iter())) {
+    text_of(architecture, "web", live)
+}
+
+fn text_of(architecture: &Architecture, name: &str, live: Live) -> String {
+    let service = architecture.service(name).expect("it is declared");
+    match plan(architecture, name, service, &live, verdicts(architecture, [service].into_iter())) {
         Ok(planned) => format!("{}\n{}", planned.strategy.as_str(), planned.lines.join("\n")),
         Err(why) => format!("refused: {why}"),
     }
@@ -68,6 +74,31 @@ fn a_canary_that_can_never_be_decided_is_refused() {
     insta::assert_snapshot!(text(&shop("{ canary: { steps: [10%], judge: { success: 100% } } }", "5/s"), LIVE), @"refused: no number of requests shows that all of them succeed: declare a success of `web` below 100%");
     insta::assert_snapshot!(text(&shop(CANARY, "100/s"), Live { routed: false, counted: Counted { by_gateway: true, ..uncounted() }, ..LIVE }), @"refused: nobody counts the requests of a canary of `web`, so it could never be judged: the gateway does not choose between the versions, and no Prometheus is found; declare `rollout: { rolling: {} }`, or name a Prometheus that has them by `--prometheus URL`");
     insta::assert_snapshot!(text(&shop(CANARY, "100/s"), Live { counted: uncounted(), ..LIVE }), @"refused: nobody counts the requests of a canary of `web`, so it could never be judged: no Prometheus is found; declare `rollout: { rolling: {} }`, or name a Prometheus that has them by `--prometheus URL`");
+}
+
+#[test]
+fn a_metric_of_ones_own_is_asked_for_once_before_anything_begins() {
+    use crate::metric::Answer;
+    let bounded = |judge: &str, bound: &str| {
+        let metric = format!("{{ name: lag, query: 'max(lag{{pod=~\"{{{{pods}}}}\"}})', {bound} }}");
+        shop(
+            &format!("{{ canary: {{ steps: [50%], judge: {{ {judge}metrics: [{metric}] }}, decide-within: 10m }} }}"),
+            "100/s",
+        )
+    };
+    let rollout = |judge: &str| bounded(judge, "at-most: 10");
+    let of = |architecture: &Architecture, answer: Answer| {
+        let at = Some(PrometheusAt::Url("http://prometheus:9090".to_owned()));
+        let said = text(architecture, Live { asked: Asked { at, answers: vec![answer] }, ..LIVE });
+        said.lines().find(|line| line.contains("`lag`")).unwrap_or_default().to_owned()
+    };
+    let told = |answer: Answer| of(&rollout("success: 99%, "), answer);
+    insta::assert_snapshot!(told(Answer::Value(4.0)), @"`lag` at most 10: a sample each 15 s, and 3 in a row decide, after 45 s at least, by no exact test; now, of the copies that run, it is 4");
+    insta::assert_snapshot!(told(Answer::NoData("there is no such series".to_owned())), @"`lag` at most 10: a sample each 15 s, and 3 in a row decide, after 45 s at least, by no exact test; now, of the copies that run, there is no data: there is no such series");
+    insta::assert_snapshot!(told(Answer::Refused("parse error: unexpected end of input".to_owned())), @"refused: the metric `lag` of the canary of `web` cannot be had, so it could never be judged: parse error: unexpected end of input");
+    insta::assert_snapshot!(of(&bounded("success: 99%, ", "at-least-of-stable: 0.9"), Answer::Value(4.0)), @"`lag` at least 0.9 times the stable copies': a sample each 15 s, and 3 in a row decide, after 45 s at least, by no exact test; now, of the copies that run, it is 4");
+    insta::assert_snapshot!(text(&rollout("success: 99%, "), LIVE), @"refused: nobody can be asked for the metrics of the canary of `web`, so it could never be judged: no Prometheus is found; name one by `--prometheus URL`");
+    insta::assert_snapshot!(text(&rollout(""), LIVE), @"refused: the canary of `web` is judged by metrics alone, and one that nobody calls keeps every bound; declare `success` or `p99` beside them");
 }
 
 #[test]
@@ -101,6 +132,68 @@ fn where_nothing_keeps_to_weights_the_canary_has_a_share_of_the_copies() {
     a version at the limit or worse goes on with a chance of at most 5%
     each copy has 90 s to become ready
     ");
+}
+
+/// A worker of its own or of the platform's rollout, which gets so many messages.
+fn worker(own: &str, platform: &str, rate: &str) -> Architecture {
+    architecture(&format!(
+        "services:\n  web: {{ image: web, port: 8080, uses: [{{ publish: events/placed }}] }}\n  mail: {{ image: mail, kind: worker, startup: 5s{own}, uses: [{{ consume: events/placed }}] }}\nstores:\n  events: {{ engine: rabbitmq, topics: {{ placed: {{}} }} }}\nflows:\n  buy: {{ rate: {rate}, steps: [client -> web, web -> events, events -> mail] }}\n{platform}"
+    ))
+}
+
+/// With messages that nobody counts, or the Prometheus that does.
+fn works(counted: bool) -> Live {
+    let why_not = "Prometheus has no `messaging_process_duration_seconds_count` of pods of `mail` in `shop`".to_owned();
+    let processed = if counted { prometheus() } else { Counted { why_not, ..Counted::default() } };
+    Live { routed: false, processed, ..LIVE }
+}
+
+#[test]
+fn a_worker_has_a_canary_among_its_consumers_where_its_messages_are_counted() {
+    let own = |rate| worker(&format!(", rollout: {CANARY}"), "", rate);
+    insta::assert_snapshot!(text_of(&own("100/s"), "mail", works(true)), @"
+    canary
+    canary of 3 beside 3 copies, by its share of the consumers, counted by Prometheus; each step is decided after 595 good messages in a row, about 1937 at half of the limit
+    each copy takes as many messages as another, so 10%, 50% become 25% (1 of 4), 50% (3 of 6)
+    25% of 100/s are 25.00/s: 24 s at least, about 78 s; 600 s are allowed
+    50% of 100/s are 50.00/s: 12 s at least, about 39 s; 600 s are allowed
+    a version at the limit or worse goes on with a chance of at most 5%
+    each copy has 30 s to become ready
+    ");
+    insta::assert_snapshot!(text_of(&own("2/s"), "mail", works(true)), @"refused: a canary of `mail` can never be decided: 595 messages at 25% of 2/s take 1190 s, and 600 s are allowed; begin with a larger step, or set `decide-within` to 1190s");
+    insta::assert_snapshot!(text_of(&own("100/s"), "mail", works(false)), @"refused: nobody counts the messages of a canary of `mail`, so it could never be judged: Prometheus has no `messaging_process_duration_seconds_count` of pods of `mail` in `shop`; judge it by metrics of its own alone (`judge: { metrics: [...] }`), declare `rollout: { rolling: {} }`, or name a Prometheus that has them by `--prometheus URL`");
+    // One for the whole platform means the requests of others.
+    let platform = worker("", &format!("delivery: {{ rollout: {CANARY} }}\n"), "100/s");
+    insta::assert_snapshot!(text_of(&platform, "mail", works(false)), @"
+    rolling
+    it takes its work from queues, and nobody counts it: Prometheus has no `messaging_process_duration_seconds_count` of pods of `mail` in `shop`; copy by copy
+    each copy has 30 s to become ready
+    ");
+    assert!(text_of(&platform, "mail", works(true)).starts_with("canary\n"));
+}
+
+#[test]
+fn a_worker_whose_messages_nobody_counts_is_judged_by_metrics_of_its_own() {
+    use crate::metric::Answer;
+    let judge = "{ metrics: [{ name: jobs, query: 'sum(rate(jobs{pod=~\"{{pods}}\"}[{{window}}]))', at-least-of-stable: 0.9 }] }";
+    let own = worker(&format!(", rollout: {{ canary: {{ steps: [50%], judge: {judge} }} }}"), "", "100/s");
+    let at = Some(PrometheusAt::Url("http://prometheus:9090".to_owned()));
+    let asked = |counted| Live { asked: Asked { at: at.clone(), answers: vec![Answer::Value(4.0)] }, ..works(counted) };
+    insta::assert_snapshot!(text_of(&own, "mail", asked(false)), @"
+    canary
+    canary of 3 beside 3 copies, by its share of the consumers, judged by its metrics alone: nobody counts its messages, so that one which gets none is told by its metrics or not at all (Prometheus has no `messaging_process_duration_seconds_count` of pods of `mail` in `shop`)
+    each copy takes as many messages as another, so 50% become 50% (3 of 6)
+    `jobs` at least 0.9 times the stable copies': a sample each 15 s, and 3 in a row decide, after 45 s at least, by no exact test; now, of the copies that run, it is 4
+    each copy has 30 s to become ready
+    ");
+    // Whose messages are counted is judged by them, too.
+    insta::assert_snapshot!(text_of(&own, "mail", asked(true)), @"refused: the canary of `mail` is judged by metrics alone, and one that nobody calls keeps every bound; declare `success` or `p99` beside them");
+}
+
+#[test]
+fn who_serves_nothing_and_is_no_worker_has_no_canary() {
+    let silent = architecture(&format!("services:\n  web: {{ image: web, rollout: {CANARY} }}\n"));
+    insta::assert_snapshot!(text(&silent, LIVE), @"refused: `web` serves no requests that a canary could get a share of; declare `kind: worker` where it takes its work from queues, or `rollout: { rolling: {} }`");
 }
 
 #[test]

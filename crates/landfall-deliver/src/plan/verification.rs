@@ -26,31 +26,36 @@ pub(crate) fn is_verified(architecture: &Architecture) -> bool {
     })
 }
 
-/// By what a service is judged; `None` when there are too few requests, or nobody counts them.
+/// By what a service is judged; `None` when there are too few requests, or only those are counted that come from outside and none
+/// does. `Err` when there are enough and nobody counts any: silence is no pass.
 pub(super) fn judge(
     architecture: &Architecture,
     name: &str,
     live: &Live,
     verdicts: u32,
     lines: &mut Vec<String>,
-) -> Option<(Judge, CountedBy)> {
+) -> Result<Option<(Judge, CountedBy)>, String> {
     let watched = format!("afterwards watched for {VERIFY_AT_LEAST_SECONDS} s at least: two crashes take it back");
     let mut only = |why: String| {
         lines.push(format!("{watched}; its answers are not judged, as {why}"));
-        None
+        Ok(None)
     };
     let is_exposed = architecture.service(name).is_some_and(|service| service.expose.is_some());
     let (callers, counted_by) = match &live.counted.by_prometheus {
-        Some(at) => (Callers::All, CountedBy::Prometheus(at.clone())),
-        None if live.counted.by_gateway && is_exposed => (Callers::Outside, CountedBy::Gateway),
-        None => return only(format!("nobody counts them: {}", live.counted.why_not)),
+        Some(at) => (Callers::All, Some(CountedBy::Prometheus(at.clone()))),
+        None if live.counted.by_gateway && is_exposed => (Callers::Outside, Some(CountedBy::Gateway)),
+        // Whoever has no copy that is ready may bring one all the same.
+        None if live.counted.by_gateway || live.ready == 0 => {
+            return only(format!("nobody counts them: {}", live.counted.why_not));
+        }
+        None => (Callers::All, None),
     };
     let promised = architecture.service(name).and_then(|service| service.objective.as_ref());
     let availability = promised.and_then(|own| own.availability.as_ref());
     let availability = availability.or(architecture.document.objectives.availability.as_ref());
     // A promise of a month is stricter than what a few minutes can show.
     let failures = availability.map_or(FAILURES, |share| (1.0 - share.value.fraction()).max(FAILURES));
-    let judge = Judge { failures: Some(failures), p99_ms: slowest(architecture, name), verdicts };
+    let judge = Judge { failures: Some(failures), p99_ms: slowest(architecture, name), verdicts, metrics: Vec::new() };
     let test = strictest(&judge).expect("a hundredth can be shown");
     let Some(rate) = requests_per_second(architecture, name, callers) else {
         return only("no flow declares how many requests it gets".to_owned());
@@ -60,13 +65,19 @@ pub(super) fn judge(
     if seconds > VERIFY_WITHIN_SECONDS {
         return only(format!("{least} requests at {rate:.2}/s take {seconds} s"));
     }
+    let counted_by = counted_by.ok_or_else(|| {
+        format!(
+            "nobody counts the requests of `{name}`, so its new version could not be verified, as the pipeline says: {}; name a Prometheus that has them by `--prometheus URL`, or take `verify` out of the stage",
+            live.counted.why_not
+        )
+    })?;
     let slow = judge.p99_ms.map(|limit| format!(" and a p99 of {limit} ms")).unwrap_or_default();
     lines.push(format!(
         "{watched}, and so do more than {}% of failures{slow}, counted by {}: {least} good requests at {rate:.2}/s take {seconds} s; {VERIFY_WITHIN_SECONDS} s are allowed",
         failures * 100.0,
         counted_by.as_str(),
     ));
-    Some((judge, counted_by))
+    Ok(Some((judge, counted_by)))
 }
 
 /// The p99 that is promised, in milliseconds. Where none is, the time of the strictest journey that begins here: no answer

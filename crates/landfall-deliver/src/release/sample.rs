@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::{ReleaseSpec, ServiceRelease};
-use crate::plan::Strategy;
+use crate::analysis::Judge;
+use crate::plan::{CanaryPlan, CountedBy, Split, Strategy};
 
 impl ServiceRelease {
     /// Copy by copy from `shop/NAME:1` to `shop/NAME:2`, in the namespace `shop`.
@@ -27,6 +28,23 @@ impl ServiceRelease {
             autoscaler_ceiling: None,
             schema: None,
             old_schema: None,
+        }
+    }
+}
+
+impl CanaryPlan {
+    /// One copy that gets half of the requests by its route, of which one in a hundred may fail, within ten minutes.
+    pub(crate) fn sample() -> Self {
+        Self {
+            declared: vec![500_000],
+            steps: vec![500_000],
+            split: Split::Route,
+            counted_by: CountedBy::Gateway,
+            judge: Judge { failures: Some(0.01), p99_ms: None, verdicts: 1, metrics: Vec::new() },
+            metrics_at: None,
+            decide_within_seconds: 600,
+            copies: 1,
+            ceiling: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What happens to a release, in words.
 
 use super::{ReleaseSpec, ServiceRelease};
+use crate::analysis::Work;
 use crate::plan::{Strategy, percent};
 use crate::rollout::{Event, Phase, Return, Stage};
 
@@ -12,6 +13,14 @@ fn new(service: &ServiceRelease) -> String {
 /// What it takes from it.
 fn old(service: &ServiceRelease) -> String {
     if service.keeps_image() { "its old configuration".to_owned() } else { format!("`{}`", service.old_image) }
+}
+
+/// What its canary gets a share of.
+fn many(service: &ServiceRelease) -> &'static str {
+    match &service.strategy {
+        Strategy::Canary(canary) => canary.work().many(),
+        Strategy::Rolling | Strategy::Recreate => Work::Requests.many(),
+    }
 }
 
 /// What has happened, and what is done about it, in words.
@@ -34,17 +43,18 @@ pub(super) fn describe(spec: &ReleaseSpec, event: &Event, before: &Phase, phase:
                 (Stage::Starting, _) => format!("a canary of `{}` starts with {}", of.name, new(of)),
                 (Stage::Judging { step }, Strategy::Canary(canary)) => {
                     let share = canary.steps.get(*step).copied().unwrap_or_default();
-                    format!("the canary of `{}` gets {} of the requests", of.name, percent(share))
+                    format!("the canary of `{}` gets {} of the {}", of.name, percent(share), many(of))
                 }
                 (Stage::Judging { .. }, _) => String::new(),
                 (Stage::Promoting, _) => format!("all copies of `{}` get {}", of.name, new(of)),
                 (Stage::Verifying, _) => "every service runs the new version, and all are watched".to_owned(),
-                (Stage::Draining, _) => format!("the canary of `{}` gets no more requests", of.name),
+                (Stage::Draining, _) => format!("the canary of `{}` gets no more {}", of.name, many(of)),
             }
         }
         Phase::Held { service, .. } => format!("held at `{}` until somebody takes it back", name(service)),
         Phase::RollingBack { service, stage: Return::Draining, .. } => {
-            format!("the canary of `{}` gets no more requests", name(service))
+            let many = spec.services.get(*service).map(many).unwrap_or_default();
+            format!("the canary of `{}` gets no more {many}", name(service))
         }
         Phase::RollingBack { service, stage: Return::Restoring, .. } => {
             let old = spec.services.get(*service).map(old).unwrap_or_default();

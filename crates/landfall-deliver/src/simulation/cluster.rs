@@ -8,7 +8,7 @@ use landfall_model::{Architecture, Rollout};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::analysis::{Counts, float};
+use crate::analysis::{Counts, Work, float};
 use crate::observe::{Seen, Workload};
 use crate::plan::{Callers, CountedBy, Split, Strategy, requests_per_second};
 use crate::release::{ReleaseSpec, ServiceRelease, Window};
@@ -96,6 +96,7 @@ struct Service {
     release: ServiceRelease,
     stable: Copies,
     canary: Option<Copies>,
+    work: Work,
     /// The share of the canary, in millionths.
     share: u32,
     requests_per_second: f64,
@@ -165,10 +166,18 @@ impl Cluster {
             Effect::Weigh { service, step } => {
                 let own = &mut self.services[service];
                 let Strategy::Canary(plan) = &own.release.strategy else { panic!("no canary is planned") };
-                own.share = step.map_or(0, |step| plan.steps[step]);
-                if let (Split::Copies(_), Some(step), Some(canary)) = (&plan.split, step, &mut own.canary) {
-                    canary.wanted = usize::try_from(plan.copies_at(step)).expect("a few");
+                let copies = step.map(|step| usize::try_from(plan.copies_at(step)).expect("a few"));
+                match (&plan.split, &mut own.canary) {
+                    // Nothing but their number says what they get.
+                    (Split::Consumers(_), Some(canary)) => {
+                        canary.wanted = copies.unwrap_or(0);
+                        canary.pods.truncate(canary.wanted);
+                        return;
+                    }
+                    (Split::Copies(_), Some(canary)) => canary.wanted = copies.unwrap_or(canary.wanted),
+                    _ => {}
                 }
+                own.share = step.map_or(0, |step| plan.steps[step]);
             }
             Effect::RemoveCanary { service } => {
                 assert_eq!(self.services[service].share, 0, "a canary goes while requests are sent to it");
@@ -205,7 +214,8 @@ impl Cluster {
                 let failed = if *failed > 0 { format!(", {failed} failed") } else { String::new() };
                 format!("{version} {all}{failed}")
             });
-            let _ = writeln!(text, "  requests to {}: {}", service.release.name, parts.collect::<Vec<_>>().join("; "));
+            let (many, name) = (service.work.many(), &service.release.name);
+            let _ = writeln!(text, "  {many} to {name}: {}", parts.collect::<Vec<_>>().join("; "));
         }
         text
     }
@@ -241,8 +251,14 @@ impl Service {
             _ => (None, None, None),
         };
         let by_gateway = counted_by == Some(&CountedBy::Gateway);
-        let callers = if by_gateway || split == Some(&Split::Route) { Callers::Outside } else { Callers::All };
+        let (work, callers) = match split {
+            Some(Split::Consumers(_)) => (Work::Messages, Callers::Queues),
+            Some(Split::Route) => (Work::Requests, Callers::Outside),
+            _ if by_gateway => (Work::Requests, Callers::Outside),
+            _ => (Work::Requests, Callers::All),
+        };
         Self {
+            work,
             stable,
             canary: None,
             share: 0,
@@ -279,9 +295,13 @@ impl Service {
         }
     }
 
-    /// One request, to one of the copies that are ready.
+    /// One request, to one of the copies that are ready, or one message, which any of them takes.
     fn answer(&mut self, now: f64, bad: Option<Fault>, random: &mut StdRng) {
-        let to_canary = self.canary.is_some() && random.random_range(0..1_000_000) < self.share;
+        let canary = self.canary.as_ref().map_or(0, |canary| canary.answering(now, bad));
+        let to_canary = match self.work {
+            Work::Requests => self.canary.is_some() && random.random_range(0..1_000_000) < self.share,
+            Work::Messages => canary > 0 && random.random_range(0..canary + self.stable.answering(now, bad)) < canary,
+        };
         let copies = self.canary.as_ref().filter(|_| to_canary).unwrap_or(&self.stable);
         let ready: Vec<&Pod> = copies.pods.iter().filter(|pod| pod.answers(now, bad)).collect();
         let version = match ready.len() {
@@ -333,6 +353,10 @@ impl Pod {
 }
 
 impl Copies {
+    fn answering(&self, now: f64, bad: Option<Fault>) -> usize {
+        self.pods.iter().filter(|pod| pod.answers(now, bad)).count()
+    }
+
     fn fill(&mut self, now: f64) {
         while self.pods.len() < self.wanted {
             self.pods.push(Pod::new(self.version, now));

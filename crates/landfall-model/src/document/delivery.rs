@@ -337,7 +337,7 @@ impl Default for Rolling {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Canary {
-    /// The shares of the traffic, growing.
+    /// The shares of the traffic, growing; of a worker, of its consumers.
     pub steps: Vec<Spanned<Percent>>,
     /// What the new version must reach to go on.
     #[serde(default)]
@@ -347,16 +347,81 @@ pub struct Canary {
     pub decide_within: Spanned<Duration>,
 }
 
+impl Canary {
+    /// The number of copies whose share beside `stable` ones is nearest to `share`, in millionths; at least one, and no more than
+    /// there are stable ones, as more would ask for twice the room and say no more.
+    pub fn copies_for(share: u32, stable: u32) -> u32 {
+        let wanted = u64::from(share.min(999_999));
+        let copies = (u64::from(stable) * wanted * 2).div_ceil((1_000_000 - wanted) * 2);
+        let fewer = copies.saturating_sub(1);
+        let off = |copies: u64| {
+            let real = copies * 1_000_000 / (u64::from(stable) + copies).max(1);
+            real.abs_diff(wanted)
+        };
+        let nearest = if fewer > 0 && off(fewer) <= off(copies) { fewer } else { copies.max(1) };
+        u32::try_from(nearest).unwrap_or(u32::MAX).min(stable.max(1))
+    }
+
+    /// The most copies that it adds beside `stable` ones, where its share is that of its copies. Where weights lead requests to
+    /// it, it needs no more.
+    pub fn most_copies(&self, stable: u32) -> u32 {
+        self.steps.iter().map(|step| Self::copies_for(step.millionths(), stable)).max().unwrap_or_default()
+    }
+}
+
 /// What a new version must reach.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Judge {
-    /// The smallest share of requests that succeed.
+    /// The smallest share of requests that succeed; of a worker, of the messages that it processes.
     #[serde(default)]
     pub success: Option<Spanned<Percent>>,
-    /// The slowest answer that 99 of 100 requests may get.
+    /// The slowest answer that 99 of 100 requests may get; of a worker, the longest that 99 of 100 messages may take.
     #[serde(default)]
     pub p99: Option<Spanned<Duration>>,
+    /// Further figures that a Prometheus has, each with its bound; beside `success` or `p99`, but for a worker whose messages nobody counts.
+    #[serde(default)]
+    pub metrics: Vec<CanaryMetric>,
+}
+
+/// A figure that a Prometheus has, and its bound. Three samples in a row beyond it fail a canary, three within it pass.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct CanaryMetric {
+    /// What it is called in plans and verdicts.
+    pub name: Spanned<Name>,
+    /// What the Prometheus is asked, in its own language; the answer is one number. `{{pods}}` stands for a regular expression of the names of
+    /// the canary's pods, or of the stable ones where a bound is relative to them, `{{namespace}}` for their namespace, `{{window}}` for the time
+    /// since the canary has its share.
+    pub query: Spanned<String>,
+    /// The highest value that it may have.
+    #[serde(default)]
+    pub at_most: Option<Spanned<f64>>,
+    /// The lowest value that it may have.
+    #[serde(default)]
+    pub at_least: Option<Spanned<f64>>,
+    /// The highest value that it may have, as a multiple of what the stable copies have at the same time.
+    #[serde(default)]
+    pub at_most_of_stable: Option<Spanned<f64>>,
+    /// The lowest value that it may have, as a share of what the stable copies have at the same time.
+    #[serde(default)]
+    pub at_least_of_stable: Option<Spanned<f64>>,
+    /// The time between two samples; no shorter than that between two scrapes, or the same value counts twice.
+    #[serde(default = "default::seconds::<15>")]
+    pub every: Spanned<Duration>,
+}
+
+impl CanaryMetric {
+    /// What a query may have between double braces.
+    pub const PLACES: [&str; 3] = ["{{pods}}", "{{namespace}}", "{{window}}"];
+
+    /// So many samples in a row on one side of the bound decide.
+    pub const SAMPLES: u32 = 3;
+
+    /// How many seconds it takes at least until it is decided.
+    pub fn least_seconds(&self) -> u64 {
+        u64::from(Self::SAMPLES) * self.every.seconds()
+    }
 }
 
 /// When and how a release is taken back.

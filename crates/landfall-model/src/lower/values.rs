@@ -1,9 +1,12 @@
 //! Values that contradict their neighbours, or that only a library can judge: cron, time zones.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use crate::diagnostic::Finding;
-use crate::document::{Document, EnvironmentValue, Expose, Notify, Probe, Probes, Replicas, Service};
+use crate::document::{
+    CanaryMetric, Document, EnvironmentValue, Expose, Notify, Probe, Probes, Replicas, Rollout, Service,
+};
 use crate::span::{Span, Spanned};
 use crate::units::{Name, Reference};
 
@@ -33,6 +36,9 @@ pub(super) fn check(document: &Document, findings: &mut Vec<Finding>) {
         cron(schedule, findings);
     }
     document.told().for_each(|notify| means(notify, findings));
+    if let Some(rollout) = &document.delivery.rollout {
+        metrics(rollout, findings);
+    }
     shares(document, findings);
     environments_in_a_circle(document, findings);
     let windows = document.environments.values().flat_map(|environment| &environment.deploy_windows);
@@ -40,7 +46,7 @@ pub(super) fn check(document: &Document, findings: &mut Vec<Finding>) {
     if let Some(zone) = document.observability.on_call.as_ref().and_then(|on_call| on_call.time_zone.as_ref()) {
         time_zone(zone, findings);
     }
-    let mut ids = std::collections::BTreeMap::new();
+    let mut ids = BTreeMap::new();
     for claim in &document.claims {
         if let Some(first) = ids.insert(claim.id.as_str(), claim.id.span) {
             let finding =
@@ -154,6 +160,64 @@ fn holds_secret(path: &str) -> bool {
         })
 }
 
+/// The own metrics of a canary: each has a name, a query with nothing unknown in it, and one bound.
+fn metrics(rollout: &Rollout, findings: &mut Vec<Finding>) {
+    let Rollout::Canary(canary) = rollout else { return };
+    let mut names = BTreeMap::new();
+    for metric in &canary.judge.metrics {
+        let name = &metric.name;
+        if let Some(first) = names.insert(name.as_str(), name.span) {
+            let finding =
+                Finding::error("duplicate-name", name.span, format!("two metrics of the canary are called `{name}`"));
+            findings.push(finding.also(first, "the other one").help("give one of them another name"));
+        }
+        bound(metric, findings);
+        if metric.every.seconds() == 0 {
+            let finding =
+                Finding::error("wrong-value", metric.every.span, format!("`{name}` is asked for all the time"));
+            findings.push(finding.help("give it the time between two scrapes at least, such as `every: 15s`"));
+        }
+        if metric.query.trim().is_empty() {
+            let finding = Finding::error("wrong-value", metric.query.span, format!("`{name}` asks nothing"));
+            findings.push(finding.help(
+                "write an expression of PromQL, such as `max(queue_length{namespace=\"{{namespace}}\",pod=~\"{{pods}}\"})`",
+            ));
+        }
+        let known = CanaryMetric::PLACES.iter();
+        let rest = known.fold(metric.query.value.clone(), |text, place| text.replace(place, ""));
+        if let Some((_, unknown)) = rest.split_once("{{") {
+            let unknown = unknown.split_once("}}").map_or("", |(unknown, _)| unknown);
+            let message = format!("`{{{{{unknown}}}}}` in the query of `{name}` stands for nothing");
+            let finding = Finding::error("wrong-value", metric.query.span, message);
+            findings.push(finding.help(format!("a query has {}", CanaryMetric::PLACES.join(", "))));
+        }
+    }
+}
+
+fn bound(metric: &CanaryMetric, findings: &mut Vec<Finding>) {
+    let name = &metric.name;
+    let of_stable = || [&metric.at_most_of_stable, &metric.at_least_of_stable].into_iter().flatten();
+    let given: Vec<_> = [&metric.at_most, &metric.at_least].into_iter().flatten().chain(of_stable()).collect();
+    let [bound] = given[..] else {
+        let at = given.last().map_or(name.span, |bound| bound.span);
+        let finding = Finding::error("wrong-value", at, format!("`{name}` needs exactly one bound"));
+        findings.push(finding.help(
+            "write one of `at-most`, `at-least`, `at-most-of-stable` and `at-least-of-stable`; for two bounds, two metrics",
+        ));
+        return;
+    };
+    if !bound.is_finite() {
+        let finding = Finding::error("wrong-value", bound.span, format!("`{bound}` is no bound of `{name}`"));
+        findings.push(finding.help("write a number"));
+    } else if bound.value <= 0.0 && of_stable().next().is_some() {
+        let message = format!("`{bound}` is no multiple of what the stable copies have of `{name}`");
+        let finding = Finding::error("wrong-value", bound.span, message);
+        findings.push(finding.help(
+            "write a ratio above 0, such as `at-most-of-stable: 1.2` or `at-least-of-stable: 0.9`; a bound that stays is `at-most` or `at-least`",
+        ));
+    }
+}
+
 /// Shares of something that cannot be more than all of it.
 fn shares(document: &Document, findings: &mut Vec<Finding>) {
     let promised = document.objectives.availability.iter();
@@ -223,6 +287,9 @@ fn service_values(name: &Spanned<Name>, service: &Service, findings: &mut Vec<Fi
     }
     for window in &service.windows {
         time_zone(&window.time_zone, &mut found);
+    }
+    if let Some(rollout) = &service.rollout {
+        metrics(rollout, &mut found);
     }
     if let Some(schedule) = &service.schedule {
         cron(&schedule.cron, &mut found);

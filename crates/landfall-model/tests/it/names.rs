@@ -133,3 +133,34 @@ environments: { dev: { after: prod }, qa: { after: dev }, prod: { after: qa }, l
     9:31 wrong-value: `dev` comes after itself => promotion begins somewhere: remove `after` from one of them
     ");
 }
+
+#[test]
+fn an_own_metric_of_a_canary_has_one_bound_and_asks_for_nothing_unknown() {
+    assert_snapshot!(with(r#"
+delivery:
+  rollout:
+    canary:
+      steps: [10%]
+      judge:
+        metrics:
+          - { name: lag, query: up }
+          - { name: lag, query: up, at-most: 1, at-least: 1, every: 0s }
+          - { name: both, query: up, at-most: 1, at-most-of-stable: 1.2 }
+          - { name: none, query: up, at-most-of-stable: 0 }
+          - { name: less, query: up, at-least-of-stable: -0.9 }
+          - { name: fine, query: up, at-least-of-stable: 0.9 }
+          - name: free
+            at-least: inf
+            query: max(free{pod="{{pod}}"})
+"#), @"
+    10:21 wrong-value: `lag` needs exactly one bound => write one of `at-most`, `at-least`, `at-most-of-stable` and `at-least-of-stable`; for two bounds, two metrics
+    11:21 duplicate-name: two metrics of the canary are called `lag` (10:21 the other one) => give one of them another name
+    11:59 wrong-value: `lag` needs exactly one bound => write one of `at-most`, `at-least`, `at-most-of-stable` and `at-least-of-stable`; for two bounds, two metrics
+    11:69 wrong-value: `lag` is asked for all the time => give it the time between two scrapes at least, such as `every: 15s`
+    12:69 wrong-value: `both` needs exactly one bound => write one of `at-most`, `at-least`, `at-most-of-stable` and `at-least-of-stable`; for two bounds, two metrics
+    13:57 wrong-value: `0` is no multiple of what the stable copies have of `none` => write a ratio above 0, such as `at-most-of-stable: 1.2` or `at-least-of-stable: 0.9`; a bound that stays is `at-most` or `at-least`
+    14:58 wrong-value: `-0.9` is no multiple of what the stable copies have of `less` => write a ratio above 0, such as `at-most-of-stable: 1.2` or `at-least-of-stable: 0.9`; a bound that stays is `at-most` or `at-least`
+    17:23 wrong-value: `inf` is no bound of `free` => write a number
+    18:20 wrong-value: `{{pod}}` in the query of `free` stands for nothing => a query has {{pods}}, {{namespace}}, {{window}}
+    ");
+}

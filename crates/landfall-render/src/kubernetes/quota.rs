@@ -11,7 +11,8 @@ use crate::json::json;
 use landfall_model::{Architecture, Bytes, Cpu, Overlap, Resources, Rollout, Service, StoreProvider};
 
 use super::metadata::Subject;
-use super::{namespace, scaling};
+use super::namespace;
+use super::scaling::{self, Scaling};
 use crate::object::Object;
 
 /// What is added for operators' jobs and the pods of `kubectl debug`, in hundredths.
@@ -131,10 +132,14 @@ fn copies(architecture: &Architecture, service: &Service) -> u64 {
     if let Some(schedule) = &service.schedule {
         return if schedule.overlap.value == Overlap::Allow { 2 } else { 1 };
     }
+    let most = scaling::most(service);
+    // The copies of a canary beside an autoscaler are a part of its most, and then one more is replaced at a time.
+    let beside = matches!(scaling::of(architecture, service), Scaling::Fixed(_));
     let surge = match architecture.rollout(service).value {
         Rollout::Rolling(rolling) => rolling.max_surge.value,
+        Rollout::Canary(canary) if beside => canary.most_copies(most).max(1),
         Rollout::Canary(_) => 1,
         Rollout::Recreate => 0,
     };
-    u64::from(scaling::most(service)) + u64::from(surge)
+    u64::from(most) + u64::from(surge)
 }

@@ -31,6 +31,22 @@ services:
 }
 
 #[test]
+fn a_quota_has_room_for_the_copies_of_a_canary_at_its_largest_share() {
+    let text = "
+services:
+  web:
+    replicas: 3
+    resources: { cpu: 500m..1, memory: 256Mi }
+    rollout: { canary: { steps: [25%, 50%], judge: { success: 99% } } }
+";
+    // Three beside three, and a fifth on top.
+    assert_eq!(part(text, "ResourceQuota/shop", "/spec/hard/requests.cpu"), json!("3600m"));
+    // An autoscaler leaves the canary room below its most; there is one more when it has gone.
+    let scaled = text.replace("replicas: 3", "replicas: { min: 2, max: 5, cpu: 70% }");
+    assert_eq!(part(&scaled, "ResourceQuota/shop", "/spec/hard/requests.cpu"), json!("3600m"));
+}
+
+#[test]
 fn a_namespace_in_which_something_declares_no_resources_has_no_quota() {
     let text = "services: { web: { resources: { cpu: 1, memory: 1Gi } }, other: {} }";
     assert_eq!(names(&render(text), &["ResourceQuota", "LimitRange"]), [""; 0]);

@@ -215,6 +215,9 @@ pub(crate) struct PromoteArguments {
     /// Say what would be done, and change nothing but the evidence that it has run.
     #[arg(long)]
     pub(crate) plan: bool,
+    /// Wait while somebody else ships to TO, and promote what runs in FROM when that is over; without it that is refused.
+    #[arg(long, conflicts_with = "plan")]
+    pub(crate) wait: bool,
     /// Write the release down and leave; `landfall ship --watch` carries it out.
     #[arg(long, conflicts_with = "plan")]
     pub(crate) detach: bool,

@@ -8,16 +8,20 @@ use super::{Input, Output, Place};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  landfall ship --env development --image web=ghcr.io/shop/web@sha256:…\n  landfall ship --env production --context prod --plan      what would happen, how long it takes\n  landfall ship --env production --context prod             everything that differs from the file\n  landfall ship --env production --context prod --watch     go on with a release that is not finished\n  landfall ship --env production --context prod --wait      after the release that is under way\n\nIt exits with 1 when the release is refused, held or taken back. Ctrl-C leaves it as it is; `--watch` goes on."
+    after_help = "Examples:\n  landfall ship --env development --image web=ghcr.io/shop/web@sha256:…\n  landfall ship --env production --context prod --image web=ghcr.io/shop/web:1.4     by the digest that the tag has now\n  landfall ship --env production --context prod --plan      what would happen, how long it takes\n  landfall ship --env production --context prod             everything that differs from the file\n  landfall ship --env production --context prod --watch     go on with a release that is not finished\n  landfall ship --env production --context prod --wait      after the release that is under way\n\nIt exits with 1 when the release is refused, held or taken back. Ctrl-C leaves it as it is; `--watch` goes on."
 )]
 pub(crate) struct ShipArguments {
     #[command(flatten)]
     pub(crate) input: Input,
     #[command(flatten)]
     pub(crate) cluster: ClusterArguments,
-    /// Ship this image for a service; may be given for several. Without it every service gets what the file says.
+    /// Ship this image for a service; may be given for several. Without it every service gets what the file says. To a cluster a tag
+    /// goes as the digest that its registry has for it now.
     #[arg(long = "image", value_name = "SERVICE=IMAGE", value_parser = image)]
     pub(crate) images: Vec<(String, String)>,
+    /// Ship tags as they are, and ask no registry: what runs may change when somebody moves a tag.
+    #[arg(long, requires = "images")]
+    pub(crate) allow_tags: bool,
     /// The Prometheus that has counted the requests of each version; the one of the cluster's operator when left out.
     #[arg(long, value_name = "URL", conflicts_with = "watch")]
     pub(crate) prometheus: Option<String>,
@@ -70,18 +74,15 @@ pub(crate) enum ReleaseCommand {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  landfall release show shop-7 --env development")]
+#[command(
+    after_help = "Examples:\n  landfall release show shop-7 --env development\n  landfall release show shop-7 --env production --context prod --file ../shop/landfall.yaml"
+)]
 pub(crate) struct ReleaseArguments {
     /// The release, as `landfall releases` names it.
     #[arg(value_name = "RELEASE")]
     pub(crate) release: String,
     #[command(flatten)]
-    pub(crate) input: Input,
-    #[command(flatten)]
-    pub(crate) cluster: ClusterArguments,
-    /// How to print.
-    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
-    pub(crate) output: Output,
+    pub(crate) place: Place,
 }
 
 #[derive(Debug, Args)]
@@ -98,16 +99,14 @@ pub(crate) struct RollbackArguments {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  landfall abort --env development\n\nThe release goes no further, and its canary gets no more requests. `landfall rollback` takes it back."
+    after_help = "Examples:\n  landfall abort --env development               whichever is under way\n  landfall abort shop-7 --env production --context prod\n\nThe release goes no further, and its canary gets no more requests. `landfall rollback` takes it back."
 )]
 pub(crate) struct AbortArguments {
+    /// The release that is meant; another one that is under way is left alone. The one under way when left out.
+    #[arg(value_name = "RELEASE")]
+    pub(crate) release: Option<String>,
     #[command(flatten)]
-    pub(crate) input: Input,
-    #[command(flatten)]
-    pub(crate) cluster: ClusterArguments,
-    /// How to print the result.
-    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
-    pub(crate) output: Output,
+    pub(crate) place: Place,
 }
 
 #[derive(Debug, Args)]

@@ -12,11 +12,12 @@ use crate::terminal::Terminal;
 
 /// Prints it. The answer is no when there is none of that name.
 pub(crate) fn show(arguments: &ReleaseArguments, terminal: &mut Terminal) -> anyhow::Result<Outcome> {
-    let target = match Target::find(&arguments.input.file, arguments.input.environment.as_deref(), terminal)? {
+    let place = &arguments.place;
+    let target = match Target::find(&place.file, place.environment.as_deref(), terminal)? {
         Ok(target) => target,
         Err(outcome) => return Ok(outcome),
     };
-    in_a_cluster(&target, &arguments.cluster, terminal, async |client, terminal| {
+    in_a_cluster(&target, &place.cluster, terminal, async |client, terminal| {
         let Some(release) = read(&client, target.namespace(), &arguments.release).await? else {
             terminal.say(&format!(
                 "error: there is no release `{}` in `{}`\nhint: `landfall releases` lists them",
@@ -25,7 +26,7 @@ pub(crate) fn show(arguments: &ReleaseArguments, terminal: &mut Terminal) -> any
             ))?;
             return Ok(Outcome::No);
         };
-        if arguments.output == Output::Json {
+        if place.output == Output::Json {
             let document = ReleaseOutput::new(VERSION, &release);
             writeln!(terminal.data(), "{}", serde_json::to_string_pretty(&document)?)?;
             return Ok(Outcome::Done);

@@ -1,6 +1,7 @@
 //! `landfall ship`: a release from its plan to its end.
 
 mod follow;
+mod registry;
 mod target;
 mod turn;
 mod view;
@@ -12,13 +13,14 @@ use anyhow::Context as _;
 use comfy_table::{Table, presets};
 use kube::{Client, ResourceExt as _};
 use landfall_deliver::{
-    Author, Lock, Proposal, Release, Wanted, create, drift, list, phase_of, propose, tell_waiting, tells,
+    Author, Lock, Proposal, Release, Wanted, create, drift, has_digest, list, phase_of, propose, tell_waiting, tells,
 };
 use landfall_model::Severity;
 
 pub(crate) use self::follow::{Ended, Told, carry_out, finish, holder, wait_or_carry};
-pub(crate) use self::target::{Target, in_a_cluster};
-pub(crate) use self::turn::take;
+use self::registry::{Registries, RegistryError, docker_folder};
+pub(crate) use self::target::{Target, connect, in_a_cluster, is_engine};
+pub(crate) use self::turn::{take, wait};
 
 use crate::Outcome;
 use crate::cli::{Output, ShipArguments};
@@ -65,28 +67,81 @@ pub(crate) fn run(arguments: &ShipArguments, terminal: &mut Terminal) -> anyhow:
         return Ok(Outcome::NotUnderstood);
     }
     in_a_cluster(&target, &arguments.cluster, terminal, async |client, terminal| {
-        let wanted = Wanted {
+        let wanted = |images| Wanted {
             architecture: &checked.architecture,
             objects: &checked.objects,
-            images: &images,
+            images,
             prometheus: arguments.prometheus.as_deref(),
         };
         if arguments.plan {
+            let images = match by_digest(&client, &images, arguments, terminal).await? {
+                Ok(images) => images,
+                Err(outcome) => return Ok(outcome),
+            };
+            let wanted = wanted(&images);
             let mut proposal = propose(&client, wanted).await?;
             proposal.notes.extend(drift(&client, &target.architecture).await?.into_iter().map(drifted));
             return show_plan(&proposal, arguments.output, terminal);
         }
         let author = Author::of(&client, target.namespace(), target.name(), &holder()).await?;
         let lock = if arguments.wait {
-            turn::wait(&client, &target, terminal).await?
+            wait(&client, &target, terminal).await?
         } else {
             take(&client, &target, terminal).await?
         };
         let Some(lock) = lock else { return Ok(Outcome::No) };
+        // Whoever has waited ships what a tag names now.
+        let images = match by_digest(&client, &images, arguments, terminal).await {
+            Ok(Ok(images)) => images,
+            other => {
+                lock.release().await;
+                return other.map(|asked| asked.err().unwrap_or(Outcome::No));
+            }
+        };
         let how = if arguments.detach { How::Detached } else { How::Followed };
         let shipping = Shipping { target: &target, author: &author, how, output: arguments.output };
-        ship(&client, wanted, lock, &shipping, terminal).await
+        ship(&client, wanted(&images), lock, &shipping, terminal).await
     })
+}
+
+/// The images with the digests of now in the place of tags. An engine has its images from a catalogue, which knows no digests.
+async fn by_digest(
+    client: &Client,
+    images: &BTreeMap<String, String>,
+    arguments: &ShipArguments,
+    terminal: &mut Terminal,
+) -> anyhow::Result<Result<BTreeMap<String, String>, Outcome>> {
+    let tagged = || images.values().map(String::as_str).filter(|image| !has_digest(image));
+    if arguments.allow_tags || tagged().next().is_none() || is_engine(client).await? {
+        return Ok(Ok(images.clone()));
+    }
+    let registries = Registries::of(tagged(), docker_folder().as_deref())?;
+    let mut pinned = images.clone();
+    for (service, image) in pinned.iter_mut().filter(|(_, image)| !has_digest(image)) {
+        match registries.pinned(image).await {
+            Ok(digest) => {
+                terminal.say(&format!("`{service}`: `{image}` is `{digest}` now"))?;
+                *image = digest;
+            }
+            Err(error) => {
+                let (hint, outcome) = (error.hint(), outcome_of(&error));
+                let told = format!("{:#}\nhint: {hint}", anyhow::Error::from(error));
+                let Some(outcome) = outcome else { anyhow::bail!(told) };
+                terminal.say(&format!("error: {told}"))?;
+                return Ok(Err(outcome));
+            }
+        }
+    }
+    Ok(Ok(pinned))
+}
+
+/// How a command ends that asked a registry; nothing where the world has failed.
+fn outcome_of(error: &RegistryError) -> Option<Outcome> {
+    match error {
+        RegistryError::Malformed { .. } => Some(Outcome::NotUnderstood),
+        RegistryError::NoSuchTag { .. } => Some(Outcome::No),
+        RegistryError::NotAuthorised { .. } | RegistryError::Unanswered { .. } => None,
+    }
 }
 
 /// The architecture with its objects, if nothing in it is wrong.

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "what a command said is for people who read a failure")]
 
 mod past;
+mod turn;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

@@ -14,6 +14,7 @@ mod shippers;
 mod soak;
 mod turn;
 mod windows;
+mod worker;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -35,7 +36,8 @@ const RATE: u32 = 200;
 const PATIENCE: Duration = Duration::from_mins(5);
 
 /// A server: its address, its port, and which share of its answers is an error; `never` answers the probe with an error, `slow`
-/// takes its time, and `leaks` ends after a minute. What it has answered is at `/metrics`, as OpenTelemetry counts it.
+/// takes its time, `leaks` ends after a minute, and `queue` has a long queue. What it has answered is at `/metrics`, as OpenTelemetry
+/// counts it, and how long its queue is.
 pub(crate) const PROGRAM: &str = r#"
 import asyncio, os, signal, socket, sys
 host, port, version, fault = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
@@ -56,6 +58,8 @@ def metrics():
         labels = 'namespace="shop",pod="%s",http_response_status_code="%d"' % (socket.gethostname(), status)
         lines += ['%s_bucket{%s,le="%s"} %d' % (name, labels, bound, count) for bound in ("0.05", "+Inf") if count]
         lines += ['%s_%s{%s} %d' % (name, part, labels, count) for part in ("sum", "count") if count]
+    lines += ['# TYPE queue_length gauge']
+    lines += ['queue_length{namespace="shop",pod="%s"} %d' % (socket.gethostname(), 40 if fault == "queue" else 2)]
     return "\n".join(lines + [""]).encode()
 class Server(asyncio.Protocol):
     def connection_made(self, transport):
@@ -112,7 +116,7 @@ delivery:
 }
 
 /// Which program each version is: the first two are good, the third is never ready, every twentieth answer of the fourth fails, the
-/// fifth is slow, and the sixth leaks. Another service, `stock`, has two good ones.
+/// fifth is slow, the sixth leaks, and the seventh has a long queue. Another service, `stock`, has two good ones.
 fn catalogue(program: &Path) -> String {
     let program = program.display();
     let entry = |service: &str, version: u32, fault: &str| {
@@ -120,7 +124,7 @@ fn catalogue(program: &Path) -> String {
             "- image: shop/{service}:{version}\n  program: /usr/bin/python3\n  args: [\"{program}\", \"{{{{pod_ip}}}}\", \"{{{{port}}}}\", \"{version}\", \"{fault}\"]\n"
         )
     };
-    let faults = ["none", "none", "never", "20", "slow", "leaks"];
+    let faults = ["none", "none", "never", "20", "slow", "leaks", "queue"];
     let web = (1..).zip(faults).map(|(version, fault)| entry("web", version, fault));
     let stock = (1..=2).map(|version| entry("stock", version, "none"));
     format!("images:\n{}", web.chain(stock).collect::<String>())
@@ -140,6 +144,11 @@ impl Platform {
 
     /// The same, with another architecture.
     fn start_with(text: &str) -> Option<Self> {
+        Self::start_among(text, |_| String::new())
+    }
+
+    /// The same, with more images, which are made in its folder.
+    fn start_among(text: &str, more: impl FnOnce(&Path) -> String) -> Option<Self> {
         let schemas = require_or_skip("the schemas of Kubernetes", Schemas::locate())?;
         let python = Path::new("/usr/bin/python3").exists();
         require_or_skip("python3", if python { Ok(()) } else { Err("it is not in /usr/bin") })?;
@@ -150,7 +159,7 @@ impl Platform {
         let program = folder.path().join("server.py");
         std::fs::write(&program, PROGRAM).expect("a file can be written");
         std::fs::write(folder.path().join("landfall.yaml"), text).expect("a file can be written");
-        let engine = RunningEngine::start(folder.path(), &catalogue(&program), &[]);
+        let engine = RunningEngine::start(folder.path(), &(catalogue(&program) + &more(folder.path())), &[]);
         let gateway = gateway(folder.path());
         let platform = Self { engine, folder, gateway };
         tokio::runtime::Runtime::new().expect("threads can be started").block_on(async {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use landfall_model::{
-    Architecture, Canary, Element, Evidence, Finding, IngressApi, Name, Percent, Service, Span, Spanned,
+    Architecture, Canary, CanaryMetric, Element, Evidence, Finding, IngressApi, Name, Percent, Service, ServiceKind,
+    Span, Spanned, Verb,
 };
 
 use super::NAME;
@@ -11,7 +12,7 @@ use crate::report::Verdict;
 use crate::rule::Context;
 use crate::rules::derivation::{Derivation, Section, Share, Stake, count, float, written};
 
-/// How many requests reach each service in a second, as flows and edges declare.
+/// How many requests reach each service in a second, or messages each worker, as flows and edges declare.
 pub(super) struct Traffic(BTreeMap<Name, (f64, Vec<String>)>);
 
 impl Traffic {
@@ -20,7 +21,9 @@ impl Traffic {
         for (name, flow) in &architecture.document.flows {
             let Some(rate) = flow.rate else { continue };
             for step in &flow.steps {
-                if architecture.service(step.to.as_str()).is_some() {
+                let Some(service) = architecture.service(step.to.as_str()) else { continue };
+                let is_message = matches!(architecture.element(step.from.as_str()), Some(Element::Store(_)));
+                if is_message || !is_worker(service) {
                     let known = traffic.entry(step.to.clone()).or_default();
                     known.0 += rate.per_second();
                     known.1.push(format!("flow `{name}` {rate}"));
@@ -28,14 +31,27 @@ impl Traffic {
             }
         }
         for connection in &architecture.connections {
-            if let (Element::Service(to), Some(rate)) = (&connection.to, connection.edge.rate) {
-                let known = traffic.entry(to.clone()).or_default();
-                known.0 += rate.per_second();
-                known.1.push(format!("{} {rate}", connection.from));
+            let Some(rate) = connection.edge.rate else { continue };
+            let ((Element::Service(to), from, Verb::Consume) | (from, Element::Service(to), _)) =
+                (&connection.from, &connection.to, connection.verb)
+            else {
+                continue;
+            };
+            // What comes from a store is a message.
+            if matches!(from, Element::Store(_)) != architecture.service(to.as_str()).is_some_and(is_worker) {
+                continue;
             }
+            let known = traffic.entry(to.clone()).or_default();
+            known.0 += rate.per_second();
+            known.1.push(format!("{from} {rate}"));
         }
         Self(traffic)
     }
+}
+
+/// Whether a service takes messages from queues, to which no share of requests leads.
+pub(super) fn is_worker(service: &Service) -> bool {
+    service.kind.value == ServiceKind::Worker
 }
 
 /// How many copies the canary adds at its largest share below the whole.
@@ -49,6 +65,7 @@ pub(super) fn copies(canary: &Canary, floor: u32) -> u32 {
 /// Whether the shares grow, and something is judged. Said once for each declaration.
 pub(super) fn shares(
     context: &Context<'_>,
+    service: &Service,
     canary: &Canary,
     span: Span,
     first: bool,
@@ -78,8 +95,15 @@ pub(super) fn shares(
         }
     }
     let verdict = if wrong.is_empty() { Verdict::Proved } else { Verdict::Refuted };
-    if canary.judge.success.is_none() && canary.judge.p99.is_none() {
-        let finding = Finding::new(NAME, Stake::Risk.severity(context), span, "the canary is judged by nothing");
+    // A worker whose messages nobody counts has nothing but metrics of its own.
+    let may_have_metrics_alone = is_worker(service) && service.rollout.is_some() && !canary.judge.metrics.is_empty();
+    if canary.judge.success.is_none() && canary.judge.p99.is_none() && !may_have_metrics_alone {
+        let said = if canary.judge.metrics.is_empty() {
+            "the canary is judged by nothing"
+        } else {
+            "the canary is judged by no answers: one that nobody calls keeps every bound"
+        };
+        let finding = Finding::new(NAME, Stake::Risk.severity(context), span, said);
         wrong.push(finding.help("say what it must reach: `judge: { success: 99.5%, p99: 300ms }`"));
     }
     if first {
@@ -105,22 +129,42 @@ pub(super) fn decides(
     } else {
         by_copies(context, (name, service), smallest, derivation, found)
     };
+    let work = if is_worker(service) { "message" } else { "request" };
     // As the canary is judged when it is shipped.
     let by_success =
         canary.judge.success.and_then(|success| Some((success, Evidence::of_success(success.value, 1)?.least())));
     let by_latency = canary.judge.p99.and(Evidence::of_limit(Evidence::SLOWER_THAN_P99, 1)).map(Evidence::least);
     if let Some((success, needed)) = by_success {
-        derivation.line(format!("a success of {success} is believed after {} in a row", count(needed, "good request")));
+        derivation.line(format!(
+            "a success of {success} is believed after {} in a row",
+            count(needed, &format!("good {work}"))
+        ));
     }
     if let Some(needed) = by_latency {
-        derivation.line(format!("a p99 is believed after {}", count(needed, "request")));
+        derivation.line(format!("a p99 is believed after {}", count(needed, work)));
+    }
+    // As many samples in a row of each own metric.
+    let by_metrics = canary.judge.metrics.iter().map(CanaryMetric::least_seconds).max();
+    if let Some(slowest) = by_metrics {
+        derivation.line(format!(
+            "metrics of its own are believed after {} samples in a row: {slowest} s",
+            CanaryMetric::SAMPLES
+        ));
+        if slowest > canary.decide_within.seconds() {
+            let at = written([canary.decide_within.span, smallest.span, name.span]);
+            let message =
+                format!("a canary of `{name}` can never be decided: the samples of its metrics take {slowest} s");
+            let finding = Finding::error(NAME, at, message);
+            found.push(finding.help(format!("give each step {slowest} s, or ask for the metrics more often")));
+            return Verdict::Refuted;
+        }
     }
     let Some(needed) = by_success.map(|(_, needed)| needed).max(by_latency) else {
         derivation.line("nothing is judged by counts");
         return Verdict::Undecided;
     };
     let Some((rate, sources)) = traffic.0.get(name.as_str()).filter(|(rate, _)| *rate > 0.0) else {
-        derivation.line(format!("no flow or edge declares how many requests reach `{name}`"));
+        derivation.line(format!("no flow or edge declares how many {work}s reach `{name}`"));
         return Verdict::Undecided;
     };
     let seconds = float(needed) / (rate * share);
@@ -128,7 +172,7 @@ pub(super) fn decides(
     derivation.uses(&format!("{own}.rollout.canary.decide-within"), &canary.decide_within, Section::Given);
     derivation.line(format!("{rate:.2}/s reach `{name}`: {}", sources.join(", ")));
     let line = format!(
-        "{needed} requests ÷ ({rate:.2}/s × {}) = {:.0} s for the first step; {} s are allowed",
+        "{needed} {work}s ÷ ({rate:.2}/s × {}) = {:.0} s for the first step; {} s are allowed",
         Share(share),
         seconds.ceil(),
         canary.decide_within.seconds()
@@ -156,6 +200,7 @@ fn is_weighted(architecture: &Architecture, service: &Service) -> bool {
     let platform = &architecture.document.platform;
     let serves = !service.all_ports().is_empty();
     serves
+        && !is_worker(service)
         && (platform.mesh.is_some() || (service.expose.is_some() && platform.ingress.api.value == IngressApi::Gateway))
 }
 
@@ -180,10 +225,9 @@ fn by_copies(
     derivation.line(line.clone());
     // A share that is at most half as large again as declared still means what was written.
     if real > smallest.value.fraction() * 1.5 {
-        let message = format!(
-            "a canary of `{name}` cannot have {smallest} of the traffic: its smallest share is {}",
-            Share(real)
-        );
+        let of = if is_worker(service) { "messages" } else { "traffic" };
+        let message =
+            format!("a canary of `{name}` cannot have {smallest} of the {of}: its smallest share is {}", Share(real));
         let at = written([smallest.span, name.span]);
         let achievable: Vec<String> =
             (1..=floor.min(4)).map(|k| format!("{:.0}%", float(k) * 100.0 / float(floor + k))).collect();
@@ -191,7 +235,9 @@ fn by_copies(
         let finding =
             finding.because(format!("with {} the shares are {}", count(floor, "copy"), achievable.join(", ")));
         let needed = (1_000_000u64).div_ceil(wanted.max(1)) - 1;
-        found.push(finding.help(format!("declare a mesh, begin with {}, or run {needed} copies", achievable[0])));
+        // No mesh leads messages anywhere.
+        let mesh = if is_worker(service) { "" } else { "declare a mesh, " };
+        found.push(finding.help(format!("{mesh}begin with {}, or run {needed} copies", achievable[0])));
     }
     real
 }

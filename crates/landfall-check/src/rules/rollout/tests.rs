@@ -60,8 +60,47 @@ delivery: { rollout: { canary: { steps: [5%, 50%], judge: { success: 99% } } } }
 ";
     assert_eq!(
         messages(RULE, text),
-        ["warning: a canary of `worker` cannot have 5% of the traffic: its smallest share is 25 %"]
+        ["warning: a canary of `worker` cannot have 5% of the messages: its smallest share is 25 %"]
     );
+    let web = text.replace("worker: { kind: worker,", "web: { port: 80,");
+    assert_eq!(
+        messages(RULE, &web),
+        ["warning: a canary of `web` cannot have 5% of the traffic: its smallest share is 25 %"]
+    );
+}
+
+#[test]
+fn a_worker_is_one_of_its_consumers_and_counts_messages() {
+    let text = "
+landfall: v1
+name: shop
+platform: { mesh: { kind: istio } }
+services:
+  web: { port: 80, replicas: 2, uses: [{ publish: events/placed }, { call: mail, rate: 500/s }] }
+  mail:
+    kind: worker
+    port: 80
+    replicas: 3
+    uses: [{ consume: events/placed }]
+    rollout: { canary: { steps: [25%], judge: { success: 99% }, decide-within: 5m } }
+stores: { events: { engine: rabbitmq, topics: { placed: {} } } }
+flows: { buy: { rate: 20/s, steps: [client -> web, web -> events, events -> mail] } }
+";
+    let (verdict, derivation) = proof(RULE, "service.mail", text);
+    assert_eq!(
+        derivation[..3],
+        [
+            "without weights the share is that of the copies: 1 of 4 = 25 %",
+            "a success of 99% is believed after 595 good messages in a row",
+            "20.00/s reach `mail`: flow `buy` 20/s",
+        ]
+    );
+    assert_eq!(
+        (verdict, derivation[3].as_str()),
+        (Verdict::Proved, "595 messages ÷ (20.00/s × 25 %) = 119 s for the first step; 300 s are allowed")
+    );
+    let by_metrics = text.replace("{ success: 99% }", "{ metrics: [{ name: jobs, query: up, at-least: 1 }] }");
+    assert_eq!(messages(RULE, &by_metrics), [""; 0], "nobody has to count what it does");
 }
 
 #[test]

@@ -6,8 +6,9 @@ use crate::approval::{ApprovalSpec, SignersSpec};
 use crate::audit::{Action, AuditEntrySpec};
 use crate::freeze::FreezeSpec;
 use crate::gate::{EvidenceKind, EvidenceSpec, Gate};
+use crate::metric::{Bound, CanaryMetric};
 use crate::notify::{Means, Told};
-use crate::plan::{CanaryPlan, CountedBy, Split, Strategy};
+use crate::plan::{CanaryPlan, CountedBy, PrometheusAt, Split, Strategy};
 use crate::release::{ReleaseSpec, ServiceRelease, Verification};
 
 /// What an API server keeps of a value: it drops every field that the schema does not name.
@@ -34,12 +35,15 @@ fn text(text: &str) -> String {
 
 /// A service with everything that can be said of one.
 fn service() -> ServiceRelease {
+    let lag =
+        CanaryMetric { name: text("lag"), query: text("max(lag)"), bound: Bound::AtMost(10.0), every_seconds: 15 };
     let canary = CanaryPlan {
         declared: vec![100_000],
         steps: vec![250_000],
         split: Split::Copies(vec![1]),
         counted_by: CountedBy::Gateway,
-        judge: crate::analysis::Judge { failures: Some(0.01), p99_ms: Some(300), verdicts: 2 },
+        judge: crate::analysis::Judge { failures: Some(0.01), p99_ms: Some(300), verdicts: 2, metrics: vec![lag] },
+        metrics_at: Some(PrometheusAt::Url(text("http://prometheus:9090"))),
         decide_within_seconds: 600,
         copies: 1,
         ceiling: Some(3),

@@ -103,14 +103,40 @@ impl Target {
 }
 
 /// Runs `work` with a client of the cluster that is meant.
-///
-/// A cluster that nobody named is never one of the user's kubeconfig: whoever forgets a flag would ship to production.
 pub(crate) fn in_a_cluster(
     target: &Target,
     cluster: &ClusterArguments,
     terminal: &mut Terminal,
     work: impl AsyncFnOnce(Client, &mut Terminal) -> anyhow::Result<Outcome>,
 ) -> anyhow::Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start a thread for requests")?;
+    runtime.block_on(async {
+        match connect(target, cluster, terminal).await? {
+            Some(client) => work(client, terminal).await,
+            None => Ok(Outcome::NotUnderstood),
+        }
+    })
+}
+
+/// Whether a cluster is an engine of ours, whose images are programs of a catalogue.
+pub(crate) async fn is_engine(client: &Client) -> anyhow::Result<bool> {
+    /// What its version ends in.
+    const MARK: &str = "+landfall";
+    let version = client.apiserver_version().await.context("failed to ask the cluster for its version")?;
+    Ok(version.git_version.ends_with(MARK))
+}
+
+/// A client of the cluster that is meant; nothing when nobody named one, which is said.
+///
+/// A cluster that nobody named is never one of the user's kubeconfig: whoever forgets a flag would ship to production.
+pub(crate) async fn connect(
+    target: &Target,
+    cluster: &ClusterArguments,
+    terminal: &mut Terminal,
+) -> anyhow::Result<Option<Client>> {
     let kubeconfig = match (&cluster.kubeconfig, &cluster.context) {
         (Some(file), _) => {
             Kubeconfig::read_from(file).with_context(|| format!("failed to read `{}`", file.display()))?
@@ -126,17 +152,10 @@ pub(crate) fn in_a_cluster(
             terminal.say(&format!(
                 "error: which cluster?\nhint: add `--context` or `--kubeconfig`, or run it here first: `landfall up{named}`"
             ))?;
-            return Ok(Outcome::NotUnderstood);
+            return Ok(None);
         }
     };
     let options = KubeConfigOptions { context: cluster.context.clone(), ..KubeConfigOptions::default() };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("failed to start a thread for requests")?;
-    runtime.block_on(async {
-        let config =
-            Config::from_custom_kubeconfig(kubeconfig, &options).await.context("failed to use the kubeconfig")?;
-        work(Client::try_from(config).context("failed to make a client")?, terminal).await
-    })
+    let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.context("failed to use the kubeconfig")?;
+    Client::try_from(config).context("failed to make a client").map(Some)
 }

@@ -34,7 +34,7 @@ pub(crate) async fn take(client: &Client, target: &Target, terminal: &mut Termin
 }
 
 /// The lock, once nobody else ships and no release is under way; nothing when the user waits no longer.
-pub(super) async fn wait(client: &Client, target: &Target, terminal: &mut Terminal) -> anyhow::Result<Option<Lock>> {
+pub(crate) async fn wait(client: &Client, target: &Target, terminal: &mut Terminal) -> anyhow::Result<Option<Lock>> {
     let mut contender = contender(client, target);
     let mut told: Option<String> = None;
     loop {

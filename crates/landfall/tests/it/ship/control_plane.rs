@@ -1,6 +1,10 @@
 //! The same on a real Kubernetes: its API server, controllers and scheduler, with this machine as its nodes, so that the pods are
-//! processes and the requests real. Nothing there keeps to weights: the canary has a share of the copies, and a real Prometheus,
-//! which is a pod as well, has counted what each pod answered.
+//! processes and the requests real. Where nothing keeps to weights the canary has a share of the copies. A real Prometheus, which is
+//! a pod as well, has counted what each pod answered.
+
+mod protected;
+mod registry;
+mod weights;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +16,10 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 use landfall_testing::{Applier, Apply, ControlPlane, Pieces, Schemas, require_or_skip};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
+use self::registry::{DIGEST, Registry};
 use super::clients::Clients;
 use super::{PATIENCE, PROGRAM, RATE, catalogue, gateway};
 use crate::Folder;
@@ -87,6 +94,26 @@ fn prometheus_image(folder: &Path) -> String {
     )
 }
 
+/// Waits until the gateway leads to `web`: it learns of a kind some time after that is defined.
+async fn is_served(gateway: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let asked = async {
+            let mut stream = TcpStream::connect(gateway).await?;
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n").await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            Ok::<_, std::io::Error>(answer)
+        };
+        let answer = asked.await.unwrap_or_else(|error| error.to_string());
+        if answer.starts_with("HTTP/1.1 200") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the gateway leads nowhere: {answer}");
+        tokio::time::sleep(10 * POLL).await;
+    }
+}
+
 /// A control plane with the platform on it, this machine as its nodes, and clients. They end in this order.
 struct World {
     clients: Clients,
@@ -98,7 +125,7 @@ struct World {
 }
 
 impl World {
-    async fn start() -> Option<Self> {
+    async fn start(text: &str) -> Option<Self> {
         let schemas = require_or_skip("the schemas of Kubernetes", Schemas::locate())?;
         for program in ["/usr/bin/prometheus", "/usr/bin/python3"] {
             let installed = Path::new(program).exists();
@@ -106,7 +133,7 @@ impl World {
         }
         let plane = ControlPlane::start_or_skip(Pieces::default()).await?;
         let client = plane.client().await;
-        let folder = Folder::with(ARCHITECTURE);
+        let folder = Folder::with(text);
         // Pods have users of their own, who must be able to read the programs.
         std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .expect("it is our folder");
@@ -127,6 +154,7 @@ impl World {
         workloads_become_ready(&client, "development").await;
 
         let gateway = gateway(folder.path());
+        is_served(&gateway).await;
         let clients = Clients::start(&gateway, "shop.example", RATE);
         let prometheus = format!("http://{gateway}");
         let world = Self { clients, client, prometheus, _nodes: nodes, plane, folder };
@@ -151,8 +179,13 @@ impl World {
         }
     }
 
-    /// Ships an image; the exit code, the document and what was said.
+    /// Ships an image as it is named; the exit code, the document and what was said.
     async fn ship(&self, image: &str, more: &[&str]) -> (Option<i32>, Value, String) {
+        self.ship_by_digest(image, &[&["--allow-tags"], more].concat()).await
+    }
+
+    /// The same by the digest that its registry has for it.
+    async fn ship_by_digest(&self, image: &str, more: &[&str]) -> (Option<i32>, Value, String) {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_landfall"));
         command.args(["ship", "--env", "development", "--output", "json", "--image", &format!("web={image}")]);
         command.args(["--prometheus", &self.prometheus]).args(more);
@@ -178,10 +211,24 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_kubernetes_ships_by_shares_of_copies_and_takes_back_what_is_bad() {
-    let Some(world) = World::start().await else { return };
+    let Some(world) = World::start(ARCHITECTURE).await else { return };
+
+    // Releases are over digests: of a tag its registry has one, or there is no release.
+    let registry = Registry::start().await;
+    let tag = format!("{}/shop/web:2", registry.address);
+    let (code, plan, _) = world.ship_by_digest(&tag, &["--plan"]).await;
+    assert_eq!(
+        (code, &plan["services"][0]["to"]),
+        (Some(0), &json!(tag.replace(":2", &format!("@{DIGEST}")))),
+        "{plan:#}"
+    );
+    let (code, _, said) = world.ship_by_digest(&tag.replace("web:2", "web:9"), &[]).await;
+    assert_eq!((code, said.contains("has no `9` of `shop/web`")), (Some(1), true), "{said}");
 
     let (code, plan, _) = world.ship("shop/web:2", &["--plan"]).await;
     assert_eq!(code, Some(0), "{plan:#}");
+    let note = "`shop/web:2` has no digest: whoever moves the tag changes what runs";
+    assert!(plan["notes"].to_string().contains(note), "{plan:#}");
     let lines = &plan["services"][0]["plan"];
     assert_eq!(
         lines[1], "nothing here keeps to weights, so 10%, 25%, 50% become 25% (1 of 4), 50% (3 of 6)",

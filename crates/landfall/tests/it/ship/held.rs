@@ -84,7 +84,11 @@ fn what_is_aborted_or_fails_is_held_until_somebody_takes_it_back() {
     set_bounds(&platform, 1, 9);
     bounds_become(&platform, (2, 5));
 
-    let (code, release, _) = platform.run(&["abort"]);
+    // Whoever means another release stops none.
+    let (code, _, said) = platform.run(&["abort", "shop-7"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("there is no release `shop-7`; `shop-1` is under way, and goes on"), "{said}");
+    let (code, release, _) = platform.run(&["abort", "shop-1", "--file", "landfall.yaml"]);
     assert_eq!((code, &release["state"]), (Some(0), &json!("Held")), "{release:#}");
     assert_eq!(release["why"]["reason"], "aborted", "{release:#}");
     let (code, release, said) = shipper.ends();
@@ -97,6 +101,9 @@ fn what_is_aborted_or_fails_is_held_until_somebody_takes_it_back() {
     assert_eq!((code, &release["state"]), (Some(0), &json!("RolledBack")), "{release:#}");
     assert_eq!(release["way_back"]["kept"], true, "{release:#}");
     bounds_become(&platform, (2, 6));
+    let (code, _, said) = platform.run(&["abort", "shop-1"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("release `shop-1` has ended (RolledBack), and none is under way"), "{said}");
 
     // Every twentieth answer of the fourth fails, and nothing goes back by itself.
     let (code, release, said) = platform.run(&["ship", "--image", "web=shop/web:4"]);

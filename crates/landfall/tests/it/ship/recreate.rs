@@ -29,5 +29,10 @@ fn recreate_is_done_whatever_the_deployment_would_do_by_itself() {
 
     let answers = clients.stop();
     println!("{answers:?}");
+    // The way back says, and is, the same.
+    let (code, release, said) = platform.run(&["rollback"]);
+    assert_eq!((code, &release["state"]), (Some(0), &json!("Succeeded")), "{release:#}");
+    assert_eq!((&release["services"][0]["by"], platform.image()), (&json!("recreate"), json!("shop/web:1")));
+    assert!(said.contains("all new copies stop before the first old one starts"), "{said}");
     assert!(answers.come_before("1 200", "2 200"), "both versions have served at once: {answers:?}");
 }
