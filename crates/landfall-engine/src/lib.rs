@@ -29,7 +29,7 @@ pub use engine::{
 pub use gateway::GatewayConfig;
 pub use images::{Catalogue, CatalogueError, Entry, MetricsPlace};
 pub use kubelet::NodeSpec;
-pub use network::{EgressBlock, EgressBlockError, Level, NetworkError, network_main};
+pub use network::{EgressBlock, EgressBlockError, LAST_PRIVILEGED_PORT, Level, NetworkError, RAISED_BY, network_main};
 pub use runtime::process::Shim;
 pub use runtime::shim::shim_main;
 pub use runtime::{Isolation, LimitIsolation, MountIsolation};

@@ -48,6 +48,7 @@ pub(crate) use self::namespace::Network;
 pub use self::namespace::NetworkError;
 pub(crate) use self::pods::{Attachment, PodNetwork};
 use self::proxy::Doors;
+pub use self::proxy::{LAST_PRIVILEGED_PORT, RAISED_BY};
 
 /// What every pod has as its gateway: an address of the link, which no route leads to (RFC 3927).
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);

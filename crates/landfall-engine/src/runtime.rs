@@ -228,6 +228,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) id: String,
     pub(crate) image: String,
     pub(crate) state: ContainerState,
+    /// It ran in a sandbox before this one, as before a reboot.
+    #[serde(default)]
+    pub(crate) earlier: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

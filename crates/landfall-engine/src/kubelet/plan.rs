@@ -1,7 +1,7 @@
 //! Decides what a pod's containers need next. Pure: the worker performs it.
 //!
 //! ```text
-//! init containers, one after another ── each ends with 0, or (a sidecar) has started
+//! init containers, one after another ── each ends with 0, or (a sidecar) has started; all once more in a new sandbox
 //!        ▼
 //! ordinary containers, at once ── restarted as their policy says; sidecars restarted always
 //!        ▼ all have ended for good, or the pod is to end
@@ -21,6 +21,9 @@ pub(super) enum Standing {
     },
     Exited {
         code: i32,
+        /// In a sandbox before this one, whose network and volumes in memory are gone: init containers run once more
+        /// (<https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#detailed-behavior>).
+        earlier: bool,
     },
 }
 
@@ -38,18 +41,21 @@ pub(super) fn plan(spec: &PodSpec, ending: bool, standing: impl Fn(&str) -> Stan
     let init: Vec<_> = spec.init_containers.iter().flatten().collect();
     let running = |container: &&Container| matches!(standing(&container.name), Standing::Running { .. });
     let names = |containers: Vec<&Container>| containers.iter().map(|container| container.name.clone()).collect();
-    let begun = spec.containers.iter().any(|container| standing(&container.name) != Standing::New);
+    let ordinary = || spec.containers.iter().map(|container| standing(&container.name));
+    let ever_begun = ordinary().any(|standing| standing != Standing::New);
+    let begun = ordinary().any(|standing| !matches!(standing, Standing::New | Standing::Exited { earlier: true, .. }));
 
     let init_failed = !begun
         && init.iter().any(|container| match standing(&container.name) {
-            Standing::Exited { code } => code != 0 && !is_sidecar(container) && !restarts(spec, container, code),
+            Standing::Exited { earlier: true, .. } if ever_begun => false,
+            Standing::Exited { code, .. } => code != 0 && !is_sidecar(container) && !restarts(spec, container, code),
             _ => false,
         });
     let done = |container: &Container| match standing(&container.name) {
-        Standing::Exited { code } => !restarts(spec, container, code),
+        Standing::Exited { code, .. } => !restarts(spec, container, code),
         _ => false,
     };
-    if ending || init_failed || (begun && spec.containers.iter().all(done)) {
+    if ending || init_failed || (ever_begun && spec.containers.iter().all(done)) {
         let ordinary: Vec<_> =
             spec.containers.iter().chain(init.iter().copied().filter(|c| !is_sidecar(c))).filter(running).collect();
         if !ordinary.is_empty() {
@@ -64,7 +70,7 @@ pub(super) fn plan(spec: &PodSpec, ending: bool, standing: impl Fn(&str) -> Stan
     for container in &init {
         match standing(&container.name) {
             Standing::New if begun && !is_sidecar(container) => {}
-            Standing::Exited { code: 0 } if !is_sidecar(container) => {}
+            Standing::Exited { code: 0, earlier: false } if !is_sidecar(container) => {}
             Standing::Exited { .. } if begun && !is_sidecar(container) => {}
             Standing::Running { started: true } if is_sidecar(container) => {}
             Standing::New | Standing::Exited { .. } => {
@@ -80,7 +86,7 @@ pub(super) fn plan(spec: &PodSpec, ending: bool, standing: impl Fn(&str) -> Stan
     let needed = spec.containers.iter().filter(|container| match standing(&container.name) {
         Standing::New => true,
         Standing::Running { .. } => false,
-        Standing::Exited { code } => restarts(spec, container, code),
+        Standing::Exited { code, .. } => restarts(spec, container, code),
     });
     start.extend(needed.map(|container| container.name.clone()));
     Plan { start, ..Plan::default() }
@@ -115,7 +121,11 @@ mod tests {
     const STARTING: Standing = Standing::Running { started: false };
 
     fn exited(code: i32) -> Standing {
-        Standing::Exited { code }
+        Standing::Exited { code, earlier: false }
+    }
+
+    fn earlier(code: i32) -> Standing {
+        Standing::Exited { code, earlier: true }
     }
 
     /// Containers are `init`, `side` (a sidecar), `a` and `b`.
@@ -161,6 +171,23 @@ mod tests {
     fn a_failed_init_container_is_tried_again_unless_it_never_restarts() {
         assert_eq!(check("Always", false, [exited(1), NEW, NEW, NEW]), starts("init"));
         assert_eq!(check("Never", false, [exited(1), NEW, NEW, NEW]), over());
+    }
+
+    #[test]
+    fn in_a_new_sandbox_init_containers_run_before_what_is_started_again() {
+        assert_eq!(check("Always", false, [earlier(0), earlier(137), earlier(137), earlier(137)]), starts("init"));
+        assert_eq!(check("Always", false, [UP, earlier(137), earlier(137), earlier(137)]), starts(""));
+        assert_eq!(check("Always", false, [exited(0), earlier(137), earlier(137), earlier(137)]), starts("side"));
+        assert_eq!(check("Always", false, [exited(0), UP, earlier(137), earlier(137)]), starts("a b"));
+        assert_eq!(check("Always", false, [exited(0), UP, UP, earlier(137)]), starts("b"));
+        assert_eq!(check("OnFailure", false, [earlier(0), earlier(137), earlier(0), earlier(137)]), starts("init"));
+        assert_eq!(check("OnFailure", false, [exited(0), UP, earlier(0), earlier(137)]), starts("b"));
+    }
+
+    #[test]
+    fn a_pod_that_had_ended_for_good_stays_so_in_a_new_sandbox() {
+        assert_eq!(check("Never", false, [earlier(0), earlier(137), earlier(0), earlier(137)]), over());
+        assert_eq!(check("Never", false, [earlier(1), NEW, NEW, NEW]), over());
     }
 
     #[test]

@@ -427,16 +427,18 @@ impl Worker {
     }
 
     fn standing(&self, records: &Records, name: &str) -> Standing {
-        match latest(records, name).map(|record| &record.state) {
-            None => match self.ended_before(name) {
-                Some(code) => Standing::Exited { code },
+        let Some(record) = latest(records, name) else {
+            return match self.ended_before(name) {
+                Some(code) => Standing::Exited { code, earlier: true },
                 None => Standing::New,
-            },
-            Some(ContainerState::Running { .. }) => {
+            };
+        };
+        match &record.state {
+            ContainerState::Running { .. } => {
                 let slot = self.slots.get(name);
                 Standing::Running { started: slot.is_some_and(|slot| slot.known.started) }
             }
-            Some(ContainerState::Exited(exit)) => Standing::Exited { code: exit.code },
+            ContainerState::Exited(exit) => Standing::Exited { code: exit.code, earlier: record.earlier },
         }
     }
 

@@ -37,10 +37,10 @@ use crate::context::Context;
 const CONNECT: Duration = Duration::from_secs(2);
 
 /// Up to it ports are those of root (ip(7)).
-const LAST_PRIVILEGED: u16 = 1023;
+pub const LAST_PRIVILEGED_PORT: u16 = 1023;
 
-/// How much higher the port is that takes the place of one that the engine may not open.
-const RAISE: u16 = 20_000;
+/// How much higher the port of a service is, on loopback addresses, that takes the place of one which the engine may not open.
+pub const RAISED_BY: u16 = 20_000;
 
 /// How long a client is remembered when its service does not say (`sessionAffinityConfig.clientIP.timeoutSeconds`).
 const AFFINITY: Duration = Duration::from_hours(3);
@@ -141,8 +141,8 @@ struct Port {
 impl Port {
     async fn open(address: SocketAddr, backends: Backends, dialer: Dialer) -> io::Result<Self> {
         let listener = match TcpListener::bind(address).await {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && address.port() <= LAST_PRIVILEGED => {
-                let raised = SocketAddr::new(address.ip(), address.port() + RAISE);
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && address.port() <= LAST_PRIVILEGED_PORT => {
+                let raised = SocketAddr::new(address.ip(), address.port() + RAISED_BY);
                 info!(%address, %raised, "a port that is not ours to open is another one");
                 TcpListener::bind(raised).await?
             }

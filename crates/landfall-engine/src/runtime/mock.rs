@@ -131,6 +131,7 @@ impl MockSandbox {
             id: spec.id,
             image: spec.image,
             state: ContainerState::Running { pid: 0, ticks: 0, started_at: Timestamp::now() },
+            earlier: false,
         };
         self.change(|records| {
             records.retain(|other| other.name != record.name || other.attempt + 1 == record.attempt);

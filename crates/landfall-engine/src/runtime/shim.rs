@@ -111,6 +111,8 @@ impl Shim {
         };
         let mut changed = false;
         for record in &mut records {
+            changed |= !record.earlier;
+            record.earlier = true;
             if let ContainerState::Running { pid, ticks, started_at } = record.state {
                 // A shim before us was killed. Its containers have lost their logs and nobody would learn how they end,
                 // so that they end now: never do two copies of a container run.
@@ -122,7 +124,6 @@ impl Shim {
                     reason: "ContainerStatusUnknown".to_owned(),
                     message: Some("The container could not be located when the pod was terminated".to_owned()),
                 });
-                changed = true;
             }
         }
         let shim = Self {

@@ -54,6 +54,10 @@ const SMALL: &str = "num.network.threads=2\nnum.io.threads=4\nnum.recovery.threa
      log.cleaner.dedupe.buffer.size=8388608\noffsets.topic.num.partitions=6\ntransaction.state.log.num.partitions=6\n\
      share.coordinator.state.topic.num.partitions=6\ngroup.initial.rebalance.delay.ms=0\n";
 
+/// How long a group waits for members that were killed with the platform: as long as their messages, when it comes back. 45 s are
+/// Kafka's own, which is longer than flows may take.
+const GROUPS: &str = "group.consumer.min.session.timeout.ms=15000\ngroup.consumer.session.timeout.ms=15000\n";
+
 /// The newest Kafka that is installed, if there is a Java for it. The path is the folder of its jars.
 pub(super) fn find() -> Option<Found> {
     let java = java()?;
@@ -170,7 +174,7 @@ fn configuration(settings: &str, pod: &str, log: &Path) -> Result<String, Failur
     let number = number.ok_or_else(|| format!("the pod `{pod}` has no number"))?;
     let zone = std::env::var("KAFKA_RACK").unwrap_or_default();
     let mut lines = format!(
-        "{SMALL}node.id={number}\nlog.dirs={}\nssl.keystore.type=PEM\nssl.keystore.location={DATA}/identity.pem\n\
+        "{SMALL}{GROUPS}node.id={number}\nlog.dirs={}\nssl.keystore.type=PEM\nssl.keystore.location={DATA}/identity.pem\n\
          ssl.truststore.type=PEM\nssl.truststore.location={DATA}/ca.pem\n",
         log.display()
     );

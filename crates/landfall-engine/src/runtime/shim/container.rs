@@ -152,6 +152,7 @@ impl Shim {
             id: spec.id,
             image: spec.image,
             state: ContainerState::Running { pid, ticks, started_at },
+            earlier: false,
         };
         self.change(|records| records.push(record))
     }

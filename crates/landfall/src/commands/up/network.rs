@@ -7,15 +7,12 @@ use std::io::ErrorKind::PermissionDenied;
 use std::net::{Ipv4Addr, TcpListener};
 
 use anyhow::{anyhow, bail};
-use landfall_engine::{Level, MachineReport, MountIsolation};
+use landfall_engine::{LAST_PRIVILEGED_PORT, Level, MachineReport, MountIsolation, RAISED_BY};
 
 use super::Place;
 use super::plan::Plan;
 use crate::cli::NetworkLevel;
 use crate::namespaces;
-
-/// Up to it ports are those of root (ip(7)).
-const LAST_PRIVILEGED: u16 = 1023;
 
 /// The word of reports and of the command line.
 pub(crate) fn name(level: Level) -> &'static str {
@@ -80,11 +77,11 @@ pub(super) fn warnings(machine: &MachineReport, plan: &Plan) -> Vec<String> {
             "{} have to listen at the address in `POD_IP`, as every other one is that of their neighbours, too",
             programs.join(", ")
         ));
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, LAST_PRIVILEGED))
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, LAST_PRIVILEGED_PORT))
             .is_err_and(|error| error.kind() == PermissionDenied)
         {
             lines.push(format!(
-                "this user may not open ports up to {LAST_PRIVILEGED}: programs find those of services 20000 higher\n\
+                "this user may not open ports up to {LAST_PRIVILEGED_PORT}: programs find those of services {RAISED_BY} higher\n\
                  hint: `sysctl -w net.ipv4.ip_unprivileged_port_start=80`, as root, lets every user open them"
             ));
         }

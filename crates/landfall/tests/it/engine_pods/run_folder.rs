@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{FOREVER, TELL_PID, World};
+use super::{FOREVER, IMAGES, TELL_PID, World};
+use crate::running_engine::RunningEngine;
 
 const SECRET: &str = "
 apiVersion: v1
@@ -13,7 +14,8 @@ metadata: { name: key }
 stringData: { password: swordfish }
 ";
 
-/// A pod with a volume of each kind: from an object, in memory (at the path `memory`), on the disk.
+/// A pod with a volume of each kind: from an object, in memory (at the path `memory`), on the disk. What an init container has
+/// made in memory is there before the script runs.
 fn pod(name: &str, restart: &str, memory: &str, script: &str) -> String {
     format!(
         "apiVersion: v1
@@ -26,6 +28,11 @@ spec:
   - {{ name: key, secret: {{ secretName: key }} }}
   - {{ name: memory, emptyDir: {{ medium: Memory }} }}
   - {{ name: disk, emptyDir: {{}} }}
+  initContainers:
+  - name: first
+    image: busybox
+    command: [sh, -c, 'echo made > {memory}/first']
+    volumeMounts: [{{ name: memory, mountPath: {memory} }}]
   containers:
   - name: main
     image: busybox
@@ -116,10 +123,28 @@ fn starts_anew(meanwhile: impl FnOnce(&[&str])) {
     // One that has ended, and that nobody has reaped, has no command any more.
     let command = fs::read(Path::new("/proc").join(process.trim()).join("cmdline")).unwrap_or_default();
     assert!(command.is_empty(), "two copies of the container run");
-    assert_eq!(world.in_pod("web", "ls /dev/shm; wc -l < /disk/starts; cat /key/password"), "new\n2\nswordfish");
+    assert_eq!(world.in_pod("web", "ls /dev/shm; wc -l < /disk/starts; cat /key/password"), "first\nnew\n2\nswordfish");
     if fs::read_link(world.folder.path().join("data/run")).is_ok() {
         assert_ne!(world.run_folder(), before);
     }
+}
+
+#[test]
+fn init_containers_run_again_when_an_engine_that_was_told_to_stop_comes_back() {
+    let Some(world) = World::start() else { return };
+    world.apply(SECRET);
+    world.apply(&pod("web", "Always", "/memory", &format!("cat /memory/first && touch /memory/new && {FOREVER}")));
+    world.until_ready("web");
+    let World { engine, kubectl, folder } = world;
+    drop(engine);
+    let engine = RunningEngine::start(folder.path(), IMAGES, &[]);
+    let world = World { engine, kubectl, folder };
+    let status = world.until_container("web", |status| status["restartCount"] == 1, "restarted");
+    assert!(status["state"]["waiting"].is_null(), "{status}");
+    world.until_ready("web");
+    assert_eq!(world.in_pod("web", "ls /memory"), "first\nnew\n");
+    let counted = "get pod web -o jsonpath={.status.initContainerStatuses[0].restartCount}";
+    assert_eq!(world.say(counted), "1");
 }
 
 #[test]
