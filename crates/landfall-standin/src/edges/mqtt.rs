@@ -13,8 +13,8 @@ use super::Edges;
 use crate::Failure;
 use crate::payload::Carried;
 
-/// How many messages are worked on at once.
-const PREFETCH: u16 = 32;
+/// How many requests to the broker may wait to be sent.
+const WAITING: usize = 32;
 
 /// After a broken connection.
 const RETRY: Duration = Duration::from_millis(500);
@@ -114,9 +114,11 @@ where
     // The name of the pod: a broker keeps what belongs to a name while its client is away.
     let name = std::env::var("HOSTNAME").unwrap_or_else(|_| service.to_owned());
     let mut options = topics.options(&format!("{name}-{topic}"))?;
-    options.set_clean_session(false).set_manual_acks(true).set_inflight(PREFETCH);
-    let (client, events) = AsyncClient::new(options, usize::from(PREFETCH));
-    let (arrived, mut arriving) = mpsc::channel(usize::from(PREFETCH));
+    options.set_clean_session(false).set_manual_acks(true);
+    let (client, events) = AsyncClient::new(options, WAITING);
+    // Without a limit: were the connection to wait for the work, no acknowledgement would be sent, for which the work waits. The
+    // broker sends no more than it takes unacknowledged.
+    let (arrived, mut arriving) = mpsc::unbounded_channel();
     let mut connection = JoinSet::new();
     connection.spawn(receive(events, client.clone(), format!("$share/{service}/{topic}"), arrived));
     while let Some(arrival) = arriving.recv().await {
@@ -152,7 +154,7 @@ async fn receive(
     mut events: EventLoop,
     client: AsyncClient,
     filter: String,
-    arrived: mpsc::Sender<Arrival>,
+    arrived: mpsc::UnboundedSender<Arrival>,
 ) -> Result<(), Failure> {
     loop {
         let arrival = match events.poll().await? {
@@ -169,7 +171,7 @@ async fn receive(
             Event::Incoming(Packet::Publish(publish)) => Arrival::Message(publish),
             _ => continue,
         };
-        if arrived.send(arrival).await.is_err() {
+        if arrived.send(arrival).is_err() {
             return Ok(());
         }
     }
