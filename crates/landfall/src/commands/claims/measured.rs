@@ -213,7 +213,11 @@ impl<'a> Runs<'a> {
                 (!flows.is_empty()).then(|| flows.iter().all(|invalid| *invalid == 0))
             }
             ["routes"] => all_hold(list("/routes")?.iter()),
-            ["route", name] => all_hold(list("/routes")?.iter().filter(|route| route["service"] == name)),
+            ["route", name] => {
+                let own = || list("/routes").into_iter().flatten().filter(|route| route["service"] == name);
+                let undecided = own().any(|route| route["limit"]["undecided"] == true);
+                all_hold(own()).filter(|_| !undecided)
+            }
             ["waf"] | ["edge-layer", "waf"] => {
                 // Of the others nobody knows.
                 let all = list("/firewall/passed_over")?.is_empty();

@@ -177,6 +177,8 @@ pub(crate) struct LimitReport {
     pub(crate) requests: usize,
     /// After how many the gateway answered 429; none: it never did.
     pub(crate) refused_after: Option<usize>,
+    /// Whether this machine asks too slowly to come to the limit.
+    pub(crate) undecided: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -436,6 +438,11 @@ impl Report {
             write!(out, "routes {kept} of {all} answer, by TLS alone where it is declared")?;
             for after in limited {
                 write!(out, "; a client was refused after {after} requests")?;
+            }
+            let undecided = |route: &&RouteReport| route.limit.as_ref().is_some_and(|limit| limit.undecided);
+            match self.routes.iter().filter(undecided).count() {
+                0 => {}
+                count => write!(out, "; this machine asks too slowly to come to the limit of {count}")?,
             }
             writeln!(out)?;
         }

@@ -2,14 +2,14 @@
 //! and refuses a client that asks more often than it may.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::Bytes;
-use landfall_model::{Architecture, Expose};
+use landfall_model::{Architecture, Expose, Rate};
 use landfall_standin::{HttpClient, ServiceBehaviour};
 
 use super::plan::Plan;
@@ -22,12 +22,13 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// How many requests of a client are under way at once.
 const AT_ONCE: usize = 32;
 
-/// So many times the declared count of requests is made until one is refused: ingress-nginx lets five times as many pass at once (its
-/// annotation `limit-burst-multiplier`).
+/// So many times the declared count of requests may pass at once: ingress-nginx lets five times as many (its annotation
+/// `limit-burst-multiplier`).
 const FACTOR: usize = 6;
 
-/// No client is tried by more requests than this.
+/// No client is tried by more requests than this, nor for longer.
 const MOST: usize = 20_000;
+const LONGEST: Duration = Duration::from_secs(20);
 
 /// Tries the routes of all services that run.
 pub(super) async fn try_all(
@@ -51,7 +52,7 @@ async fn try_one(outsider: &Outsider, behaviour: &ServiceBehaviour, expose: &Exp
     let answer = get(&client, path).await;
     let plain = if tls { Some(get(&outsider.gateway(host, false)?, path).await) } else { None };
     let limit = match &expose.rate_limit {
-        Some(rate) => Some(try_limit(&client, path, rate.value.to_string()).await?),
+        Some(rate) => Some(try_limit(&client, path, rate.value).await?),
         None => None,
     };
     Ok(RouteReport {
@@ -88,7 +89,7 @@ fn problem(
     {
         return Some(format!("a request without TLS is answered with {status}"));
     }
-    let limit = limit.filter(|limit| limit.refused_after.is_none())?;
+    let limit = limit.filter(|limit| limit.refused_after.is_none() && !limit.undecided)?;
     Some(format!("{} requests at once, and none was refused; declared are {}", limit.requests, limit.declared))
 }
 
@@ -98,15 +99,23 @@ async fn get(client: &HttpClient, path: &str) -> Result<StatusCode, String> {
     answer.map(|(status, _)| status).map_err(|error| error.to_string())
 }
 
-/// Asks as fast as it goes until it is refused.
-async fn try_limit(client: &HttpClient, path: &str, declared: String) -> anyhow::Result<LimitReport> {
+/// Asks as fast as it goes until it is refused, or has been answered more often than the limit allows in that time.
+async fn try_limit(client: &HttpClient, path: &str, rate: Rate) -> anyhow::Result<LimitReport> {
+    let declared = rate.to_string();
     let count = declared.split('/').next().and_then(|count| count.parse::<usize>().ok()).unwrap_or(1);
-    let most = count.saturating_mul(FACTOR).saturating_add(AT_ONCE).min(MOST);
+    let at_once = count.saturating_mul(FACTOR).saturating_add(AT_ONCE);
     // Those under way when the first is refused may still be answered, and count.
-    let is_refused = AtomicBool::new(false);
-    let asked = (0..most).take_while(|_| !is_refused.load(Ordering::Relaxed)).map(|_| get(client, path));
+    let (is_refused, is_enough) = (AtomicBool::new(false), AtomicBool::new(false));
+    let begin = Instant::now();
+    let goes_on = |asked: &usize| {
+        let elapsed = begin.elapsed();
+        is_enough.store(*asked >= at_once + refilled(rate, elapsed), Ordering::Relaxed);
+        let is_over = *asked >= MOST || elapsed >= LONGEST || is_enough.load(Ordering::Relaxed);
+        !is_over && !is_refused.load(Ordering::Relaxed)
+    };
+    let asked = (0..).take_while(goes_on).map(|_| get(client, path));
     let mut answers = futures::stream::iter(asked).buffer_unordered(AT_ONCE);
-    let mut report = LimitReport { declared, requests: 0, refused_after: None };
+    let mut report = LimitReport { declared, requests: 0, refused_after: None, undecided: false };
     while let Some(answer) = answers.next().await {
         let status = answer.map_err(|error| anyhow::anyhow!(error)).context("failed to try the limit of a route")?;
         match status {
@@ -115,7 +124,14 @@ async fn try_limit(client: &HttpClient, path: &str, declared: String) -> anyhow:
         }
     }
     report.refused_after = is_refused.load(Ordering::Relaxed).then_some(report.requests);
+    report.undecided = report.refused_after.is_none() && !is_enough.load(Ordering::Relaxed);
     Ok(report)
+}
+
+/// How many more requests a limit lets pass in so much time.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a product of what is not negative")]
+fn refilled(rate: Rate, elapsed: Duration) -> usize {
+    (rate.per_second() * elapsed.as_secs_f64()).ceil() as usize
 }
 
 #[cfg(test)]
@@ -125,7 +141,8 @@ mod tests {
     #[test]
     fn a_route_holds_when_it_answers_by_tls_only_and_within_its_limit() {
         let ok = || Ok(StatusCode::OK);
-        let limit = |refused_after| LimitReport { declared: "5/s".to_owned(), requests: 62, refused_after };
+        let limit =
+            |refused_after| LimitReport { declared: "5/s".to_owned(), requests: 62, refused_after, undecided: false };
         assert_eq!(problem(&ok(), false, None, None), None);
         assert_eq!(problem(&Ok(StatusCode::NOT_FOUND), true, None, None), None, "a program may not know the path");
         assert_eq!(problem(&ok(), false, Some(&Ok(StatusCode::MOVED_PERMANENTLY)), Some(&limit(Some(5)))), None);
@@ -136,5 +153,7 @@ mod tests {
         assert_eq!(open.as_deref(), Some("a request without TLS is answered with 200 OK"));
         let unlimited = problem(&ok(), false, None, Some(&limit(None)));
         assert_eq!(unlimited.as_deref(), Some("62 requests at once, and none was refused; declared are 5/s"));
+        let too_slow = LimitReport { undecided: true, ..limit(None) };
+        assert_eq!(problem(&ok(), false, None, Some(&too_slow)), None, "nobody knows");
     }
 }
