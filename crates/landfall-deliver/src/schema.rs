@@ -187,7 +187,6 @@ pub(crate) fn has_begun(release: &Release) -> bool {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::release::{Entry, ReleaseStatus};
 

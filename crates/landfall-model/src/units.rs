@@ -414,6 +414,13 @@ impl Rate {
     pub fn per_second(self) -> f64 {
         float(self.per_day) / 86_400.0
     }
+
+    /// The whole count of events and the shortest unit of time, `s`, `m`, `h` or `d`, that say it exactly.
+    pub fn count_and_unit(self) -> (u64, &'static str) {
+        let fits = |(_, factor): &&(&str, u64)| self.per_day >= *factor && self.per_day.is_multiple_of(*factor);
+        let (unit, factor) = RATE_UNITS.iter().find(fits).unwrap_or(&("d", 1));
+        (self.per_day / factor, unit)
+    }
 }
 
 const RATE_UNITS: [(&str, u64); 4] = [("s", 86_400), ("m", 1_440), ("h", 24), ("d", 1)];
@@ -431,9 +438,8 @@ impl FromStr for Rate {
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fits = |(_, factor): &&(&str, u64)| self.per_day >= *factor && self.per_day.is_multiple_of(*factor);
-        let (unit, factor) = RATE_UNITS.iter().find(fits).unwrap_or(&("d", 1));
-        write!(f, "{}/{unit}", self.per_day / factor)
+        let (count, unit) = self.count_and_unit();
+        write!(f, "{count}/{unit}")
     }
 }
 

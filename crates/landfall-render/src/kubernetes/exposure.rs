@@ -160,15 +160,14 @@ fn middleware(subject: &Subject<'_>, rate: Rate) -> Object {
 
 /// `100/m` as 100 and `1m`.
 fn count_and_period(rate: Rate) -> (u64, &'static str) {
-    let text = rate.to_string();
-    let (count, unit) = text.split_once('/').expect("a rate is written as `count/unit`");
+    let (count, unit) = rate.count_and_unit();
     let period = match unit {
         "s" => "1s",
         "m" => "1m",
         "h" => "1h",
         _ => "24h",
     };
-    (count.parse().expect("a rate is written with a whole count"), period)
+    (count, period)
 }
 
 /// What is declared of the exposure and no object says.

@@ -254,7 +254,6 @@ fn ports_of(pod: &Pod) -> impl Iterator<Item = u16> {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::commands::up::architecture_of;
 

@@ -95,7 +95,6 @@ fn uses(architecture: &Architecture, element: &Element) -> Vec<Element> {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::commands::up::architecture_of;
 

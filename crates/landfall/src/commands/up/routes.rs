@@ -101,21 +101,20 @@ async fn get(client: &HttpClient, path: &str) -> Result<StatusCode, String> {
 
 /// Asks as fast as it goes until it is refused, or has been answered more often than the limit allows in that time.
 async fn try_limit(client: &HttpClient, path: &str, rate: Rate) -> anyhow::Result<LimitReport> {
-    let declared = rate.to_string();
-    let count = declared.split('/').next().and_then(|count| count.parse::<usize>().ok()).unwrap_or(1);
+    let count = usize::try_from(rate.count_and_unit().0).unwrap_or(usize::MAX);
     let at_once = count.saturating_mul(FACTOR).saturating_add(AT_ONCE);
     // Those under way when the first is refused may still be answered, and count.
     let (is_refused, is_enough) = (AtomicBool::new(false), AtomicBool::new(false));
     let begin = Instant::now();
     let goes_on = |asked: &usize| {
         let elapsed = begin.elapsed();
-        is_enough.store(*asked >= at_once + refilled(rate, elapsed), Ordering::Relaxed);
+        is_enough.store(*asked >= at_once.saturating_add(refilled(rate, elapsed)), Ordering::Relaxed);
         let is_over = *asked >= MOST || elapsed >= LONGEST || is_enough.load(Ordering::Relaxed);
         !is_over && !is_refused.load(Ordering::Relaxed)
     };
     let asked = (0..).take_while(goes_on).map(|_| get(client, path));
     let mut answers = futures::stream::iter(asked).buffer_unordered(AT_ONCE);
-    let mut report = LimitReport { declared, requests: 0, refused_after: None, undecided: false };
+    let mut report = LimitReport { declared: rate.to_string(), requests: 0, refused_after: None, undecided: false };
     while let Some(answer) = answers.next().await {
         let status = answer.map_err(|error| anyhow::anyhow!(error)).context("failed to try the limit of a route")?;
         match status {

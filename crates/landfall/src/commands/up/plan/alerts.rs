@@ -352,7 +352,6 @@ fn objects(namespace: &str) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::commands::up::architecture_of;
 

@@ -136,7 +136,6 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-
     use serde_json::Value;
 
     use super::super::tests::planned;

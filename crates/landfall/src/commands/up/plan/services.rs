@@ -289,7 +289,6 @@ fn references(value: &Value, found: &mut BTreeMap<String, BTreeSet<String>>) {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::commands::up::architecture_of;
 

@@ -49,7 +49,6 @@ pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::commands::up::architecture_of;
 

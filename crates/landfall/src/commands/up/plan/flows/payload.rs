@@ -59,7 +59,6 @@ impl FlowPlan {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::commands::up::architecture_of;
 
