@@ -10,15 +10,14 @@ use std::time::Duration;
 
 use landfall_model::Evidence;
 use serde::{Deserialize, Serialize};
-use statrs::distribution::{DiscreteCDF as _, Hypergeometric};
 
 use crate::metric::CanaryMetric;
 
 /// So many requests without a single success end a canary at once.
 pub(crate) const HOPELESS: u64 = 10;
 
-/// From this chance on that two shares are alike, one is not called worse than the other.
-const ALIKE: f64 = 0.05;
+/// An old version is seen to be good when its requests are so many times as likely at half of the limit as at the limit.
+const GOOD: f64 = 3.0;
 
 /// What a verdict may be. Only [`Verdict::Pass`] goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -219,7 +218,7 @@ fn derivation(test: Evidence, work: Work, what: &str, bad: u64, good: u64) -> St
     )
 }
 
-/// Judges a canary by its work beside the stable copies of the same time.
+/// Judges a canary by its work beside that of the old version at the same time.
 pub(crate) fn analyse(judge: &Judge, work: Work, canary: &Counts, stable: &Counts) -> Analysis {
     let mut lines = Vec::new();
     let mut verdicts = Vec::new();
@@ -271,39 +270,33 @@ fn worst(verdicts: &[Verdict]) -> Verdict {
     worst.into_iter().find(|verdict| verdicts.contains(verdict)).unwrap_or(Verdict::NoData)
 }
 
-/// A canary that fails where the stable copies fail as well shows nothing about its version: something else is wrong.
-fn excuse(found: Verdict, test: Evidence, canary: (u64, u64), stable: (u64, u64), lines: &mut Vec<String>) -> Verdict {
-    if found != Verdict::Fail || verdict(test, stable.0, stable.1) != Verdict::Fail {
+/// A canary that fails beside an old version that is not seen to be good shows nothing about its own, unless it is shown to be worse:
+/// something else may be wrong. The old version need not have failed itself, as one of two that are alike comes there first.
+fn excuse(found: Verdict, test: Evidence, canary: (u64, u64), old: (u64, u64), lines: &mut Vec<String>) -> Verdict {
+    if found != Verdict::Fail || old.0 + old.1 == 0 || test.weigh(old.0, old.1) <= -GOOD.ln() {
         return found;
     }
-    let chance = as_bad_by_chance(canary, stable);
-    if chance < ALIKE {
-        lines.push(format!(
-            "the stable copies fail, too ({} of {}), and the canary is worse: by chance in {} (Fisher's exact test)",
-            stable.0,
-            stable.0 + stable.1,
-            percent(chance)
-        ));
-        return Verdict::Fail;
-    }
+    let (of_canary, of_old) = (canary.0 + canary.1, old.0 + old.1);
+    let evidence = twice_as_bad(canary, old);
+    let (is_worse, bound) = (evidence >= test.fails_at(), test.fails_at());
+    let (sign, said) = if is_worse { ("≥", "fail") } else { ("<", "inconclusive") };
     lines.push(format!(
-        "the stable copies fail, too ({} of {}), and the canary is no worse: by chance in {} (Fisher's exact test); inconclusive",
-        stable.0,
-        stable.0 + stable.1,
-        percent(chance)
+        "the old version beside it: {} of {of_old}; that the canary is twice as bad: {}·ln(2/(1+q)) − {}·ln(1+q) = {evidence:.2} {sign} {bound:.2}, q = {of_canary}/{}: {said}",
+        old.0,
+        canary.0,
+        old.0,
+        of_canary + of_old
     ));
-    Verdict::Inconclusive
+    if is_worse { Verdict::Fail } else { Verdict::Inconclusive }
 }
 
-/// The chance that the canary has so many of the bad requests, or more, if both versions are alike: Fisher's exact test,
-/// one-sided. Each side is bad and good requests.
-pub(crate) fn as_bad_by_chance(canary: (u64, u64), stable: (u64, u64)) -> f64 {
-    let Some(fewer) = canary.0.checked_sub(1) else { return 1.0 };
-    let requests = canary.0 + canary.1;
-    let all = requests + stable.0 + stable.1;
-    let distribution =
-        Hypergeometric::new(all, canary.0 + stable.0, requests).expect("no part is greater than the whole");
-    distribution.sf(fewer)
+/// How much the bad requests speak for a canary that is twice as bad as the old version, and against one that is as bad: each is the
+/// canary's with the chance of its share `q` of all requests, or of `2q/(1+q)`. A sequential test like [`Evidence`]: it is above
+/// ln(1/α) at any time with a chance of at most α when both are alike and the shares stay. Each side is bad and good requests.
+fn twice_as_bad(canary: (u64, u64), old: (u64, u64)) -> f64 {
+    let of_canary = float(canary.0 + canary.1);
+    let share = of_canary / (of_canary + float(old.0 + old.1)).max(1.0);
+    float(canary.0) * (2.0 / (1.0 + share)).ln() - float(old.0) * (1.0 + share).ln()
 }
 
 /// `0.5%`, with as many digits as say something.

@@ -161,7 +161,7 @@ fn size(service: &ServiceRelease, canary: &CanaryPlan, found: &Found) -> Result<
     }
     if found.autoscaler.is_none() {
         return Err(match service.autoscaler_ceiling {
-            Some(_) => format!("somebody has taken away the HorizontalPodAutoscaler `{name}`"),
+            Some(_) => format!("somebody has taken away the autoscaler of `{name}`"),
             None => format!("somebody has changed the copies of `{name}` from {before} to {}", found.copies),
         });
     }

@@ -19,13 +19,13 @@ use crate::audit::{Action, AuditLog, Author, Fact};
 use crate::cluster::courier::Courier;
 use crate::cluster::figures::Counters;
 use crate::cluster::lock::{Lock, LockError};
-use crate::cluster::perform::{PerformError, canary_name, keep_room, perform};
+use crate::cluster::perform::{PerformError, keep_room, perform};
 use crate::cluster::{ClusterError, During as _, MANAGER, if_there, route_resource, workload};
 use crate::gate::{self, Standing};
 use crate::metric::Sample;
 use crate::notify::{self, Notice};
-use crate::observe::{Seen, allowed_seconds, observe};
-use crate::plan::{CanaryPlan, Strategy};
+use crate::observe::{Seen, Workload, allowed_seconds, observe};
+use crate::plan::{CanaryPlan, Strategy, Track};
 use crate::release::{REQUEST, Release, ReleaseSpec, ReleaseStatus, ServiceRelease, Window};
 use crate::rollout::{Event, Phase, Return, Stage};
 use crate::{admission, begin};
@@ -442,17 +442,22 @@ impl Carrier<'_> {
             Phase::Progressing { service, stage: Stage::Starting } => {
                 let service = &spec.services[*service];
                 keep_room(self.client, service).await?;
-                seen.workloads.push(look(service, &canary_name(&service.name)).await?);
+                for track in service.tracks() {
+                    seen.workloads.push(look(service, &track.name(&service.name)).await?);
+                }
             }
             Phase::Progressing { service, stage: Stage::Judging { .. } } => {
                 let service = &spec.services[*service];
                 keep_room(self.client, service).await?;
-                seen.workloads.push(look(service, &canary_name(&service.name)).await?);
+                for track in service.tracks() {
+                    seen.workloads.push(look(service, &track.name(&service.name)).await?);
+                }
                 if let Strategy::Canary(plan) = &service.strategy {
                     let counted = self.counters.window(&plan.counted_by, plan.work(), service).await?;
                     seen.counted = counted.map(|window| vec![window]);
                     seen.samples = self.samples(plan, service, status).await;
-                    let started = seen.workloads[0].as_ref().is_some_and(|workload| workload.done);
+                    let is_done = |workload: &Workload| workload.done;
+                    let started = seen.workloads.iter().all(|workload| workload.as_ref().is_some_and(is_done));
                     seen.understood = started && self.is_understood(service).await?;
                 }
             }
@@ -494,14 +499,15 @@ impl Carrier<'_> {
     /// The samples of its own metrics that are due of the canary of a service.
     async fn samples(&self, plan: &CanaryPlan, service: &ServiceRelease, status: &ReleaseStatus) -> Vec<Sample> {
         let Some(at) = &plan.metrics_at else { return Vec::new() };
-        let (now, canary) = (Timestamp::now(), canary_name(&service.name));
+        let (now, canary) = (Timestamp::now(), Track::Canary.name(&service.name));
         let mut samples = Vec::new();
         for place in status.due(&plan.judge.metrics, now) {
             let (metric, window) = (&plan.judge.metrics[place], status.age_seconds(now));
             let ask =
                 async |deployment: &str| self.counters.sample(at, metric, &service.namespace, deployment, window).await;
             let answer = ask(&canary).await;
-            let stable = if metric.bound.is_relative() { Some(ask(&service.name).await) } else { None };
+            let stable =
+                if metric.bound.is_relative() { Some(ask(&plan.compared_with(&service.name)).await) } else { None };
             samples.push(Sample { metric: place, answer, stable });
         }
         samples

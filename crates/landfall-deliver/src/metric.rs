@@ -39,19 +39,19 @@ pub enum Bound {
     AtMost(f64),
     /// It is no less.
     AtLeast(f64),
-    /// It is no greater than so many times what the stable copies have.
+    /// It is no greater than so many times what the old version has.
     AtMostOfStable(f64),
-    /// It is no less than so many times what the stable copies have.
+    /// It is no less than so many times what the old version has.
     AtLeastOfStable(f64),
 }
 
 impl Bound {
-    /// Whether the stable copies are asked, too.
+    /// Whether the old version is asked, too.
     pub(crate) fn is_relative(self) -> bool {
         matches!(self, Self::AtMostOfStable(_) | Self::AtLeastOfStable(_))
     }
 
-    /// Whether a value keeps it beside what the stable copies have. Multiplied and not divided, so that of nothing there is a verdict
+    /// Whether a value keeps it beside what the old version has. Multiplied and not divided, so that of nothing there is a verdict
     /// as well: nothing is at most 1.2 times nothing.
     fn is_kept(self, value: f64, stable: f64) -> bool {
         match self {
@@ -68,8 +68,8 @@ impl fmt::Display for Bound {
         match self {
             Self::AtMost(most) => write!(f, "at most {most}"),
             Self::AtLeast(least) => write!(f, "at least {least}"),
-            Self::AtMostOfStable(most) => write!(f, "at most {most} times the stable copies'"),
-            Self::AtLeastOfStable(least) => write!(f, "at least {least} times the stable copies'"),
+            Self::AtMostOfStable(most) => write!(f, "at most {most} times the old version's"),
+            Self::AtLeastOfStable(least) => write!(f, "at least {least} times the old version's"),
         }
     }
 }
@@ -110,7 +110,7 @@ pub(crate) struct Sample {
     /// Which metric, from zero.
     pub(crate) metric: usize,
     pub(crate) answer: Answer,
-    /// The answer for the stable copies over the same time, where the bound is relative to them.
+    /// The answer for the old version over the same time, where the bound is relative to them.
     pub(crate) stable: Option<Answer>,
 }
 
@@ -127,7 +127,7 @@ pub struct Samples {
     /// What the last was, if it was a number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
-    /// What the stable copies had at the same time, if they were asked.
+    /// What the old version had at the same time, if it was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable: Option<f64>,
     /// Why it was none.
@@ -237,22 +237,22 @@ impl Samples {
         match (self.value, self.stable) {
             (Some(own), Some(stable)) if stable > 0.0 => {
                 let ratio = (own / stable * 1000.0).round() / 1000.0;
-                format!("{value}, {ratio} times their {stable},")
+                format!("{value}, {ratio} times its {stable},")
             }
-            (_, Some(stable)) => format!("{value} beside their {stable}"),
+            (_, Some(stable)) => format!("{value} beside its {stable}"),
             (_, None) => value,
         }
     }
 }
 
 impl Sample {
-    /// Its number, and that of the stable copies where they were asked; otherwise, why there is nothing to judge.
+    /// Its number, and that of the old version where it was asked; otherwise, why there is nothing to judge.
     fn numbers(&self) -> Result<(f64, Option<f64>), String> {
         let value = self.answer.number()?;
         let Some(stable) = &self.stable else { return Ok((value, None)) };
-        let stable = stable.number().map_err(|why| format!("of the stable copies: {why}"))?;
+        let stable = stable.number().map_err(|why| format!("of the old version: {why}"))?;
         if stable < 0.0 {
-            return Err(format!("the stable copies have {stable}, of which nothing is a multiple"));
+            return Err(format!("the old version has {stable}, of which nothing is a multiple"));
         }
         Ok((value, Some(stable)))
     }

@@ -27,7 +27,8 @@ pub(crate) struct Seen {
     pub(crate) gates: Vec<GateState>,
     /// The canaries that were planned again, as copies beside them are others than when they were planned.
     pub(crate) replanned: Vec<Replanned>,
-    /// The workload that the stage is about; of each service when all are verified. `None` for one that is gone.
+    /// The workloads that the stage is about: one, and its baseline beside a canary that has one; of each service when all are
+    /// verified. `None` for one that is gone.
     pub(crate) workloads: Vec<Option<Workload>>,
     /// What has been counted since ever: of the service that is judged, or of each. `None` where nobody counts.
     pub(crate) counted: Option<Vec<Window>>,
@@ -128,8 +129,18 @@ pub(crate) fn allowed_seconds(spec: &ReleaseSpec, phase: &Phase) -> Option<u64> 
     }
 }
 
-fn only(seen: &Seen) -> Option<&Workload> {
-    seen.workloads.first().expect("the stage is about one workload").as_ref()
+/// The workloads that a stage is about; otherwise, which of them is gone.
+fn there<'a>(service: &ServiceRelease, seen: &'a Seen) -> Result<Vec<&'a Workload>, Event> {
+    assert!(!seen.workloads.is_empty(), "the stage is about a workload");
+    let tracks = service.tracks();
+    seen.workloads
+        .iter()
+        .enumerate()
+        .map(|(place, own)| {
+            let name = if seen.workloads.len() == 1 { service.name.clone() } else { tracks[place].name(&service.name) };
+            own.as_ref().ok_or_else(|| gone(&name))
+        })
+        .collect()
 }
 
 /// Whether a workload has got where it should.
@@ -140,19 +151,23 @@ fn replacing(
     seen: &Seen,
     now: Timestamp,
 ) -> Option<Event> {
-    let Some(workload) = only(seen) else { return Some(gone(&service.name)) };
-    if workload.done {
+    let workloads = match there(service, seen) {
+        Ok(workloads) => workloads,
+        Err(gone) => return Some(gone),
+    };
+    // What is told is of the first that is not where it should be.
+    let Some(Workload { name, ready, wanted, troubles, .. }) = workloads.iter().find(|own| !own.done) else {
         return Some(Event::Ready);
-    }
-    let Workload { name, ready, wanted, .. } = workload;
+    };
     status.message = format!("`{name}`: {ready} of {wanted} new copies are ready");
     if version == Version::New
-        && let Some(why) = &workload.hopeless
+        && let Some(why) = workloads.iter().find_map(|own| own.hopeless.clone())
     {
-        return Some(Event::Broken(why.clone()));
+        return Some(Event::Broken(why));
     }
-    if *ready > status.ready_copies {
-        status.ready_copies = *ready;
+    let all = workloads.iter().map(|own| own.ready).sum();
+    if all > status.ready_copies {
+        status.ready_copies = all;
         status.since = Some(now.to_string());
     }
     let patience = if version == Version::Old { 2 } else { 1 };
@@ -160,10 +175,7 @@ fn replacing(
     if status.age_seconds(now) < allowed {
         return None;
     }
-    let why = format!(
-        "`{name}`: {ready} of {wanted} copies are ready, and none more within {allowed} s; {}",
-        workload.troubles
-    );
+    let why = format!("`{name}`: {ready} of {wanted} copies are ready, and none more within {allowed} s; {troubles}");
     Some(Event::DeadlinePassed(why.trim_end_matches([';', ' ']).to_owned()))
 }
 
@@ -176,8 +188,11 @@ fn judging(
     seen: &Seen,
     now: Timestamp,
 ) -> Option<Event> {
-    let Some(workload) = only(seen) else { return Some(gone(&service.name)) };
-    if let Some(why) = broken([workload].into_iter(), status) {
+    let workloads = match there(service, seen) {
+        Ok(workloads) => workloads,
+        Err(gone) => return Some(gone),
+    };
+    if let Some(why) = broken(workloads.iter().copied(), status) {
         return Some(Event::Broken(why));
     }
     let late = status.age_seconds(now) >= plan.decide_within_seconds;
@@ -191,7 +206,7 @@ fn judging(
             status.windows = vec![counted.clone()];
         }
         let many = plan.work().many();
-        return late.then(|| Event::DeadlinePassed(format!("nobody has counted {many} to `{}`", workload.name)));
+        return late.then(|| Event::DeadlinePassed(format!("nobody has counted {many} to `{}`", workloads[0].name)));
     };
     if plan.counted_by != CountedBy::Nobody {
         status.note_answers(&service.name, Some(step), &evidence.canary);

@@ -5,7 +5,7 @@ mod verification;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use landfall_model::{Architecture, Connection, Element, Rollout, Service, ServiceKind, Verb};
+use landfall_model::{Architecture, Baseline, Connection, Element, Rollout, Service, ServiceKind, Verb};
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::{Judge, Work};
@@ -58,7 +58,13 @@ pub struct CanaryPlan {
     pub decide_within_seconds: u64,
     /// How many copies it has, the most of all steps.
     pub copies: u32,
-    /// How many copies the autoscaler may have while the canary is there, so that both together stay within what is declared.
+    /// Which copies of the old version are wanted beside it.
+    #[serde(default)]
+    pub baseline: Baseline,
+    /// Whether as many fresh copies of the old version are there, with which it is compared.
+    #[serde(default)]
+    pub has_baseline: bool,
+    /// How many copies the autoscaler may have while the canary is there, so that all together stay within what is declared.
     pub ceiling: Option<u32>,
 }
 
@@ -72,6 +78,9 @@ pub struct CanarySize {
     pub split: Split,
     /// How many copies it has, the most of all steps.
     pub copies: u32,
+    /// Whether as many fresh copies of the old version are there.
+    #[serde(default)]
+    pub has_baseline: bool,
     /// How many copies the autoscaler may have while the canary is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ceiling: Option<u32>,
@@ -80,13 +89,37 @@ pub struct CanarySize {
 impl CanaryPlan {
     /// Gives it another size.
     pub(crate) fn resize(&mut self, size: &CanarySize) {
-        let CanarySize { steps, split, copies, ceiling } = size.clone();
+        let CanarySize { steps, split, copies, has_baseline, ceiling } = size.clone();
         (self.steps, self.split, self.copies, self.ceiling) = (steps, split, copies, ceiling);
+        self.has_baseline = has_baseline;
     }
 
     /// Its size beside so many copies; otherwise, why it does not fit.
     pub(crate) fn size_beside(&self, copies: u32, autoscaler: Option<Bounds>) -> Result<CanarySize, String> {
-        canary::size(&self.declared, &self.split, copies, autoscaler)
+        canary::size(&self.declared, &self.split, self.baseline, copies, autoscaler)
+    }
+
+    /// What runs beside the stable copies.
+    pub(crate) fn tracks(&self) -> &'static [Track] {
+        if self.has_baseline { &[Track::Canary, Track::Baseline] } else { &[Track::Canary] }
+    }
+
+    /// Which Deployment it is compared with: its baseline, or the service itself.
+    pub(crate) fn compared_with(&self, service: &str) -> String {
+        if self.has_baseline { Track::Baseline.name(service) } else { service.to_owned() }
+    }
+
+    /// How many copies run beside the stable ones at most.
+    pub(crate) fn beside(&self) -> u32 {
+        self.copies * u32::try_from(self.tracks().len()).unwrap_or(u32::MAX)
+    }
+
+    /// How the requests are shared at a step, where weights share them.
+    pub(crate) fn weights_at(&self, step: usize) -> Option<Weights> {
+        let canary = self.steps.get(step).copied()?;
+        // It gets as much as the canary, as far as there is as much.
+        let baseline = if self.has_baseline { canary.min(1_000_000 - canary) } else { 0 };
+        Some(Weights { canary, baseline })
     }
 
     /// How many copies it has at a step; at its start it has those of the first.
@@ -103,6 +136,50 @@ impl CanaryPlan {
             Split::Route | Split::Mesh | Split::Copies(_) => Work::Requests,
             Split::Consumers(_) => Work::Messages,
         }
+    }
+}
+
+/// Shares of the requests, in millionths; the stable copies have the rest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Weights {
+    pub(crate) canary: u32,
+    pub(crate) baseline: u32,
+}
+
+impl Weights {
+    /// Of canary and stable copies alone.
+    #[cfg(test)]
+    pub(crate) fn of_canary(canary: u32) -> Self {
+        Self { canary, baseline: 0 }
+    }
+
+    /// What the stable copies have.
+    pub(crate) fn stable(self) -> u32 {
+        1_000_000 - self.canary - self.baseline
+    }
+}
+
+/// What runs beside the copies of a service while it has a canary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Track {
+    /// The new version.
+    Canary,
+    /// The old version, as fresh as the canary.
+    Baseline,
+}
+
+impl Track {
+    /// The value of the label that tells its pods from others of the service.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Canary => "canary",
+            Self::Baseline => "baseline",
+        }
+    }
+
+    /// The name of everything that belongs to it.
+    pub(crate) fn name(self, service: &str) -> String {
+        format!("{service}-{}", self.as_str())
     }
 }
 
@@ -222,19 +299,24 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    /// How many copies may run beside a canary of so many: stable copies never fall below the floor, and both together never
-    /// exceed the ceiling. Otherwise, why not.
-    pub(crate) fn beside(self, canary: u32, running: u32) -> Result<u32, String> {
-        let left = self.ceiling.checked_sub(canary).filter(|left| *left >= self.floor.max(1));
+    /// How many copies may run beside a canary of so many, and as many of a baseline if there is one: stable copies never fall
+    /// below the floor, and all together never exceed the ceiling. Otherwise, why not.
+    pub(crate) fn beside(self, canary: u32, has_baseline: bool, running: u32) -> Result<u32, String> {
+        let (more, what) = if has_baseline {
+            (canary.saturating_mul(2), format!("a canary of {canary} with as many fresh copies of the old version"))
+        } else {
+            (canary, format!("a canary of {canary}"))
+        };
+        let left = self.ceiling.checked_sub(more).filter(|left| *left >= self.floor.max(1));
         let Some(left) = left else {
             return Err(format!(
-                "a canary of {canary} does not fit between the autoscaler's {} and {} copies",
+                "{what} does not fit between the autoscaler's {} and {} copies",
                 self.floor, self.ceiling
             ));
         };
         if running > left {
             Err(format!(
-                "{running} of at most {} copies run now, which leaves no room for a canary of {canary}: wait until it is quieter, or raise `replicas.max`",
+                "{running} of at most {} copies run now, which leaves no room for {what}: wait until it is quieter, or raise `replicas.max`",
                 self.ceiling
             ))
         } else {

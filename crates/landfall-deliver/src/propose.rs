@@ -15,11 +15,11 @@ use crate::analysis::Work;
 use crate::audit::{Action, Author, Fact};
 use crate::cluster::figures::{self, Counters};
 use crate::cluster::workload::{self, progress, template_of};
-use crate::cluster::{ClusterError, During as _, MANAGER, around, definition, perform, records};
+use crate::cluster::{ClusterError, During as _, MANAGER, around, definition, records};
 use crate::gate::{self, GateState, Standing, WAITING};
 use crate::metric::{Asked, CanaryMetric};
 use crate::notify;
-use crate::plan::{self, Counted, Live, PrometheusAt, Strategy};
+use crate::plan::{self, Counted, Live, PrometheusAt, Strategy, Track};
 use crate::release::{
     CONFIGURATION, RELEASE, Ran, Release, ReleaseSpec, ServiceRelease, Verification, annotate, image_of, is_same, over,
     plain,
@@ -509,7 +509,7 @@ impl Counting {
 /// The template as the cluster completes it: by a creation under another name that is only tried. Were it tried as a
 /// change, fields that only an earlier version had would stay.
 async fn defaulted(client: &Client, namespace: &str, mut object: Value) -> Result<Value, ClusterError> {
-    let name = perform::canary_name(object["metadata"]["name"].as_str().unwrap_or_default());
+    let name = Track::Canary.name(object["metadata"]["name"].as_str().unwrap_or_default());
     object["metadata"] = json!({ "generateName": format!("{name}-"), "namespace": namespace });
     let tried: Deployment = serde_json::from_value(object).expect("rendered Deployments are Deployments");
     let parameters = PostParams { dry_run: true, field_manager: Some(MANAGER.to_owned()) };

@@ -19,7 +19,7 @@ use crate::cluster::records::Record;
 use crate::gate::{Gate, GateState};
 use crate::metric::Samples;
 use crate::notify::{Notice, Told};
-use crate::plan::{CountedBy, Strategy};
+use crate::plan::{CountedBy, Strategy, Track};
 use crate::rollout::{Effect, Event, Phase, Plan, Return, Stage};
 use crate::schema::SchemaUse;
 
@@ -240,7 +240,7 @@ pub struct Answered {
 pub struct Window {
     /// Of the canary.
     pub canary: Counts,
-    /// Of the stable copies.
+    /// Of the old version: of the baseline if there is one, otherwise of the stable copies.
     pub stable: Counts,
 }
 
@@ -252,6 +252,16 @@ pub struct Entry {
     pub at: String,
     /// What.
     pub what: String,
+}
+
+impl ServiceRelease {
+    /// What runs beside its stable copies while it has a canary.
+    pub(crate) fn tracks(&self) -> &'static [Track] {
+        match &self.strategy {
+            Strategy::Canary(canary) => canary.tracks(),
+            Strategy::Rolling | Strategy::Recreate => &[],
+        }
+    }
 }
 
 impl Record for Release {

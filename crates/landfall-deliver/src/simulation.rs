@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
-use landfall_model::{Architecture, DeployPolicy, File, IngressApi};
+use landfall_model::{Architecture, Baseline, DeployPolicy, File, IngressApi, Rollout};
 
 use self::cluster::{Cluster, Fault};
 use crate::metric::Asked;
@@ -48,6 +48,8 @@ struct Subject<'a> {
     services: &'a [&'static str],
     culprit: &'static str,
     counted: Count,
+    /// Which copies its canaries are compared with, if not those that its file says.
+    baseline: Option<Baseline>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -141,7 +143,11 @@ struct Played {
 }
 
 fn play(subject: &Subject<'_>, fault: Fault) -> Played {
-    let architecture = architecture(subject.example);
+    let mut architecture = architecture(subject.example);
+    let rollout = architecture.document.delivery.rollout.as_mut().map(|rollout| &mut rollout.value);
+    if let (Some(baseline), Some(Rollout::Canary(canary))) = (subject.baseline, rollout) {
+        canary.baseline.value = baseline;
+    }
     let mut story = format!("{}, production: {} (`{}`)\n\nplanned\n", subject.example, fault.title(), subject.culprit);
     let (spec, planned) = propose(subject, &architecture, fault);
     story += &planned;
@@ -214,7 +220,7 @@ fn check(subject: &Subject<'_>, right: impl Fn(Fault) -> Option<Result<(), Reaso
 /// is one that is never begun.
 fn verified(fault: Fault) -> Option<Result<(), Reason>> {
     Some(match fault {
-        Fault::Good => Ok(()),
+        Fault::Good | Fault::Cold => Ok(()),
         // What nobody counts can never be judged: refused before anything changes.
         Fault::NoMetric => return None,
         Fault::NeverReady => Err(Reason::NotReady),
@@ -233,6 +239,7 @@ fn attendance_monitoring_replaces_copies_and_verifies_them() {
         services: &services,
         culprit: "geo",
         counted: Count::Gateway,
+        baseline: None,
     };
     check(&subject, verified);
 }
@@ -246,6 +253,7 @@ fn composerp_replaces_three_services_and_verifies_them() {
         services: &services,
         culprit: "inventory-ledger",
         counted: Count::Gateway,
+        baseline: None,
     };
     check(&subject, verified);
 }
@@ -259,8 +267,30 @@ fn mindcompute_ships_by_canary_through_its_mesh_and_its_gateway() {
         services: &services,
         culprit: "interview",
         counted: Count::Prometheus,
+        baseline: None,
     };
     check(&subject, verified);
+}
+
+#[test]
+fn a_good_version_whose_fresh_copies_are_slow_passes_beside_a_baseline_that_is_as_fresh() {
+    let subject = |stories, baseline| Subject {
+        example: "mindcompute",
+        stories,
+        services: &["interview"],
+        culprit: "interview",
+        counted: Count::Prometheus,
+        baseline,
+    };
+    let story = |subject: &Subject<'_>| {
+        let played = play(subject, Fault::Cold);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/simulation/stories").join(subject.stories);
+        landfall_testing::check_tree(&folder, &BTreeMap::from([("cold.txt".to_owned(), played.story)]));
+        played.end
+    };
+    assert_eq!(story(&subject("baseline-fresh", Some(Baseline::Auto))), Some(Phase::Succeeded));
+    let end = story(&subject("baseline-stable", Some(Baseline::Stable)));
+    assert!(matches!(&end, Some(Phase::RolledBack { cause }) if cause.reason == Reason::Worse), "{end:?}");
 }
 
 #[test]
@@ -271,6 +301,7 @@ fn mindcompute_judges_a_worker_by_the_messages_that_it_takes_from_its_queue() {
         services: &["evaluation"],
         culprit: "evaluation",
         counted: Count::Prometheus,
+        baseline: None,
     };
     check(&subject, verified);
 }

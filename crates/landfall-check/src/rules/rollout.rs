@@ -100,7 +100,7 @@ pub(super) fn surges(context: &Context<'_>, placement: &Placement<'_>) -> Vec<(u
         let floor = service.replicas.floor();
         let surge = match context.architecture.rollout(service).value {
             Rollout::Rolling(rolling) => rolling.max_surge.value.min(floor),
-            Rollout::Canary(canary) if by_weights(service) => canary::copies(&canary, floor),
+            Rollout::Canary(canary) if by_weights(service) => canary::copies(&canary, &service.replicas),
             Rollout::Canary(canary) => canary.most_copies(floor),
             Rollout::Recreate => 0,
         };

@@ -1,5 +1,6 @@
 //! What stands against the beginning of a release that has waited.
 
+use landfall_model::Baseline;
 use serde_json::json;
 
 use super::*;
@@ -28,6 +29,8 @@ fn canary(split: Split) -> Strategy {
         metrics_at: None,
         decide_within_seconds: 600,
         copies: 0,
+        baseline: Baseline::Stable,
+        has_baseline: false,
         ceiling: None,
     };
     let size = plan.size_beside(3, Some(Bounds { floor: 2, ceiling: 12 })).expect("it fits");
@@ -85,7 +88,7 @@ fn what_somebody_has_changed_is_not_undone() {
     insta::assert_snapshot!(with(Strategy::Rolling, |found| found.template = template("shop/web:hotfix", "aa")), @"somebody has changed the pods of `web` (/spec/containers/0/image)");
     insta::assert_snapshot!(with(Strategy::Rolling, |found| found.configuration = Some("cc".to_owned())), @"somebody has changed a ConfigMap or Secret that `web` reads");
     insta::assert_snapshot!(with(canary(Split::Route), |found| found.route_rules = Some(rules(81))), @"somebody has changed the rules of the HTTPRoute `web`");
-    insta::assert_snapshot!(with(canary(Split::Route), |found| found.autoscaler = None), @"somebody has taken away the HorizontalPodAutoscaler `web`");
+    insta::assert_snapshot!(with(canary(Split::Route), |found| found.autoscaler = None), @"somebody has taken away the autoscaler of `web`");
     // To which release pods belong, and that somebody started them again, changes nothing.
     assert_eq!(with(Strategy::Rolling, |found| annotate(&mut found.template, RELEASE, "shop-6")), "same");
     assert_eq!(

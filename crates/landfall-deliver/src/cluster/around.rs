@@ -1,10 +1,10 @@
 //! What is around a workload and has a part in its releases: its route, its rules in a mesh, its autoscaler.
 
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::api::{DynamicObject, ListParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::Value;
 
+use super::autoscaler::Autoscaler;
 use super::{ClusterError, During as _, if_there, mesh_resource, route_resource};
 use crate::plan::Bounds;
 
@@ -40,11 +40,6 @@ pub(crate) async fn mesh_rules(
 
 /// The bounds of the autoscaler of a service, if it has one.
 pub(crate) async fn bounds(client: &Client, namespace: &str, service: &str) -> Result<Option<Bounds>, ClusterError> {
-    let autoscalers = Api::<HorizontalPodAutoscaler>::namespaced(client.clone(), namespace);
-    let found = autoscalers.get(service).await;
-    let found = if_there(found).during(|| format!("read the HorizontalPodAutoscaler `{service}`"))?;
-    Ok(found.map(|autoscaler| autoscaler.spec).map(|spec| Bounds {
-        floor: u32::try_from(spec.min_replicas.unwrap_or(1)).unwrap_or_default(),
-        ceiling: u32::try_from(spec.max_replicas).unwrap_or_default(),
-    }))
+    let found = Autoscaler::find(client, namespace, service).await?;
+    Ok(found.map(|autoscaler| autoscaler.limits()).map(|limits| Bounds { floor: limits.min, ceiling: limits.max }))
 }

@@ -9,12 +9,11 @@ use std::sync::{Mutex, PoisonError};
 use http::Request;
 use kube::Client;
 
-use super::perform::canary_name;
 use super::prometheus::{self, Prometheus};
 use super::{ClusterError, During as _};
 use crate::analysis::{Counts, Work};
 use crate::metric::{Answer, Asked, CanaryMetric};
-use crate::plan::{Counted, CountedBy, PrometheusAt};
+use crate::plan::{Counted, CountedBy, PrometheusAt, Strategy, Track};
 use crate::release::{ServiceRelease, Window};
 
 /// Where the engine serves the figures of its gateway.
@@ -32,26 +31,31 @@ impl Counters {
         Self { cluster, elsewhere: Mutex::default() }
     }
 
-    /// What both versions of a service have done since ever; `None` where nobody counts who should.
+    /// What both versions of a service have done since ever, the old one in the copies that the new one is compared with; `None`
+    /// where nobody counts who should.
     pub(crate) async fn window(
         &self,
         counted_by: &CountedBy,
         work: Work,
         service: &ServiceRelease,
     ) -> Result<Option<Window>, ClusterError> {
-        let (namespace, stable, canary) = (&service.namespace, &service.name, canary_name(&service.name));
+        let (namespace, canary) = (&service.namespace, &Track::Canary.name(&service.name));
+        let stable = &match &service.strategy {
+            Strategy::Canary(plan) => plan.compared_with(&service.name),
+            Strategy::Rolling | Strategy::Recreate => service.name.clone(),
+        };
         match counted_by {
             CountedBy::Gateway => {
                 let figures = read(&self.cluster).await?;
                 Ok(figures.map(|figures| Window {
-                    canary: counts(&figures, namespace, &canary),
+                    canary: counts(&figures, namespace, canary),
                     stable: counts(&figures, namespace, stable),
                 }))
             }
             CountedBy::Prometheus(at) => {
                 let Ok(prometheus) = self.prometheus(at) else { return Ok(None) };
                 let stable = prometheus.counts(work, namespace, stable).await;
-                let canary = prometheus.counts(work, namespace, &canary).await;
+                let canary = prometheus.counts(work, namespace, canary).await;
                 // Where the one is counted, the other has answered nothing yet.
                 let known = stable.is_some() || canary.is_some();
                 Ok(known.then(|| Window { canary: canary.unwrap_or_default(), stable: stable.unwrap_or_default() }))

@@ -2,21 +2,24 @@
 
 use serde_json::{Value, json};
 
-use super::perform::{TRACK, canary_name};
-use super::route::with_weight;
+use super::perform::TRACK;
+use super::route::{destinations, with_weight};
+use crate::plan::{Track, Weights};
 use crate::release::ServiceRelease;
 
-/// The rules with a share in millionths for the canary; without one, those without a canary. Rules that lead elsewhere stay as they
-/// are. `before` are the rules as they were before there was one: they have the weight that the service gets back.
-pub(super) fn weighted(rules: &Value, before: &Value, service: &ServiceRelease, share: Option<u32>) -> Value {
-    let canary = host(service, &canary_name(&service.name));
+/// The rules with shares for the canary and its baseline; without weights, those without either. Rules that lead elsewhere stay as
+/// they are. `before` are the rules as they were before there was one: they have the weight that the service gets back.
+pub(super) fn weighted(rules: &Value, before: &Value, service: &ServiceRelease, weights: Option<Weights>) -> Value {
+    let others = [Track::Canary, Track::Baseline].map(|track| host(service, &track.name(&service.name)));
     let mut rules = rules.clone();
     for (place, rule) in rules.as_array_mut().into_iter().flatten().enumerate() {
         let Some(routes) = rule["route"].as_array().cloned() else { continue };
-        let routes = routes.into_iter().filter(|route| route["destination"]["host"] != canary.as_str());
-        let shared = routes.flat_map(|route| match share {
+        let routes = routes
+            .into_iter()
+            .filter(|route| others.iter().all(|other| route["destination"]["host"] != other.as_str()));
+        let shared = routes.flat_map(|route| match weights {
             _ if !leads_to(&route, service) => vec![route],
-            Some(share) => split(&route, service, share),
+            Some(weights) => split(&route, service, weights),
             None => vec![with_weight(route, weight_before(before, place, service))],
         });
         rule["route"] = shared.collect();
@@ -40,9 +43,9 @@ fn weight_before(before: &Value, place: usize, service: &ServiceRelease) -> Opti
 }
 
 /// A `VirtualService` of a service that has none.
-pub(super) fn temporary(service: &ServiceRelease, share: u32) -> Value {
+pub(super) fn temporary(service: &ServiceRelease, weights: Weights) -> Value {
     let host = host(service, &service.name);
-    let route = split(&json!({ "destination": { "host": host } }), service, share);
+    let route = split(&json!({ "destination": { "host": host } }), service, weights);
     json!({
         "apiVersion": "networking.istio.io/v1",
         "kind": "VirtualService",
@@ -53,13 +56,17 @@ pub(super) fn temporary(service: &ServiceRelease, share: u32) -> Value {
     })
 }
 
-fn split(route: &Value, service: &ServiceRelease, share: u32) -> Vec<Value> {
-    let divisor = if share.is_multiple_of(10_000) { 10_000 } else { 1 };
-    let (mut old, mut new) = (route.clone(), route.clone());
-    old["weight"] = json!((1_000_000 - share) / divisor);
-    new["destination"]["host"] = json!(host(service, &canary_name(&service.name)));
-    new["weight"] = json!(share / divisor);
-    vec![old, new]
+fn split(route: &Value, service: &ServiceRelease, weights: Weights) -> Vec<Value> {
+    let one = |(name, weight): (String, u32)| {
+        let mut own = route.clone();
+        own["weight"] = json!(weight);
+        // Whoever leads to the service by a shorter name goes on doing so.
+        if name != service.name {
+            own["destination"]["host"] = json!(host(service, &name));
+        }
+        own
+    };
+    destinations(&service.name, weights).map(one).collect()
 }
 
 fn host(service: &ServiceRelease, name: &str) -> String {
@@ -78,7 +85,7 @@ mod tests {
             { "route": [to("other")] },
         ]);
         let service = ServiceRelease::sample("web");
-        let shared = weighted(&rules, &rules, &service, Some(100_000));
+        let shared = weighted(&rules, &rules, &service, Some(Weights::of_canary(100_000)));
         assert_eq!(
             shared,
             json!([
@@ -96,7 +103,7 @@ mod tests {
     fn what_somebody_has_changed_while_a_canary_was_there_stays() {
         let service = ServiceRelease::sample("web");
         let before = json!([{ "route": [{ "destination": { "host": "web" }, "weight": 100 }] }]);
-        let mut live = weighted(&before, &before, &service, Some(100_000));
+        let mut live = weighted(&before, &before, &service, Some(Weights::of_canary(100_000)));
         live[0]["timeout"] = json!("2s");
         let after = weighted(&live, &before, &service, None);
         assert_eq!(after, json!([{ "route": [{ "destination": { "host": "web" }, "weight": 100 }], "timeout": "2s" }]));
@@ -104,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_service_without_rules_gets_some_for_a_while() {
-        let object = temporary(&ServiceRelease::sample("web"), 2_500);
+        let object = temporary(&ServiceRelease::sample("web"), Weights::of_canary(2_500));
         let weights: Vec<_> = object["spec"]["http"][0]["route"].as_array().into_iter().flatten().collect();
         assert_eq!((&weights[0]["weight"], &weights[1]["weight"]), (&json!(997_500), &json!(2_500)));
     }

@@ -1,27 +1,29 @@
 //! Does what a rollout asks for. Each effect may be done again after it was cut off anywhere.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::Request;
 use http::header::CONTENT_TYPE;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PropagationPolicy};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tracing::info;
 
+use super::autoscaler::Autoscaler;
 use super::workload::{self, template_hash};
 use super::{
     ClusterError, During as _, MANAGER, autoscaler, clock, if_there, mesh, mesh_resource, route, route_resource,
 };
 use crate::analysis::Work;
-use crate::plan::{CanaryPlan, Split, Strategy};
-use crate::release::{ReleaseSpec, ServiceRelease};
+use crate::plan::{CanaryPlan, Split, Strategy, Track, Weights};
+use crate::release::{RELEASE, ReleaseSpec, ServiceRelease};
 use crate::rollout::{Effect, Version};
+use crate::windows::Limits;
 
-/// Tells the pods of a canary from others of the service.
+/// Tells the pods of a canary, and of its baseline, from others of the service.
 pub(super) const TRACK: &str = "landfall.dev/track";
 
 const HASH: &str = "pod-template-hash";
@@ -40,11 +42,6 @@ pub enum PerformError {
     /// What has to be changed is not there.
     #[error("{0}")]
     Missing(String),
-}
-
-/// The name of everything that belongs to the canary of a service.
-pub(crate) fn canary_name(service: &str) -> String {
-    format!("{service}-canary")
 }
 
 /// Does one effect.
@@ -132,8 +129,8 @@ impl Place<'_> {
         Ok(())
     }
 
-    /// First the callers inside the platform are kept on the stable copies; then the canary starts, which has the labels of
-    /// the service, as network policies go by them.
+    /// First the callers inside the platform are kept on the stable copies; then the canary starts, and its baseline if it has one,
+    /// which have the labels of the service, as network policies go by them.
     async fn start_canary(&self) -> Result<(), PerformError> {
         let Some(canary) = self.canary() else { return Ok(()) };
         let stable = self.stable().await?;
@@ -141,32 +138,35 @@ impl Place<'_> {
         let hash = hash.ok_or_else(|| self.no_template())?;
         if let Some(ceiling) = canary.ceiling {
             let found = self.autoscaler().await?;
-            let gone = || PerformError::Missing(format!("the HorizontalPodAutoscaler `{}` is gone", self.name()));
+            let gone = || PerformError::Missing(format!("the autoscaler of `{}` is gone", self.name()));
             self.make_room(&found.ok_or_else(gone)?, canary, ceiling).await?;
         }
         self.fence(Some(&hash)).await?;
         let service = if_there(self.services().get(self.name()).await)
             .during(|| format!("read the Service `{}`", self.name()))?;
-        let name = canary_name(self.name());
-        let apply = PatchParams::apply(MANAGER).force();
-        if let Some(service) = service {
-            let object = self.canary_service(&name, &service);
-            let applied = self.services().patch(&name, &apply, &Patch::Apply(object)).await;
-            applied.during(|| format!("apply the Service `{name}`"))?;
-        } else if canary.work() == Work::Requests {
+        if service.is_none() && canary.work() == Work::Requests {
             return Err(PerformError::Missing(format!("the Service `{}` is gone", self.name())));
         }
-        let object = self.canary_deployment(&name, &stable, canary);
-        let applied = self.deployments().patch(&name, &apply, &Patch::Apply(object)).await;
-        applied.during(|| format!("apply the Deployment `{name}`"))?;
+        let apply = PatchParams::apply(MANAGER).force();
+        for track in canary.tracks() {
+            let name = track.name(self.name());
+            if let Some(service) = &service {
+                let object = self.beside_service(*track, service);
+                let applied = self.services().patch(&name, &apply, &Patch::Apply(object)).await;
+                applied.during(|| format!("apply the Service `{name}`"))?;
+            }
+            let object = self.beside_deployment(*track, &stable, canary);
+            let applied = self.deployments().patch(&name, &apply, &Patch::Apply(object)).await;
+            applied.during(|| format!("apply the Deployment `{name}`"))?;
+        }
         Ok(())
     }
 
-    fn canary_service(&self, name: &str, stable: &Service) -> Value {
+    fn beside_service(&self, track: Track, stable: &Service) -> Value {
         let spec = stable.spec.clone().unwrap_or_default();
         let mut selector = spec.selector.unwrap_or_default();
         selector.remove(HASH);
-        selector.insert(TRACK.to_owned(), "canary".to_owned());
+        selector.insert(TRACK.to_owned(), track.as_str().to_owned());
         let ports = spec.ports.unwrap_or_default().into_iter().map(|port| {
             json!({ "name": port.name, "protocol": port.protocol, "appProtocol": port.app_protocol, "port": port.port, "targetPort": port.target_port })
         });
@@ -177,21 +177,33 @@ impl Place<'_> {
         json!({
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": { "name": name, "namespace": self.release.namespace, "labels": labels(stable.labels()) },
+            "metadata": self.beside_metadata(track, stable.labels()),
             "spec": { "selector": selector, "ports": ports },
         })
     }
 
-    fn canary_deployment(&self, name: &str, stable: &Deployment, canary: &CanaryPlan) -> Value {
+    fn beside_metadata(&self, track: Track, labels: &BTreeMap<String, String>) -> Value {
+        let mut labels = json!(labels);
+        labels[TRACK] = json!(track.as_str());
+        json!({ "name": track.name(self.name()), "namespace": self.release.namespace, "labels": labels })
+    }
+
+    fn beside_deployment(&self, track: Track, stable: &Deployment, canary: &CanaryPlan) -> Value {
         let spec = stable.spec.clone().unwrap_or_default();
-        let mut template = self.release.new_template.clone();
-        template["metadata"]["labels"][TRACK] = json!("canary");
+        let new = &self.release.new_template;
+        let mut template = match track {
+            Track::Canary => new.clone(),
+            Track::Baseline => self.release.old_template.clone(),
+        };
+        template["metadata"]["labels"][TRACK] = json!(track.as_str());
+        // Whose pods these are: those of an earlier release may still be there.
+        template["metadata"]["annotations"][RELEASE] = new["metadata"]["annotations"][RELEASE].clone();
         let mut selector = spec.selector.match_labels.unwrap_or_default();
-        selector.insert(TRACK.to_owned(), "canary".to_owned());
+        selector.insert(TRACK.to_owned(), track.as_str().to_owned());
         json!({
             "apiVersion": "apps/v1",
             "kind": "Deployment",
-            "metadata": { "name": name, "namespace": self.release.namespace, "labels": labels(stable.labels()) },
+            "metadata": self.beside_metadata(track, stable.labels()),
             "spec": {
                 "replicas": canary.copies_at(0),
                 "minReadySeconds": spec.min_ready_seconds.unwrap_or(0),
@@ -213,21 +225,22 @@ impl Place<'_> {
     /// Gives the canary the share of a step. Without one nobody is sent to it, and everything is as it was before.
     async fn weigh(&self, step: Option<usize>) -> Result<(), PerformError> {
         let Some(canary) = self.canary() else { return Ok(()) };
-        let share = step.and_then(|step| canary.steps.get(step).copied());
+        let weights = step.and_then(|step| canary.weights_at(step));
+        let copies = step.map(|step| canary.copies_at(step));
         match &canary.split {
-            Split::Route => self.weigh_route(share).await,
-            Split::Mesh => self.weigh_mesh(share).await,
-            Split::Copies(_) => self.weigh_copies(step.map(|step| canary.copies_at(step))).await,
-            Split::Consumers(_) => self.weigh_consumers(step.map(|step| canary.copies_at(step))).await,
+            Split::Route => self.weigh_route(weights).await,
+            Split::Mesh => self.weigh_mesh(weights).await,
+            Split::Copies(_) => self.weigh_copies(canary, copies).await,
+            Split::Consumers(_) => self.weigh_consumers(canary, copies).await,
         }
     }
 
-    async fn weigh_route(&self, share: Option<u32>) -> Result<(), PerformError> {
+    async fn weigh_route(&self, weights: Option<Weights>) -> Result<(), PerformError> {
         let Some(before) = &self.release.route_rules else { return Ok(()) };
         let kind = route_resource();
-        let Some(found) = self.traffic(&kind).await? else { return self.nothing_to_weigh(&kind, share) };
+        let Some(found) = self.traffic(&kind).await? else { return self.nothing_to_weigh(&kind, weights) };
         let rules = &found.data["spec"]["rules"];
-        let weighted = route::weighted(rules, before, self.name(), share);
+        let weighted = route::weighted(rules, before, self.name(), weights);
         if weighted == *rules {
             return Ok(());
         }
@@ -235,22 +248,22 @@ impl Place<'_> {
     }
 
     /// A service without a `VirtualService` gets one for as long as its canary has a share.
-    async fn weigh_mesh(&self, share: Option<u32>) -> Result<(), PerformError> {
+    async fn weigh_mesh(&self, weights: Option<Weights>) -> Result<(), PerformError> {
         let kind = mesh_resource();
         let found = self.traffic(&kind).await?;
-        match (&self.release.mesh_rules, share) {
-            (Some(before), share) => {
-                let Some(found) = found else { return self.nothing_to_weigh(&kind, share) };
+        match (&self.release.mesh_rules, weights) {
+            (Some(before), weights) => {
+                let Some(found) = found else { return self.nothing_to_weigh(&kind, weights) };
                 let rules = &found.data["spec"]["http"];
-                let weighted = mesh::weighted(rules, before, self.release, share);
+                let weighted = mesh::weighted(rules, before, self.release, weights);
                 if weighted == *rules {
                     return Ok(());
                 }
                 self.set_traffic(&kind, &found, &json!({ "http": weighted })).await
             }
-            (None, Some(share)) => {
+            (None, Some(weights)) => {
                 let apply = PatchParams::apply(MANAGER).force();
-                let patch = Patch::Apply(mesh::temporary(self.release, share));
+                let patch = Patch::Apply(mesh::temporary(self.release, weights));
                 let applied = self.traffic_of(&kind).patch(self.name(), &apply, &patch).await;
                 Ok(applied.during(|| format!("apply the {} `{}`", kind.kind, self.name())).map(drop)?)
             }
@@ -281,15 +294,15 @@ impl Place<'_> {
     }
 
     /// Where nothing leads to the service any more, nothing leads to its canary, and no canary gets a share.
-    fn nothing_to_weigh(&self, kind: &ApiResource, share: Option<u32>) -> Result<(), PerformError> {
-        match share {
+    fn nothing_to_weigh(&self, kind: &ApiResource, weights: Option<Weights>) -> Result<(), PerformError> {
+        match weights {
             None => Ok(()),
             Some(_) => Err(PerformError::Missing(format!("the {} `{}` is gone", kind.kind, self.name()))),
         }
     }
 
     /// As many copies as have the share; the Service leads to them as to the others. Without a share only to the others.
-    async fn weigh_copies(&self, copies: Option<u32>) -> Result<(), PerformError> {
+    async fn weigh_copies(&self, canary: &CanaryPlan, copies: Option<u32>) -> Result<(), PerformError> {
         let Some(copies) = copies else {
             let hash = template_hash(self.client, &self.stable().await?).await?;
             return match hash {
@@ -297,49 +310,56 @@ impl Place<'_> {
                 None => Err(self.no_template()),
             };
         };
-        let name = canary_name(self.name());
-        let patch = Patch::Merge(json!({ "spec": { "replicas": copies } }));
-        let scaled = self.deployments().patch(&name, &parameters(), &patch).await;
-        scaled.during(|| format!("change the Deployment `{name}`"))?;
+        self.scale(canary, copies).await?;
         self.fence(None).await
     }
 
     /// As many copies as have the share. Nothing keeps one that runs from its queues, so without a share there is none.
-    async fn weigh_consumers(&self, copies: Option<u32>) -> Result<(), PerformError> {
-        let name = canary_name(self.name());
-        let patch = Patch::Merge(json!({ "spec": { "replicas": copies.unwrap_or(0) } }));
-        let scaled = self.deployments().patch(&name, &parameters(), &patch).await;
-        let scaled = if_there(scaled).during(|| format!("change the Deployment `{name}`"))?;
-        match (scaled, copies) {
-            (None, Some(_)) => Err(PerformError::Missing(format!("the Deployment `{name}` is gone"))),
-            _ => Ok(()),
+    async fn weigh_consumers(&self, canary: &CanaryPlan, copies: Option<u32>) -> Result<(), PerformError> {
+        match (self.scale(canary, copies.unwrap_or(0)).await, copies) {
+            // One that has gone takes no messages.
+            (Err(PerformError::Missing(_)), None) => Ok(()),
+            (scaled, _) => scaled,
         }
+    }
+
+    /// Gives the canary so many copies, and its baseline as many.
+    async fn scale(&self, canary: &CanaryPlan, copies: u32) -> Result<(), PerformError> {
+        let patch = Patch::Merge(json!({ "spec": { "replicas": copies } }));
+        let mut missing = None;
+        for track in canary.tracks() {
+            let name = track.name(self.name());
+            let scaled = self.deployments().patch(&name, &parameters(), &patch).await;
+            let scaled = if_there(scaled).during(|| format!("change the Deployment `{name}`"))?;
+            if scaled.is_none() {
+                missing = Some(PerformError::Missing(format!("the Deployment `{name}` is gone")));
+            }
+        }
+        missing.map_or(Ok(()), Err)
     }
 
     fn no_template(&self) -> PerformError {
         PerformError::Missing(format!("no ReplicaSet has the current template of the Deployment `{}`", self.name()))
     }
 
-    async fn set_ceiling(&self, ceiling: u32) -> Result<(), PerformError> {
-        let autoscalers = Api::<HorizontalPodAutoscaler>::namespaced(self.client.clone(), &self.release.namespace);
-        let patch = json!({ "spec": { "maxReplicas": ceiling } });
-        let patched = autoscalers.patch(self.name(), &parameters(), &Patch::Merge(patch)).await;
-        patched.during(|| format!("change the HorizontalPodAutoscaler `{}`", self.name()))?;
-        Ok(())
-    }
-
-    /// The service is opened only when the copies of the canary have been told to end, so that nobody is sent to them.
+    /// The service is opened only when the copies of the canary and its baseline have been told to end, so that nobody is sent to
+    /// them.
     async fn remove_canary(&self) -> Result<(), PerformError> {
-        let name = canary_name(self.name());
+        let Some(canary) = self.canary() else { return Ok(()) };
         let delete =
             DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
-        let deleted = self.deployments().delete(&name, &delete).await;
-        if_there(deleted).during(|| format!("delete the Deployment `{name}`"))?;
+        let names: Vec<String> = canary.tracks().iter().map(|track| track.name(self.name())).collect();
+        for name in &names {
+            let deleted = self.deployments().delete(name, &delete).await;
+            if_there(deleted).during(|| format!("delete the Deployment `{name}`"))?;
+        }
         self.wait_for_the_end_of_the_canary().await?;
-        let deleted = self.services().delete(&name, &DeleteParams::default()).await;
-        if_there(deleted).during(|| format!("delete the Service `{name}`"))?;
+        for name in &names {
+            let deleted = self.services().delete(name, &DeleteParams::default()).await;
+            if_there(deleted).during(|| format!("delete the Service `{name}`"))?;
+        }
         self.fence(None).await?;
-        if let Some(found) = self.autoscaler().await?.filter(autoscaler::has_windows) {
+        if let Some(found) = self.autoscaler().await?.filter(Autoscaler::has_windows) {
             self.settle(&found, None).await
         } else {
             self.give_room_back().await
@@ -351,53 +371,48 @@ impl Place<'_> {
         let lowered = self.canary().and_then(|canary| canary.ceiling);
         let Some((lowered, ceiling)) = lowered.zip(self.release.autoscaler_ceiling) else { return Ok(()) };
         let Some(found) = self.autoscaler().await? else { return Ok(()) };
-        let live = autoscaler::limits(&found);
+        let live = found.limits();
         // Where somebody asks for more copies at least than there was room for, the maximum was raised to these.
         let is_ours = live.max == lowered || live.max > lowered && live.max == live.min;
-        if is_ours { self.set_ceiling(ceiling.max(live.min)).await } else { Ok(()) }
+        if is_ours {
+            found.set(self.client, Limits { max: ceiling.max(live.min), ..live }).await?;
+        }
+        Ok(())
     }
 
-    async fn autoscaler(&self) -> Result<Option<HorizontalPodAutoscaler>, PerformError> {
-        let autoscalers = Api::<HorizontalPodAutoscaler>::namespaced(self.client.clone(), &self.release.namespace);
-        let found = if_there(autoscalers.get(self.name()).await);
-        Ok(found.during(|| format!("read the HorizontalPodAutoscaler `{}`", self.name()))?)
+    async fn autoscaler(&self) -> Result<Option<Autoscaler>, PerformError> {
+        Ok(Autoscaler::find(self.client, &self.release.namespace, self.name()).await?)
     }
 
     /// Leaves room for a canary beside the copies that an autoscaler counts.
-    async fn make_room(
-        &self,
-        found: &HorizontalPodAutoscaler,
-        canary: &CanaryPlan,
-        ceiling: u32,
-    ) -> Result<(), PerformError> {
-        if autoscaler::has_windows(found) {
-            return self.settle(found, Some(canary.copies)).await;
+    async fn make_room(&self, found: &Autoscaler, canary: &CanaryPlan, ceiling: u32) -> Result<(), PerformError> {
+        if found.has_windows() {
+            return self.settle(found, Some(canary.beside())).await;
         }
-        let live = autoscaler::limits(found);
+        let live = found.limits();
         let floor = self.release.autoscaler_floor.unwrap_or(live.min);
         let kept = autoscaler::beside(live, floor, ceiling);
         if kept != live {
             info!(autoscaler = self.name(), ?live, ?kept, "bounds are set beside a canary");
         }
-        Ok(autoscaler::set(self.client, found, kept).await?)
+        Ok(found.set(self.client, kept).await?)
     }
 
     /// Brings an autoscaler with windows to what its windows say at this moment, beside a canary of so many copies.
-    async fn settle(&self, found: &HorizontalPodAutoscaler, room: Option<u32>) -> Result<(), PerformError> {
-        let noted = autoscaler::note_room(self.client, found, room).await?;
-        match autoscaler::settle(self.client, &noted, clock::read(self.client).await?).await {
+    async fn settle(&self, found: &Autoscaler, room: Option<u32>) -> Result<(), PerformError> {
+        let noted = found.note_room(self.client, room).await?;
+        match noted.settle(self.client, clock::read(self.client).await?).await {
             Ok(_) => Ok(()),
             Err(autoscaler::Trouble::Cluster(error)) => Err(error.into()),
-            Err(autoscaler::Trouble::Annotation(why)) => Err(PerformError::Missing(format!(
-                "the windows of the HorizontalPodAutoscaler `{}` say nothing: {why}",
-                self.name()
-            ))),
+            Err(autoscaler::Trouble::Annotation(why)) => {
+                Err(PerformError::Missing(format!("the windows of the {} say nothing: {why}", found.title())))
+            }
         }
     }
 
     async fn wait_for_the_end_of_the_canary(&self) -> Result<(), PerformError> {
         let pods = Api::<Pod>::namespaced(self.client.clone(), &self.release.namespace);
-        let mut selector = format!("{TRACK}=canary");
+        let mut selector = TRACK.to_owned();
         let own = self.release.new_template["metadata"]["labels"]["app.kubernetes.io/name"].as_str();
         selector.extend(own.map(|own| format!(",app.kubernetes.io/name={own}")));
         let list = ListParams::default().labels(&selector);
@@ -418,12 +433,6 @@ impl Place<'_> {
             tokio::time::sleep(POLL).await;
         }
     }
-}
-
-fn labels(of: &std::collections::BTreeMap<String, String>) -> Value {
-    let mut labels = json!(of);
-    labels[TRACK] = json!("canary");
-    labels
 }
 
 fn parameters() -> PatchParams {

@@ -4,22 +4,23 @@
 
 use serde_json::{Value, json};
 
-use super::perform::canary_name;
+use crate::plan::{Track, Weights};
 
-/// The rules in which a service shares its requests with its canary, by a share in millionths; without one, those without a canary.
-/// `before` are the rules as they were before there was one: they have the weight that the service gets back.
-pub(super) fn weighted(rules: &Value, before: &Value, service: &str, share: Option<u32>) -> Value {
-    let canary = canary_name(service);
+/// The rules in which a service shares its requests with its canary, and with a baseline that has a share; without weights, those
+/// without either. `before` are the rules as they were before there was a canary: they have the weight that the service gets back.
+pub(super) fn weighted(rules: &Value, before: &Value, service: &str, weights: Option<Weights>) -> Value {
+    let others = [Track::Canary, Track::Baseline].map(|track| track.name(service));
     let mut rules = rules.clone();
     for (place, rule) in rules.as_array_mut().into_iter().flatten().enumerate() {
         let Some(backends) = rule["backendRefs"].as_array().cloned() else { continue };
-        let backends = backends.into_iter().filter(|backend| backend["name"] != canary.as_str());
+        let backends =
+            backends.into_iter().filter(|backend| others.iter().all(|other| backend["name"] != other.as_str()));
         let shared = backends.flat_map(|backend| {
             if backend["name"] != service {
                 return vec![backend];
             }
-            match share {
-                Some(share) => split(&backend, &canary, share),
+            match weights {
+                Some(weights) => split(&backend, service, weights),
                 None => vec![with_weight(backend, weight_before(before, place, service))],
             }
         });
@@ -28,13 +29,23 @@ pub(super) fn weighted(rules: &Value, before: &Value, service: &str, share: Opti
     rules
 }
 
-fn split(backend: &Value, canary: &str, share: u32) -> Vec<Value> {
-    let divisor = if share.is_multiple_of(10_000) { 10_000 } else { 1 };
-    let (mut old, mut new) = (backend.clone(), backend.clone());
-    old["weight"] = json!((1_000_000 - share) / divisor);
-    new["name"] = json!(canary);
-    new["weight"] = json!(share / divisor);
-    vec![old, new]
+fn split(backend: &Value, service: &str, weights: Weights) -> Vec<Value> {
+    let one = |(name, weight): (String, u32)| {
+        let mut own = backend.clone();
+        (own["name"], own["weight"]) = (json!(name), json!(weight));
+        own
+    };
+    destinations(service, weights).map(one).collect()
+}
+
+/// The names of what requests lead to, with their weights, which are percents where that says it all: of the service, of its
+/// baseline if that has a share, and of its canary.
+pub(super) fn destinations(service: &str, weights: Weights) -> impl Iterator<Item = (String, u32)> {
+    let divisor = if weights.canary.is_multiple_of(10_000) { 10_000 } else { 1 };
+    let baseline = (weights.baseline > 0).then(|| (Track::Baseline.name(service), weights.baseline));
+    let all =
+        [Some((service.to_owned(), weights.stable())), baseline, Some((Track::Canary.name(service), weights.canary))];
+    all.into_iter().flatten().map(move |(name, weight)| (name, weight / divisor))
 }
 
 /// The weight that a service had in the rule at this place, or in the first one that leads to it.
@@ -71,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_route_shares_the_requests_of_one_service_and_keeps_what_else_it_says() {
-        let shared = weighted(&rules(), &rules(), "web", Some(50_000));
+        let shared = weighted(&rules(), &rules(), "web", Some(Weights::of_canary(50_000)));
         assert_eq!(
             shared,
             json!([
@@ -82,20 +93,29 @@ mod tests {
                 { "backendRefs": [{ "name": "other", "port": 80 }] },
             ])
         );
-        let small = weighted(&shared, &rules(), "web", Some(2_500));
+        let small = weighted(&shared, &rules(), "web", Some(Weights::of_canary(2_500)));
         assert_eq!(
             (&small[0]["backendRefs"][0]["weight"], &small[0]["backendRefs"][1]["weight"]),
             (&json!(997_500), &json!(2_500))
         );
         assert_eq!(small[0]["backendRefs"].as_array().map(Vec::len), Some(2), "there is one canary");
-        assert_eq!(weighted(&small, &rules(), "web", None), rules());
+        let beside = weighted(&small, &rules(), "web", Some(Weights { canary: 250_000, baseline: 250_000 }));
+        assert_eq!(
+            beside[0]["backendRefs"],
+            json!([
+                { "name": "web", "port": 80, "weight": 50 },
+                { "name": "web-baseline", "port": 80, "weight": 25 },
+                { "name": "web-canary", "port": 80, "weight": 25 },
+            ])
+        );
+        assert_eq!(weighted(&beside, &rules(), "web", None), rules());
     }
 
     #[test]
     fn what_somebody_has_changed_while_a_canary_was_there_stays() {
         let mut before = rules();
         before[0]["backendRefs"][0]["weight"] = json!(1);
-        let mut live = weighted(&before, &before, "web", Some(50_000));
+        let mut live = weighted(&before, &before, "web", Some(Weights::of_canary(50_000)));
         live[0]["timeouts"] = json!({ "request": "2s" });
         live.as_array_mut().expect("a list").push(json!({ "backendRefs": [{ "name": "web", "port": 81 }] }));
         let after = weighted(&live, &before, "web", None);

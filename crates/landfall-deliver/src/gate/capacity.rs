@@ -159,7 +159,7 @@ fn beside(service: &ServiceRelease, deployment: &Deployment, copies: u32) -> u32
         None => 0,
     };
     match &service.strategy {
-        Strategy::Canary(canary) => surge.max(canary.copies),
+        Strategy::Canary(canary) => surge.max(canary.beside()),
         Strategy::Recreate => 0,
         Strategy::Rolling => surge,
     }

@@ -32,7 +32,7 @@ struct Played {
     status: ReleaseStatus,
     now: Timestamp,
     good: u64,
-    /// What the stable copies have, where they are asked.
+    /// What the old version has, where it is asked.
     stable: Option<Answer>,
     /// Whether somebody counts what the canary answers.
     counts: bool,
@@ -107,7 +107,7 @@ fn three_samples_in_a_row_decide_and_fewer_do_not() {
     ");
 }
 
-/// What verdicts say of pairs: what the canary has, and what the stable copies have at the same time.
+/// What verdicts say of pairs: what the canary has, and what the old version has at the same time.
 fn beside(bound: Bound, pairs: &[(Answer, Answer)]) -> String {
     let mut played = Played::start(CanaryMetric { bound, ..lag() });
     let mut sample = |(own, stable): &(Answer, Answer)| {
@@ -122,23 +122,23 @@ fn values(pairs: &[(f64, f64)]) -> Vec<(Answer, Answer)> {
 }
 
 #[test]
-fn a_bound_that_is_relative_goes_by_what_the_stable_copies_have_at_the_same_time() {
+fn a_bound_that_is_relative_goes_by_what_the_old_version_has_at_the_same_time() {
     let most = Bound::AtMostOfStable(1.2);
     insta::assert_snapshot!(beside(most, &values(&[(48.0, 40.0), (60.0, 40.0), (60.0, 40.0), (120.0, 80.0)])), @"
-    inconclusive | `lag` at most 1.2 times the stable copies': 48, 1.2 times their 40, is within, 1 in a row, 3 decide: inconclusive; 1 of 1 samples were within
-    inconclusive | `lag` at most 1.2 times the stable copies': 60, 1.5 times their 40, is beyond, 1 in a row, 3 decide: inconclusive; 1 of 2 samples were within
-    inconclusive | `lag` at most 1.2 times the stable copies': 60, 1.5 times their 40, is beyond, 2 in a row, 3 decide: inconclusive; 1 of 3 samples were within
-    fail | `lag` at most 1.2 times the stable copies': 120, 1.5 times their 80, is beyond, 3 in a row, 3 decide: fail; 1 of 4 samples were within
+    inconclusive | `lag` at most 1.2 times the old version's: 48, 1.2 times its 40, is within, 1 in a row, 3 decide: inconclusive; 1 of 1 samples were within
+    inconclusive | `lag` at most 1.2 times the old version's: 60, 1.5 times its 40, is beyond, 1 in a row, 3 decide: inconclusive; 1 of 2 samples were within
+    inconclusive | `lag` at most 1.2 times the old version's: 60, 1.5 times its 40, is beyond, 2 in a row, 3 decide: inconclusive; 1 of 3 samples were within
+    fail | `lag` at most 1.2 times the old version's: 120, 1.5 times its 80, is beyond, 3 in a row, 3 decide: fail; 1 of 4 samples were within
     ");
     // A trouble that both share is not the version's.
     insta::assert_snapshot!(beside(most, &values(&[(300.0, 290.0), (310.0, 300.0), (0.0, 0.0)])), @"
-    inconclusive | `lag` at most 1.2 times the stable copies': 300, 1.034 times their 290, is within, 1 in a row, 3 decide: inconclusive; 1 of 1 samples were within
-    inconclusive | `lag` at most 1.2 times the stable copies': 310, 1.033 times their 300, is within, 2 in a row, 3 decide: inconclusive; 2 of 2 samples were within
-    pass | `lag` at most 1.2 times the stable copies': 0 beside their 0 is within, 3 in a row, 3 decide: pass; 3 of 3 samples were within
+    inconclusive | `lag` at most 1.2 times the old version's: 300, 1.034 times its 290, is within, 1 in a row, 3 decide: inconclusive; 1 of 1 samples were within
+    inconclusive | `lag` at most 1.2 times the old version's: 310, 1.033 times its 300, is within, 2 in a row, 3 decide: inconclusive; 2 of 2 samples were within
+    pass | `lag` at most 1.2 times the old version's: 0 beside its 0 is within, 3 in a row, 3 decide: pass; 3 of 3 samples were within
     ");
     insta::assert_snapshot!(beside(Bound::AtLeastOfStable(0.9), &values(&[(0.8, 1.0), (0.9, 1.0)])), @"
-    inconclusive | `lag` at least 0.9 times the stable copies': 0.8, 0.8 times their 1, is beyond, 1 in a row, 3 decide: inconclusive; 0 of 1 samples were within
-    inconclusive | `lag` at least 0.9 times the stable copies': 0.9, 0.9 times their 1, is within, 1 in a row, 3 decide: inconclusive; 1 of 2 samples were within
+    inconclusive | `lag` at least 0.9 times the old version's: 0.8, 0.8 times its 1, is beyond, 1 in a row, 3 decide: inconclusive; 0 of 1 samples were within
+    inconclusive | `lag` at least 0.9 times the old version's: 0.9, 0.9 times its 1, is within, 1 in a row, 3 decide: inconclusive; 1 of 2 samples were within
     ");
 }
 
@@ -152,10 +152,10 @@ fn silence_on_either_side_of_a_relative_bound_holds() {
         (Answer::Value(4.0), Answer::Value(4.0)),
     ];
     insta::assert_snapshot!(beside(Bound::AtMostOfStable(1.2), &pairs), @"
-    no data | `lag` at most 1.2 times the stable copies': no data: there is no such series; 0 of 1 samples were within
-    no data | `lag` at most 1.2 times the stable copies': no data: of the stable copies: there is no such series; 0 of 2 samples were within
-    no data | `lag` at most 1.2 times the stable copies': no data: the stable copies have -1, of which nothing is a multiple; 0 of 3 samples were within
-    inconclusive | `lag` at most 1.2 times the stable copies': 4, 1 times their 4, is within, 1 in a row, 3 decide: inconclusive; 1 of 4 samples were within
+    no data | `lag` at most 1.2 times the old version's: no data: there is no such series; 0 of 1 samples were within
+    no data | `lag` at most 1.2 times the old version's: no data: of the old version: there is no such series; 0 of 2 samples were within
+    no data | `lag` at most 1.2 times the old version's: no data: the old version has -1, of which nothing is a multiple; 0 of 3 samples were within
+    inconclusive | `lag` at most 1.2 times the old version's: 4, 1 times its 4, is within, 1 in a row, 3 decide: inconclusive; 1 of 4 samples were within
     ");
 }
 

@@ -1,6 +1,6 @@
 //! A canary: how it gets its shares, who counts, and how long each decision takes.
 
-use landfall_model::{Architecture, Canary, Evidence, IngressApi, Service, ServiceKind};
+use landfall_model::{Architecture, Baseline, Canary, Evidence, IngressApi, Service, ServiceKind};
 
 use super::{Bounds, Callers, CanaryPlan, CanarySize, CountedBy, Live, PrometheusAt, Split, requests_per_second};
 use crate::analysis::{Judge, float, whole};
@@ -32,8 +32,9 @@ pub(super) fn plan(
             "the canary of `{name}` is judged by metrics alone, and one that nobody calls keeps every bound; declare `success` or `p99` beside them"
         ));
     }
-    let size = size(&declared, &split, live.copies, live.autoscaler).map_err(|why| format!("`{name}`: {why}"))?;
-    let CanarySize { steps, split, copies, ceiling } = size;
+    let baseline = canary.baseline.value;
+    let size = size(&declared, &split, baseline, live.copies, live.autoscaler);
+    let CanarySize { steps, split, copies, has_baseline, ceiling } = size.map_err(|why| format!("`{name}`: {why}"))?;
     let within = canary.decide_within.seconds();
     let mut plan = CanaryPlan {
         declared,
@@ -44,9 +45,12 @@ pub(super) fn plan(
         metrics_at: None,
         decide_within_seconds: within,
         copies,
+        baseline,
+        has_baseline,
         ceiling,
     };
-    let beside = format!("canary of {copies} beside {} copies, {}", live.copies, how(&plan.split));
+    let fresh = if has_baseline { ", and as many fresh copies of the old version to compare it with," } else { "" };
+    let beside = format!("canary of {copies}{fresh} beside {} copies, {}", live.copies, how(&plan.split));
     lines.push(match test {
         Some(test) => format!(
             "{beside}, counted by {}; each step is decided after {} good {} in a row, about {} at half of the limit",
@@ -116,11 +120,30 @@ fn decided(
 pub(super) fn size(
     declared: &[u32],
     split: &Split,
+    baseline: Baseline,
+    beside: u32,
+    autoscaler: Option<Bounds>,
+) -> Result<CanarySize, String> {
+    let by_weights = matches!(split, Split::Route | Split::Mesh);
+    let of = |has_baseline| size_of(declared, split, has_baseline, beside, autoscaler);
+    if !baseline.may_be_fresh(by_weights, autoscaler.is_some()) {
+        return of(false);
+    }
+    match of(true) {
+        Err(_) if baseline == Baseline::Auto => of(false),
+        sized => sized,
+    }
+}
+
+fn size_of(
+    declared: &[u32],
+    split: &Split,
+    has_baseline: bool,
     beside: u32,
     autoscaler: Option<Bounds>,
 ) -> Result<CanarySize, String> {
     // Two steps with as many copies are one.
-    let mut at: Vec<u32> = declared.iter().map(|step| Canary::copies_for(*step, beside)).collect();
+    let mut at: Vec<u32> = declared.iter().map(|step| Canary::copies_for(*step, beside, has_baseline)).collect();
     at.dedup();
     let (split, at) = match split {
         Split::Copies(_) => (Split::Copies(at.clone()), Some(at)),
@@ -128,15 +151,15 @@ pub(super) fn size(
         Split::Route | Split::Mesh => (split.clone(), None),
     };
     let (steps, copies) = if let Some(at) = at {
-        let steps = at.iter().map(|own| share(*own, beside)).collect();
+        let steps = at.iter().map(|own| Canary::share_of(*own, beside, has_baseline)).collect();
         (steps, at.iter().max().copied().unwrap_or(1))
     } else {
         let largest = declared.iter().max().copied().unwrap_or_default();
         let copies = (u64::from(beside) * u64::from(largest)).div_ceil(1_000_000);
         (declared.to_vec(), u32::try_from(copies).unwrap_or(u32::MAX).max(1))
     };
-    let ceiling = autoscaler.map(|bounds| bounds.beside(copies, beside)).transpose()?;
-    Ok(CanarySize { steps, split, copies, ceiling })
+    let ceiling = autoscaler.map(|bounds| bounds.beside(copies, has_baseline, beside)).transpose()?;
+    Ok(CanarySize { steps, split, copies, has_baseline, ceiling })
 }
 
 /// The shares as declared, in millionths.
@@ -161,11 +184,6 @@ fn split(architecture: &Architecture, live: &Live) -> Split {
     }
 }
 
-/// The share that so many copies have beside the stable ones, in millionths.
-fn share(own: u32, stable: u32) -> u32 {
-    u32::try_from(u64::from(own) * 1_000_000 / u64::from(own + stable).max(1)).unwrap_or(1_000_000)
-}
-
 /// What becomes of the declared shares where copies have them.
 fn achievable(plan: &CanaryPlan, stable: u32) -> Option<String> {
     let (why, at) = match &plan.split {
@@ -173,8 +191,10 @@ fn achievable(plan: &CanaryPlan, stable: u32) -> Option<String> {
         Split::Copies(at) => ("nothing here keeps to weights", at),
         Split::Consumers(at) => ("each copy takes as many messages as another", at),
     };
+    let tracks = u32::try_from(plan.tracks().len()).unwrap_or(u32::MAX);
+    let share = |own: u32| percent(Canary::share_of(own, stable, plan.has_baseline));
     let steps: Vec<String> =
-        at.iter().map(|own| format!("{} ({own} of {})", percent(share(*own, stable)), own + stable)).collect();
+        at.iter().map(|own| format!("{} ({own} of {})", share(*own), stable + own * tracks)).collect();
     let declared: Vec<String> = plan.declared.iter().map(|step| percent(*step)).collect();
     Some(format!("{why}, so {} become {}", declared.join(", "), steps.join(", ")))
 }
@@ -284,18 +304,20 @@ mod tests {
     #[test]
     fn copies_have_the_share_that_is_nearest_to_what_is_declared() {
         let of = |declared: &[u32], stable| {
-            declared.iter().map(|step| Canary::copies_for(step * 10_000, stable)).collect::<Vec<_>>()
+            declared.iter().map(|step| Canary::copies_for(step * 10_000, stable, false)).collect::<Vec<_>>()
         };
         assert_eq!(of(&[5, 25, 50], 3), [1, 1, 3], "a quarter is 1 of 4, a half 3 of 6");
         assert_eq!(of(&[10, 25, 50], 9), [1, 3, 9]);
         assert_eq!(of(&[1, 100], 2), [1, 2], "never none, and never more than there are stable ones");
+        assert_eq!(Canary::copies_for(200_000, 3, true), 1, "1 of 5");
+        assert_eq!(Canary::copies_for(500_000, 3, true), 3, "beside a baseline never more than a third");
     }
 
     #[test]
     fn the_size_of_a_canary_follows_from_the_copies_beside_it() {
         let declared = [250_000, 500_000];
         let beside = |split: Split, copies: u32, most: u32| {
-            size(&declared, &split, copies, Some(Bounds { floor: 2, ceiling: most }))
+            size(&declared, &split, Baseline::Stable, copies, Some(Bounds { floor: 2, ceiling: most }))
                 .map(|size| (size.steps, size.copies, size.ceiling))
         };
         let by_copies = || Split::Copies(Vec::new());
@@ -310,15 +332,30 @@ mod tests {
         assert!(beside(Split::Route, 9, 12).is_err(), "there is no room for five more");
     }
 
-    proptest::proptest! {
-        #[test]
-        fn no_other_number_of_copies_is_nearer(step in 1_u32..1_000_000, stable in 1_u32..60) {
-            let own = Canary::copies_for(step, stable);
-            let off = |own: u32| share(own, stable).abs_diff(step);
-            for other in 1..=stable {
-                // Shares are rounded down to millionths.
-                proptest::prop_assert!(off(own) <= off(other) + 1, "{own} and not {other} beside {stable} for {step}");
-            }
-        }
+    #[test]
+    fn a_canary_has_a_fresh_baseline_where_weights_share_and_the_declared_most_leaves_room() {
+        let of = |baseline, split: Split, ceiling: Option<u32>| {
+            let bounds = ceiling.map(|ceiling| Bounds { floor: 2, ceiling });
+            size(&[100_000, 500_000], &split, baseline, 4, bounds).map(|size| (size.has_baseline, size.ceiling))
+        };
+        assert_eq!(of(Baseline::Auto, Split::Route, Some(8)), Ok((true, Some(4))), "two and two beside four");
+        assert_eq!(of(Baseline::Auto, Split::Mesh, Some(7)), Ok((false, Some(5))), "there is room for two alone");
+        assert_eq!(of(Baseline::Auto, Split::Route, None), Ok((false, None)), "nobody says how many there may be");
+        assert_eq!(of(Baseline::Auto, Split::Copies(Vec::new()), Some(40)), Ok((false, Some(36))));
+        assert_eq!(of(Baseline::Stable, Split::Route, Some(40)), Ok((false, Some(38))));
+        assert_eq!(of(Baseline::Fresh, Split::Route, None), Ok((true, None)));
+        assert_eq!(of(Baseline::Fresh, Split::Consumers(Vec::new()), Some(40)), Ok((true, Some(32))));
+        let why = of(Baseline::Fresh, Split::Route, Some(7)).expect_err("there is room for two alone");
+        assert!(why.contains("a canary of 2 with as many fresh copies of the old version"), "{why}");
+    }
+
+    #[test]
+    fn a_baseline_has_the_share_of_the_canary_as_far_as_there_is_as_much() {
+        let plan = CanaryPlan { steps: vec![100_000, 500_000, 750_000], has_baseline: true, ..CanaryPlan::sample() };
+        let at = |step| plan.weights_at(step).map(|weights| (weights.canary, weights.baseline, weights.stable()));
+        assert_eq!(at(0), Some((100_000, 100_000, 800_000)));
+        assert_eq!(at(1), Some((500_000, 500_000, 0)));
+        assert_eq!(at(2), Some((750_000, 250_000, 0)));
+        assert_eq!(at(3), None);
     }
 }

@@ -96,7 +96,7 @@ fn a_metric_of_ones_own_is_asked_for_once_before_anything_begins() {
     insta::assert_snapshot!(told(Answer::Value(4.0)), @"`lag` at most 10: a sample each 15 s, and 3 in a row decide, after 45 s at least, by no exact test; now, of the copies that run, it is 4");
     insta::assert_snapshot!(told(Answer::NoData("there is no such series".to_owned())), @"`lag` at most 10: a sample each 15 s, and 3 in a row decide, after 45 s at least, by no exact test; now, of the copies that run, there is no data: there is no such series");
     insta::assert_snapshot!(told(Answer::Refused("parse error: unexpected end of input".to_owned())), @"refused: the metric `lag` of the canary of `web` cannot be had, so it could never be judged: parse error: unexpected end of input");
-    insta::assert_snapshot!(of(&bounded("success: 99%, ", "at-least-of-stable: 0.9"), Answer::Value(4.0)), @"`lag` at least 0.9 times the stable copies': a sample each 15 s, and 3 in a row decide, after 45 s at least, by no exact test; now, of the copies that run, it is 4");
+    insta::assert_snapshot!(of(&bounded("success: 99%, ", "at-least-of-stable: 0.9"), Answer::Value(4.0)), @"`lag` at least 0.9 times the old version's: a sample each 15 s, and 3 in a row decide, after 45 s at least, by no exact test; now, of the copies that run, it is 4");
     insta::assert_snapshot!(text(&rollout("success: 99%, "), LIVE), @"refused: nobody can be asked for the metrics of the canary of `web`, so it could never be judged: no Prometheus is found; name one by `--prometheus URL`");
     insta::assert_snapshot!(text(&rollout(""), LIVE), @"refused: the canary of `web` is judged by metrics alone, and one that nobody calls keeps every bound; declare `success` or `p99` beside them");
 }
@@ -183,7 +183,7 @@ fn a_worker_whose_messages_nobody_counts_is_judged_by_metrics_of_its_own() {
     canary
     canary of 3 beside 3 copies, by its share of the consumers, judged by its metrics alone: nobody counts its messages, so that one which gets none is told by its metrics or not at all (Prometheus has no `messaging_process_duration_seconds_count` of pods of `mail` in `shop`)
     each copy takes as many messages as another, so 50% become 50% (3 of 6)
-    `jobs` at least 0.9 times the stable copies': a sample each 15 s, and 3 in a row decide, after 45 s at least, by no exact test; now, of the copies that run, it is 4
+    `jobs` at least 0.9 times the old version's: a sample each 15 s, and 3 in a row decide, after 45 s at least, by no exact test; now, of the copies that run, it is 4
     each copy has 30 s to become ready
     ");
     // Whose messages are counted is judged by them, too.
@@ -217,8 +217,11 @@ fn stable_copies_and_canary_stay_within_the_autoscalers_bounds() {
         for ceiling in floor..10 {
             for canary in 1..6 {
                 for running in floor..=ceiling {
-                    let Ok(left) = (Bounds { floor, ceiling }).beside(canary, running) else { continue };
-                    assert!(left >= floor && left + canary <= ceiling && running <= left);
+                    for (has_baseline, more) in [(false, canary), (true, 2 * canary)] {
+                        let left = Bounds { floor, ceiling }.beside(canary, has_baseline, running);
+                        let Ok(left) = left else { continue };
+                        assert!(left >= floor && left + more <= ceiling && running <= left);
+                    }
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! Releases that tests begin with, and change where it matters to them.
 
+use landfall_model::Baseline;
 use serde_json::json;
 
 use super::{ReleaseSpec, ServiceRelease};
@@ -44,6 +45,8 @@ impl CanaryPlan {
             metrics_at: None,
             decide_within_seconds: 600,
             copies: 1,
+            baseline: Baseline::Stable,
+            has_baseline: false,
             ceiling: None,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{ReleaseSpec, ServiceRelease};
 use crate::analysis::Work;
-use crate::plan::{Strategy, percent};
+use crate::plan::{Strategy, Track, percent};
 use crate::rollout::{Event, Phase, Return, Stage};
 
 /// What a release brings to a service.
@@ -40,7 +40,15 @@ pub(super) fn describe(spec: &ReleaseSpec, event: &Event, before: &Phase, phase:
             let of = &spec.services[*service];
             match (stage, &of.strategy) {
                 (Stage::Updating, _) => format!("`{}` gets {}", of.name, new(of)),
-                (Stage::Starting, _) => format!("a canary of `{}` starts with {}", of.name, new(of)),
+                (Stage::Starting, _) => {
+                    let baseline = of.tracks().contains(&Track::Baseline);
+                    let beside = if baseline {
+                        format!(", beside as many fresh copies with {}", old(of))
+                    } else {
+                        String::new()
+                    };
+                    format!("a canary of `{}` starts with {}{beside}", of.name, new(of))
+                }
                 (Stage::Judging { step }, Strategy::Canary(canary)) => {
                     let share = canary.steps.get(*step).copied().unwrap_or_default();
                     format!("the canary of `{}` gets {} of the {}", of.name, percent(share), many(of))

@@ -10,7 +10,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use crate::analysis::{Counts, Work, float};
 use crate::observe::{Seen, Workload};
-use crate::plan::{Callers, CountedBy, Split, Strategy, requests_per_second};
+use crate::plan::{Callers, CountedBy, Split, Strategy, Track, Weights, requests_per_second};
 use crate::release::{ReleaseSpec, ServiceRelease, Window};
 use crate::rollout::{Effect, Phase, Return, Stage, Version};
 
@@ -25,6 +25,7 @@ pub(super) enum Fault {
     Silence,
     NoMetric,
     MetricVanishes,
+    Cold,
 }
 
 impl Fault {
@@ -38,6 +39,7 @@ impl Fault {
             Self::Silence => "silence",
             Self::NoMetric => "no-metric",
             Self::MetricVanishes => "metric-vanishes",
+            Self::Cold => "cold",
         }
     }
 
@@ -51,6 +53,9 @@ impl Fault {
             Self::Silence => "a version that nobody calls",
             Self::NoMetric => "a version whose requests nobody counts",
             Self::MetricVanishes => "a version whose metric vanishes on the way",
+            Self::Cold => {
+                "a good version of a service whose copies answer one in ten slowly for their first two minutes"
+            }
         }
     }
 }
@@ -63,6 +68,9 @@ const SETTLES: f64 = 5.0;
 
 /// After so many seconds a leaking copy is out of memory.
 const LEAKS_FOR: f64 = 60.0;
+
+/// So long a copy fills its caches, in seconds, where that takes long.
+const COLD_FOR: f64 = 120.0;
 
 /// What the p99 of a good version is of the limit.
 const OF_THE_LIMIT: f64 = 0.45;
@@ -96,9 +104,10 @@ struct Service {
     release: ServiceRelease,
     stable: Copies,
     canary: Option<Copies>,
+    baseline: Option<Copies>,
     work: Work,
-    /// The share of the canary, in millionths.
-    share: u32,
+    /// The shares of the canary and its baseline.
+    weights: Weights,
     requests_per_second: f64,
     /// Parts of requests that are still to come.
     owed: f64,
@@ -138,7 +147,14 @@ impl Cluster {
             | Phase::RollingBack { service, stage: Return::Restoring, .. } => (vec![Some(one(*service))], Vec::new()),
             Phase::Progressing { service, stage: Stage::Starting | Stage::Judging { .. } } => {
                 let own = &self.services[*service];
-                (vec![own.canary.as_ref().map(|canary| own.workload(canary, true, self))], vec![own])
+                let workload = |track: &Track| {
+                    let copies = match track {
+                        Track::Canary => &own.canary,
+                        Track::Baseline => &own.baseline,
+                    };
+                    copies.as_ref().map(|copies| own.workload(copies, Some(*track), self))
+                };
+                (own.release.tracks().iter().map(workload).collect(), vec![own])
             }
             _ => (Vec::new(), Vec::new()),
         };
@@ -159,9 +175,13 @@ impl Cluster {
                 let own = &mut self.services[service];
                 let Strategy::Canary(plan) = &own.release.strategy else { panic!("no canary is planned") };
                 let wanted = usize::try_from(plan.copies_at(0)).expect("a few");
-                let mut canary = Copies { wanted, version: Version::New, surge: 1, unavailable: 0, pods: Vec::new() };
-                canary.fill(now);
-                own.canary = Some(canary);
+                let started = |version| {
+                    let mut copies = Copies { wanted, version, surge: 1, unavailable: 0, pods: Vec::new() };
+                    copies.fill(now);
+                    copies
+                };
+                own.baseline = plan.has_baseline.then(|| started(Version::Old));
+                own.canary = Some(started(Version::New));
             }
             Effect::Weigh { service, step } => {
                 let own = &mut self.services[service];
@@ -177,11 +197,12 @@ impl Cluster {
                     (Split::Copies(_), Some(canary)) => canary.wanted = copies.unwrap_or(canary.wanted),
                     _ => {}
                 }
-                own.share = step.map_or(0, |step| plan.steps[step]);
+                own.weights = step.and_then(|step| plan.weights_at(step)).unwrap_or_default();
             }
             Effect::RemoveCanary { service } => {
-                assert_eq!(self.services[service].share, 0, "a canary goes while requests are sent to it");
-                self.services[service].canary = None;
+                let own = &mut self.services[service];
+                assert_eq!(own.weights, Weights::default(), "a canary goes while requests are sent to it");
+                (own.canary, own.baseline) = (None, None);
             }
         }
     }
@@ -193,9 +214,7 @@ impl Cluster {
         for service in &mut self.services {
             let bad = (service.release.name == self.culprit).then_some(fault);
             service.stable.turn(now, bad);
-            if let Some(canary) = &mut service.canary {
-                canary.turn(now, bad);
-            }
+            service.canary.iter_mut().chain(&mut service.baseline).for_each(|copies| copies.turn(now, bad));
             let silent = self.begun && bad == Some(Fault::Silence);
             let rate = if silent { 0.0 } else { service.requests_per_second };
             service.owed += rate * seconds;
@@ -224,7 +243,10 @@ impl Cluster {
     pub(super) fn is_tidy(&self, end: &Phase) -> bool {
         let version = if *end == Phase::Succeeded { Version::New } else { Version::Old };
         self.services.iter().all(|own| {
-            own.canary.is_none() && own.share == 0 && own.stable.pods.iter().all(|pod| pod.version == version)
+            own.canary.is_none()
+                && own.baseline.is_none()
+                && own.weights == Weights::default()
+                && own.stable.pods.iter().all(|pod| pod.version == version)
         })
     }
 }
@@ -261,7 +283,8 @@ impl Service {
             work,
             stable,
             canary: None,
-            share: 0,
+            baseline: None,
+            weights: Weights::default(),
             requests_per_second: requests_per_second(architecture, &release.name, callers).unwrap_or(0.0),
             owed: 0.0,
             limit: judge.and_then(|judge| judge.p99_ms).map_or(0.5, |limit| float(limit) / 1000.0),
@@ -272,12 +295,12 @@ impl Service {
     }
 
     fn look(&self, cluster: &Cluster) -> Workload {
-        self.workload(&self.stable, false, cluster)
+        self.workload(&self.stable, None, cluster)
     }
 
-    fn workload(&self, copies: &Copies, is_canary: bool, cluster: &Cluster) -> Workload {
+    fn workload(&self, copies: &Copies, track: Option<Track>, cluster: &Cluster) -> Workload {
         let bad = (self.release.name == cluster.culprit).then_some(cluster.fault);
-        let name = if is_canary { format!("{}-canary", self.release.name) } else { self.release.name.clone() };
+        let name = track.map_or_else(|| self.release.name.clone(), |track| track.name(&self.release.name));
         let own = || copies.pods.iter().filter(|pod| pod.version == copies.version);
         let ready = own().filter(|pod| pod.settled(cluster.now, bad)).count();
         let is_new = copies.version == Version::New;
@@ -298,23 +321,49 @@ impl Service {
     /// One request, to one of the copies that are ready, or one message, which any of them takes.
     fn answer(&mut self, now: f64, bad: Option<Fault>, random: &mut StdRng) {
         let canary = self.canary.as_ref().map_or(0, |canary| canary.answering(now, bad));
-        let to_canary = match self.work {
-            Work::Requests => self.canary.is_some() && random.random_range(0..1_000_000) < self.share,
-            Work::Messages => canary > 0 && random.random_range(0..canary + self.stable.answering(now, bad)) < canary,
+        let track = match self.work {
+            Work::Requests if self.canary.is_none() => None,
+            Work::Requests => {
+                let (at, Weights { canary, baseline }) = (random.random_range(0..1_000_000), self.weights);
+                match at {
+                    at if at < canary => Some(Track::Canary),
+                    at if at < canary + baseline => Some(Track::Baseline),
+                    _ => None,
+                }
+            }
+            Work::Messages => {
+                let is_canary = canary > 0 && random.random_range(0..canary + self.stable.answering(now, bad)) < canary;
+                is_canary.then_some(Track::Canary)
+            }
         };
-        let copies = self.canary.as_ref().filter(|_| to_canary).unwrap_or(&self.stable);
+        let copies = match track {
+            Some(Track::Canary) => self.canary.as_ref(),
+            Some(Track::Baseline) => self.baseline.as_ref(),
+            None => None,
+        };
+        let copies = copies.unwrap_or(&self.stable);
         let ready: Vec<&Pod> = copies.pods.iter().filter(|pod| pod.answers(now, bad)).collect();
-        let version = match ready.len() {
+        let pod = match ready.len() {
             0 => None,
-            some => Some(ready[random.random_range(0..some)].version),
+            some => Some(ready[random.random_range(0..some)]),
         };
+        let is_cold = bad == Some(Fault::Cold) && pod.is_some_and(|pod| now < pod.begins + COLD_FOR);
+        let version = pod.map(|pod| pod.version);
         let bad = bad.filter(|_| version == Some(Version::New));
         let failed = version.is_none() || bad == Some(Fault::Errors) && random.random_bool(0.05);
         let slowness = if bad == Some(Fault::Slow) { 3.0 } else { 1.0 };
         // Most are fast, and few are near the slowest.
-        let taken = self.limit * OF_THE_LIMIT * slowness * (0.3 + 0.7 * random.random::<f64>().powi(8));
-        let counts = if to_canary { &mut self.counted.canary } else { &mut self.counted.stable };
-        count(counts, failed, taken);
+        let warm = self.limit * OF_THE_LIMIT * slowness * (0.3 + 0.7 * random.random::<f64>().powi(8));
+        let taken = if is_cold && random.random_bool(0.1) { 2.0 * self.limit } else { warm };
+        // The old version is counted in the copies that the new one is compared with; after the canary nothing is compared.
+        let counts = match track {
+            Some(Track::Canary) => Some(&mut self.counted.canary),
+            Some(Track::Baseline) => Some(&mut self.counted.stable),
+            None => self.baseline.is_none().then_some(&mut self.counted.stable),
+        };
+        if let Some(counts) = counts {
+            count(counts, failed, taken);
+        }
         let name = match version {
             Some(Version::Old) => "old",
             Some(Version::New) => "new",

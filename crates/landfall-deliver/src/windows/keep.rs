@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt as _};
+use kube::Client;
 use tracing::{debug, warn};
 
 use super::Limits;
-use crate::cluster::{ClusterError, During as _, autoscaler, clock};
+use crate::cluster::autoscaler::{Autoscaler, Trouble};
+use crate::cluster::{ClusterError, clock};
 
 /// How often it is looked where time goes as everywhere.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -66,24 +65,20 @@ pub async fn keep_once(client: &Client, namespace: Option<&str>) -> Result<Vec<K
 
 async fn look(client: &Client, namespace: Option<&str>) -> Result<(Vec<Kept>, f64), ClusterError> {
     let clock = clock::read(client).await?;
-    let api: Api<HorizontalPodAutoscaler> = match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
-    let all = api.list(&ListParams::default()).await.during(|| "list the autoscalers".to_owned())?;
+    let all = Autoscaler::list(client, namespace).await?;
     let mut set = Vec::new();
-    for own in all.items.iter().filter(|own| autoscaler::has_windows(own)) {
-        let (name, namespace) = (own.name_any(), own.namespace().unwrap_or_default());
-        match autoscaler::settle(client, own, clock).await {
+    for own in all.iter().filter(|own| own.has_windows()) {
+        let (name, namespace) = (own.name(), own.namespace());
+        match own.settle(client, clock).await {
             Ok(Some((before, now))) => {
                 debug!(name, namespace, ?before, ?now, "bounds were set");
                 set.push(Kept { at: clock.now, namespace, name, before, now });
             }
             Ok(None) => {}
             // It is looked at again soon.
-            Err(autoscaler::Trouble::Cluster(error)) if error.is_conflict() => {}
-            Err(autoscaler::Trouble::Cluster(error)) => return Err(error),
-            Err(autoscaler::Trouble::Annotation(why)) => warn!(name, namespace, why, "the annotation says nothing"),
+            Err(Trouble::Cluster(error)) if error.is_conflict() => {}
+            Err(Trouble::Cluster(error)) => return Err(error),
+            Err(Trouble::Annotation(why)) => warn!(name, namespace, why, "the annotation says nothing"),
         }
     }
     Ok((set, clock.speed))

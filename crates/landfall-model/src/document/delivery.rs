@@ -342,6 +342,9 @@ pub struct Canary {
     /// What the new version must reach to go on.
     #[serde(default)]
     pub judge: Judge,
+    /// Which copies of the old version it is compared with.
+    #[serde(default)]
+    pub baseline: Spanned<Baseline>,
     /// How long a step may take to be decided; then it is rolled back.
     #[serde(default = "default::seconds::<900>")]
     pub decide_within: Spanned<Duration>,
@@ -349,23 +352,51 @@ pub struct Canary {
 
 impl Canary {
     /// The number of copies whose share beside `stable` ones is nearest to `share`, in millionths; at least one, and no more than
-    /// there are stable ones, as more would ask for twice the room and say no more.
-    pub fn copies_for(share: u32, stable: u32) -> u32 {
-        let wanted = u64::from(share.min(999_999));
-        let copies = (u64::from(stable) * wanted * 2).div_ceil((1_000_000 - wanted) * 2);
-        let fewer = copies.saturating_sub(1);
-        let off = |copies: u64| {
-            let real = copies * 1_000_000 / (u64::from(stable) + copies).max(1);
-            real.abs_diff(wanted)
-        };
-        let nearest = if fewer > 0 && off(fewer) <= off(copies) { fewer } else { copies.max(1) };
-        u32::try_from(nearest).unwrap_or(u32::MAX).min(stable.max(1))
+    /// there are stable ones, as more would ask for twice the room and say no more. With a baseline as many fresh copies of the old
+    /// version are beside them.
+    pub fn copies_for(share: u32, stable: u32, with_baseline: bool) -> u32 {
+        let off = |copies: &u32| Self::share_of(*copies, stable, with_baseline).abs_diff(share);
+        (1..=stable).min_by_key(off).unwrap_or(1)
     }
 
-    /// The most copies that it adds beside `stable` ones, where its share is that of its copies. Where weights lead requests to
-    /// it, it needs no more.
+    /// The share that so many copies have beside the stable ones, and beside as many of a baseline if there is one, in millionths.
+    pub fn share_of(copies: u32, stable: u32, with_baseline: bool) -> u32 {
+        let own = u64::from(copies);
+        let all = u64::from(stable) + if with_baseline { 2 * own } else { own };
+        u32::try_from(own * 1_000_000 / all.max(1)).unwrap_or(1_000_000)
+    }
+
+    /// The most copies that it adds beside `stable` ones, those of a baseline among them, where its share is that of its copies.
+    /// Where weights lead requests to it, it needs no more.
     pub fn most_copies(&self, stable: u32) -> u32 {
-        self.steps.iter().map(|step| Self::copies_for(step.millionths(), stable)).max().unwrap_or_default()
+        let with_baseline = self.baseline.value == Baseline::Fresh;
+        let most = self.steps.iter().map(|step| Self::copies_for(step.millionths(), stable, with_baseline)).max();
+        most.unwrap_or_default() * if with_baseline { 2 } else { 1 }
+    }
+}
+
+/// Which copies of the old version a canary is compared with. Those that run are warm: their caches are full, and what leaks has
+/// leaked. Fresh ones are as old as the canary, as many, and have the same share.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Baseline {
+    /// Fresh ones where weights share the requests and the autoscaler's maximum leaves room for both; otherwise those that run.
+    #[default]
+    Auto,
+    /// Fresh ones. A release for which there is no room is refused.
+    Fresh,
+    /// Those that run.
+    Stable,
+}
+
+impl Baseline {
+    /// Whether fresh copies are wanted, if there is room for them.
+    pub fn may_be_fresh(self, by_weights: bool, scales: bool) -> bool {
+        match self {
+            Self::Auto => by_weights && scales,
+            Self::Fresh => true,
+            Self::Stable => false,
+        }
     }
 }
 
@@ -391,7 +422,7 @@ pub struct CanaryMetric {
     /// What it is called in plans and verdicts.
     pub name: Spanned<Name>,
     /// What the Prometheus is asked, in its own language; the answer is one number. `{{pods}}` stands for a regular expression of the names of
-    /// the canary's pods, or of the stable ones where a bound is relative to them, `{{namespace}}` for their namespace, `{{window}}` for the time
+    /// the canary's pods, or of those it is compared with where a bound is relative to them, `{{namespace}}` for their namespace, `{{window}}` for the time
     /// since the canary has its share.
     pub query: Spanned<String>,
     /// The highest value that it may have.
@@ -400,10 +431,10 @@ pub struct CanaryMetric {
     /// The lowest value that it may have.
     #[serde(default)]
     pub at_least: Option<Spanned<f64>>,
-    /// The highest value that it may have, as a multiple of what the stable copies have at the same time.
+    /// The highest value that it may have, as a multiple of what the old version has at the same time, in the copies that it is compared with.
     #[serde(default)]
     pub at_most_of_stable: Option<Spanned<f64>>,
-    /// The lowest value that it may have, as a share of what the stable copies have at the same time.
+    /// The lowest value that it may have, as a share of what the old version has at the same time, in the copies that it is compared with.
     #[serde(default)]
     pub at_least_of_stable: Option<Spanned<f64>>,
     /// The time between two samples; no shorter than that between two scrapes, or the same value counts twice.

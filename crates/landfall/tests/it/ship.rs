@@ -2,6 +2,7 @@
 //! that never becomes ready, and a canary that fails every twentieth request.
 #![expect(clippy::print_stdout, reason = "what a release said, and what the clients got, are for people")]
 
+mod baseline;
 mod clients;
 mod control_plane;
 mod held;
@@ -36,7 +37,7 @@ const RATE: u32 = 200;
 const PATIENCE: Duration = Duration::from_mins(5);
 
 /// A server: its address, its port, and which share of its answers is an error; `never` answers the probe with an error, `slow`
-/// takes its time, `leaks` ends after a minute, and `queue` has a long queue. What it has answered is at `/metrics`, as OpenTelemetry
+/// takes its time, `leaks` ends after a minute, `queue` has a long queue, and `cold` fails a tenth of its first 400 requests. What it has answered is at `/metrics`, as OpenTelemetry
 /// counts it, and how long its queue is.
 pub(crate) const PROGRAM: &str = r#"
 import asyncio, os, signal, socket, sys
@@ -49,7 +50,8 @@ def answer(path):
     if path == b"/metrics":
         return 200
     count += 1
-    status = 500 if fault.isdigit() and count % int(fault) == 0 else 200
+    fails = fault.isdigit() and count % int(fault) == 0 or fault == "cold" and count <= 400 and count % 10 == 0
+    status = 500 if fails else 200
     counts[status] += 1
     return status
 def metrics():
@@ -116,7 +118,7 @@ delivery:
 }
 
 /// Which program each version is: the first two are good, the third is never ready, every twentieth answer of the fourth fails, the
-/// fifth is slow, the sixth leaks, and the seventh has a long queue. Another service, `stock`, has two good ones.
+/// fifth is slow, the sixth leaks, the seventh has a long queue, and the copies of the eighth and ninth are cold at first. Another service, `stock`, has two good ones.
 fn catalogue(program: &Path) -> String {
     let program = program.display();
     let entry = |service: &str, version: u32, fault: &str| {
@@ -124,7 +126,7 @@ fn catalogue(program: &Path) -> String {
             "- image: shop/{service}:{version}\n  program: /usr/bin/python3\n  args: [\"{program}\", \"{{{{pod_ip}}}}\", \"{{{{port}}}}\", \"{version}\", \"{fault}\"]\n"
         )
     };
-    let faults = ["none", "none", "never", "20", "slow", "leaks", "queue"];
+    let faults = ["none", "none", "never", "20", "slow", "leaks", "queue", "cold", "cold"];
     let web = (1..).zip(faults).map(|(version, fault)| entry("web", version, fault));
     let stock = (1..=2).map(|version| entry("stock", version, "none"));
     format!("images:\n{}", web.chain(stock).collect::<String>())

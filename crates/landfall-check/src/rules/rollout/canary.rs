@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use landfall_model::{
-    Architecture, Canary, CanaryMetric, Element, Evidence, Finding, IngressApi, Name, Percent, Service, ServiceKind,
-    Span, Spanned, Verb,
+    Architecture, Baseline, Canary, CanaryMetric, Element, Evidence, Finding, IngressApi, Name, Percent, Replicas,
+    Service, ServiceKind, Span, Spanned, Verb,
 };
 
 use super::NAME;
@@ -54,12 +54,18 @@ pub(super) fn is_worker(service: &Service) -> bool {
     service.kind.value == ServiceKind::Worker
 }
 
-/// How many copies the canary adds at its largest share below the whole.
-pub(super) fn copies(canary: &Canary, floor: u32) -> u32 {
+/// How many copies the canary adds at its largest share below the whole, those of a baseline among them.
+pub(super) fn copies(canary: &Canary, replicas: &Replicas) -> u32 {
+    let (floor, ceiling) = (replicas.floor(), replicas.ceiling());
     let largest =
         canary.steps.iter().map(|step| step.millionths()).filter(|share| *share < 1_000_000).max().unwrap_or(0);
     let copies = (u64::from(floor) * u64::from(largest)).div_ceil(1_000_000);
-    u32::try_from(copies).unwrap_or(u32::MAX).max(u32::from(largest > 0))
+    let copies = u32::try_from(copies).unwrap_or(u32::MAX).max(u32::from(largest > 0));
+    let with_baseline = match canary.baseline.value {
+        Baseline::Fresh => true,
+        own => own.may_be_fresh(true, replicas.scales()) && floor + 2 * copies <= ceiling,
+    };
+    if with_baseline { 2 * copies } else { copies }
 }
 
 /// Whether the shares grow, and something is judged. Said once for each declaration.
@@ -127,7 +133,7 @@ pub(super) fn decides(
     let share = if is_weighted(context.architecture, service) {
         smallest.value.fraction()
     } else {
-        by_copies(context, (name, service), smallest, derivation, found)
+        by_copies(context, (name, service), canary, smallest, derivation, found)
     };
     let work = if is_worker(service) { "message" } else { "request" };
     // As the canary is judged when it is shipped.
@@ -208,20 +214,18 @@ fn is_weighted(architecture: &Architecture, service: &Service) -> bool {
 fn by_copies(
     context: &Context<'_>,
     (name, service): (&Spanned<Name>, &Service),
+    canary: &Canary,
     smallest: &Spanned<Percent>,
     derivation: &mut Derivation,
     found: &mut Vec<Finding>,
 ) -> f64 {
-    let floor = u64::from(service.replicas.floor().max(1));
-    let wanted = u64::from(smallest.millionths());
-    // k canaries beside n stable copies take k of n + k.
-    let canaries = ((floor * wanted).div_ceil(1_000_000 - wanted.min(999_999))).max(1);
-    let real = float(canaries) / float(floor + canaries);
-    let line = format!(
-        "without weights the share is that of the copies: {canaries} of {} = {}",
-        floor + canaries,
-        Share(real)
-    );
+    let floor = service.replicas.floor().max(1);
+    let with_baseline = canary.baseline.value == Baseline::Fresh;
+    let of = |own: u32| floor + if with_baseline { 2 * own } else { own };
+    let share = |own: u32| f64::from(own) / f64::from(of(own));
+    let own = Canary::copies_for(smallest.millionths(), floor, with_baseline);
+    let real = share(own);
+    let line = format!("without weights the share is that of the copies: {own} of {} = {}", of(own), Share(real));
     derivation.line(line.clone());
     // A share that is at most half as large again as declared still means what was written.
     if real > smallest.value.fraction() * 1.5 {
@@ -229,12 +233,12 @@ fn by_copies(
         let message =
             format!("a canary of `{name}` cannot have {smallest} of the {of}: its smallest share is {}", Share(real));
         let at = written([smallest.span, name.span]);
-        let achievable: Vec<String> =
-            (1..=floor.min(4)).map(|k| format!("{:.0}%", float(k) * 100.0 / float(floor + k))).collect();
+        let achievable: Vec<String> = (1..=floor.min(4)).map(|own| format!("{:.0}%", share(own) * 100.0)).collect();
         let finding = Finding::new(NAME, Stake::Risk.severity(context), at, message).because(line);
         let finding =
             finding.because(format!("with {} the shares are {}", count(floor, "copy"), achievable.join(", ")));
-        let needed = (1_000_000u64).div_ceil(wanted.max(1)) - 1;
+        let beside = if with_baseline { 2 } else { 1 };
+        let needed = 1_000_000_u32.div_ceil(smallest.millionths().max(1)).saturating_sub(beside);
         // No mesh leads messages anywhere.
         let mesh = if is_worker(service) { "" } else { "declare a mesh, " };
         found.push(finding.help(format!("{mesh}begin with {}, or run {needed} copies", achievable[0])));

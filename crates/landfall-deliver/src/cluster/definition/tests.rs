@@ -46,6 +46,8 @@ fn service() -> ServiceRelease {
         metrics_at: Some(PrometheusAt::Url(text("http://prometheus:9090"))),
         decide_within_seconds: 600,
         copies: 1,
+        baseline: landfall_model::Baseline::Fresh,
+        has_baseline: true,
         ceiling: Some(3),
     };
     let rules = || Some(json!([{ "backendRefs": [{ "name": "web", "port": 80 }] }]));

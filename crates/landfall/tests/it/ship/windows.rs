@@ -1,5 +1,5 @@
 //! Time windows without KEDA: copies are ready when a window begins, by a clock that runs faster, and a canary beside them has its
-//! room while the window ends.
+//! room while the window ends. With KEDA the canary has it, too.
 
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -9,6 +9,8 @@ use std::time::Instant;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use kube::api::{ApiResource, DynamicObject};
+use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
@@ -50,6 +52,19 @@ async fn bounds(client: &Client) -> (i32, i32) {
     let autoscalers = Api::<HorizontalPodAutoscaler>::namespaced(client.clone(), "shop");
     let spec = autoscalers.get("web").await.expect("it has an autoscaler").spec;
     (spec.min_replicas.unwrap_or(1), spec.max_replicas)
+}
+
+/// The bounds that there were until it is over, each once in a row.
+async fn all_seen(over: Arc<AtomicBool>, bounds: impl AsyncFn() -> (i32, i32)) -> Vec<(i32, i32)> {
+    let mut seen = vec![bounds().await];
+    while !over.load(Ordering::Relaxed) {
+        let now = bounds().await;
+        if seen.last() != Some(&now) {
+            seen.push(now);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    seen
 }
 
 /// Copies of both, stable and canary, that are ready.
@@ -96,20 +111,9 @@ fn copies_are_ready_when_a_window_begins_and_a_canary_has_its_room_when_it_ends(
     };
     settled((6, 10));
 
-    // A canary of two comes beside them, the window ends while it is judged, and it goes.
+    // A canary of two and a baseline come beside them, the window ends while it is judged, and they go.
     let (watched, over) = (client.clone(), Arc::new(AtomicBool::new(false)));
-    let until = Arc::clone(&over);
-    let seen = runtime.spawn(async move {
-        let mut seen = vec![bounds(&watched).await];
-        while !until.load(Ordering::Relaxed) {
-            let now = bounds(&watched).await;
-            if seen.last() != Some(&now) {
-                seen.push(now);
-            }
-            tokio::time::sleep(POLL).await;
-        }
-        seen
-    });
+    let seen = runtime.spawn(all_seen(Arc::clone(&over), async move || bounds(&watched).await));
     let clients = platform.clients();
     let mut shipper = platform.command(&["ship", "--image", "web=shop/web:2", "--env", "development", "--kubeconfig"]);
     let mut shipper = shipper.arg(platform.engine.kubeconfig()).spawn().expect("the program can be started");
@@ -124,7 +128,7 @@ fn copies_are_ready_when_a_window_begins_and_a_canary_has_its_room_when_it_ends(
     settled((2, 12));
     over.store(true, Ordering::Relaxed);
     let seen = runtime.block_on(seen).expect("it does not panic");
-    assert_eq!(seen, [(6, 10), (6, 8), (2, 10), (2, 12)], "neither undoes what the other does");
+    assert_eq!(seen, [(6, 10), (6, 6), (2, 8), (2, 12)], "neither undoes what the other does");
     let answers = clients.stop();
     assert_eq!(answers.failed(&[]), std::collections::BTreeMap::new(), "of {} requests", answers.total());
 
@@ -141,4 +145,31 @@ fn copies_are_ready_when_a_window_begins_and_a_canary_has_its_room_when_it_ends(
     let bounds = |min: u32, max: u32| json!({ "min": min, "max": max });
     assert_eq!((code, &kept["set"][0]["name"]), (Some(0), &json!("web")), "{kept:#}");
     assert_eq!((&kept["set"][0]["before"], &kept["set"][0]["now"]), (&bounds(2, 12), &bounds(6, 10)), "{kept:#}");
+}
+
+/// The bounds of KEDA's object for `web`.
+async fn bounds_of_keda(client: &Client) -> (i32, i32) {
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("keda.sh", "v1alpha1", "ScaledObject"));
+    let scaled = Api::<DynamicObject>::namespaced_with(client.clone(), "shop", &kind).get("web").await;
+    let spec = scaled.expect("it is there").data["spec"].clone();
+    let number =
+        |field: &str| spec[field].as_i64().and_then(|number| i32::try_from(number).ok()).expect("it is a number");
+    (number("minReplicaCount"), number("maxReplicaCount"))
+}
+
+#[test]
+fn where_keda_scales_a_canary_has_its_room_in_the_bounds_of_keda() {
+    let Some(platform) = Platform::start_with(&file().replace("  windows: landfall\n", "")) else { return };
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    let client = runtime.block_on(platform.engine.client());
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = runtime.spawn(all_seen(Arc::clone(&over), async move || bounds_of_keda(&client).await));
+    let clients = platform.clients();
+    let (code, release, _) = platform.run(&["ship", "--image", "web=shop/web:2"]);
+    assert_eq!((code, &release["state"]), (Some(0), &json!("Succeeded")), "{release:#}");
+    over.store(true, Ordering::Relaxed);
+    let seen = runtime.block_on(seen).expect("it does not panic");
+    assert_eq!(seen, [(2, 12), (2, 10), (2, 12)], "a canary of one, and its baseline");
+    let answers = clients.stop();
+    assert_eq!(answers.failed(&[]), std::collections::BTreeMap::new(), "of {} requests", answers.total());
 }

@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use super::{ARCHITECTURE, World};
 use crate::running_engine::POLL;
 
-/// By weights, and with a queue that must not be long.
+/// By weights, beside a baseline, and with a queue that must not be long.
 fn architecture(query: &str) -> String {
     let metric = format!("{{ name: queue-length, query: '{query}', at-most: 10, every: 2s }}");
     let text = ARCHITECTURE.replace("api: ingress", "api: gateway").replace("[10%, 25%, 50%]", "[20%, 50%]");
-    text.replace("success: 99%", &format!("success: 99%, metrics: [{metric}]"))
+    text.replace("success: 99% }", &format!("success: 99%, metrics: [{metric}] }}, baseline: fresh"))
 }
 
 const QUERY: &str = r#"max(queue_length{namespace="{{namespace}}",pod=~"{{pods}}"})"#;
@@ -29,7 +29,7 @@ impl World {
     }
 }
 
-/// `web 80, web-canary 20`.
+/// `web 60, web-baseline 20, web-canary 20`.
 fn weights(rules: &Value) -> String {
     let backends = rules[0]["backendRefs"].as_array().cloned().unwrap_or_default();
     let of = |backend: &Value| format!("{} {}", backend["name"].as_str().unwrap_or_default(), backend["weight"]);
@@ -80,7 +80,7 @@ async fn a_real_api_server_shares_requests_by_weights_and_a_metric_of_ones_own_t
         }
     };
     assert_eq!((code, &release["state"]), (Some(0), &json!("Succeeded")), "{release:#}");
-    for share in ["web 80, web-canary 20", "web 50, web-canary 50"] {
+    for share in ["web 60, web-baseline 20, web-canary 20", "web 0, web-baseline 50, web-canary 50"] {
         assert!(seen.contains(share), "{seen:?}");
     }
     assert_eq!(world.rules().await, before, "the route is as it was");
