@@ -55,4 +55,4 @@ pub use release::{
 };
 pub use rollout::{Cause, Phase, Reason, Return, Stage};
 pub use schema::SchemaUse;
-pub use windows::{Clock, Kept, Limits, keep, keep_once};
+pub use windows::{Clock, Kept, Limits, keep, keep_once, next_window};

@@ -119,21 +119,22 @@ impl Window {
     /// On a day on which clocks change, a time that is skipped moves forward by the jump, and of one that comes twice the first
     /// counts.
     fn is_open(&self, now: Timestamp, lead: SignedDuration) -> bool {
-        let Ok(zone) = self.zone() else { return false };
-        let today = now.to_zoned(zone.clone()).date();
-        let ahead = lead.as_hours() / 24 + 2;
-        (-2..=ahead).any(|offset| {
-            let Ok(day) = today.checked_add(offset.days()) else { return false };
+        self.around(now, lead.as_hours() / 24 + 2)
+            .any(|(begin, end)| begin.saturating_sub(lead).is_ok_and(|begin| begin <= now) && now < end)
+    }
+
+    /// When it begins and ends, from two days before a moment until so many days after it.
+    fn around(&self, now: Timestamp, ahead: i64) -> impl Iterator<Item = (Timestamp, Timestamp)> {
+        let zone = self.zone().ok();
+        (-2..=ahead).filter_map(move |offset| {
+            let zone = zone.as_ref()?;
+            let day = now.to_zoned(zone.clone()).date().checked_add(offset.days()).ok()?;
             if !self.begins_on(day.weekday()) {
-                return false;
+                return None;
             }
-            let last = if self.to_minute <= self.from_minute { day.tomorrow() } else { Ok(day) };
-            let Ok(last) = last else { return false };
-            let begin = instant(&zone, day.to_datetime(Time::midnight()), self.from_minute);
-            let end = instant(&zone, last.to_datetime(Time::midnight()), self.to_minute);
-            begin
-                .zip(end)
-                .is_some_and(|(begin, end)| begin.saturating_sub(lead).is_ok_and(|begin| begin <= now) && now < end)
+            let last = if self.to_minute <= self.from_minute { day.tomorrow().ok()? } else { day };
+            let begin = instant(zone, day.to_datetime(Time::midnight()), self.from_minute)?;
+            Some((begin, instant(zone, last.to_datetime(Time::midnight()), self.to_minute)?))
         })
     }
 
@@ -149,6 +150,21 @@ impl Window {
         };
         self.days.is_empty() || self.days.contains(&day)
     }
+}
+
+/// When a declared window begins for the first time after a moment, and when it ends then. `None`: its time zone is not known.
+pub fn next_window(declared: &landfall_model::Window, after: Timestamp) -> Option<(Timestamp, Timestamp)> {
+    let window = Window {
+        name: declared.name.to_string(),
+        days: declared.days.iter().map(|day| day.value).collect(),
+        from_minute: declared.from.minutes(),
+        to_minute: declared.to.minutes(),
+        time_zone: declared.time_zone.value.clone(),
+        min: None,
+        max: None,
+    };
+    // Whatever its days are, one is within a week.
+    window.around(after, 8).find(|(begin, _)| *begin > after)
 }
 
 /// A minute of a day; the 1440th is midnight of the next.

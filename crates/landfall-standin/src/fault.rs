@@ -1,7 +1,9 @@
-//! What a stand-in is told to get wrong, while it runs: releases and drills look at how the platform takes it.
+//! What a stand-in is told to get wrong, or to have to do, while it runs: releases, drills and autoscalers are seen to take it.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
+use memmap2::MmapMut;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -23,6 +25,12 @@ pub struct Fault {
     pub leak_bytes_per_second: u64,
     /// It ends at once, as after a bug, without finishing what is under way.
     pub crash: bool,
+    /// How much of a processor it is busy with, in thousandths, as if it had that much to do.
+    pub busy_millicores: u32,
+    /// How much more memory it needs, in bytes; given back when it is over.
+    pub hold_bytes: u64,
+    /// Figures that it tells at `/metrics`, by their names.
+    pub gauges: BTreeMap<String, f64>,
 }
 
 impl Fault {
@@ -39,6 +47,9 @@ impl Fault {
 
 /// How often memory is taken.
 const LEAK: Duration = Duration::from_millis(100);
+
+/// How long a thread that is busy works and rests in turn.
+const TURN: Duration = Duration::from_millis(50);
 
 /// The fault of a stand-in now.
 pub(crate) struct Faults(watch::Sender<Fault>);
@@ -80,20 +91,70 @@ impl Faults {
         "it was told to crash".into()
     }
 
+    /// Keeps processors busy while it is told to; never returns.
+    pub(crate) async fn be_busy(&self) {
+        let mut news = self.0.subscribe();
+        loop {
+            let millicores = news.borrow_and_update().busy_millicores;
+            if millicores == 0 {
+                let _ = news.wait_for(|fault| fault.busy_millicores > 0).await;
+                continue;
+            }
+            // One thread for each processor, each for its share of a turn.
+            let threads = millicores.div_ceil(1000);
+            let work = TURN * millicores / (1000 * threads);
+            let busy = (0..threads).map(|_| tokio::task::spawn_blocking(move || work_for(work)));
+            let _ended = tokio::join!(futures::future::join_all(busy), tokio::time::sleep(TURN));
+        }
+    }
+
+    /// Holds as much memory as it is told to; never returns.
+    pub(crate) async fn hold_memory(&self) {
+        let mut news = self.0.subscribe();
+        let mut held = None;
+        loop {
+            let wanted = news.borrow_and_update().hold_bytes;
+            if held.as_ref().map_or(0, |held: &MmapMut| held.len() as u64) != wanted {
+                drop(held.take());
+                held = take(wanted);
+            }
+            let _ = news.changed().await;
+        }
+    }
+
     /// Takes memory while the fault asks for it; never returns.
     pub(crate) async fn leak(&self) {
         let mut news = self.0.subscribe();
-        let mut taken: Vec<Vec<u8>> = Vec::new();
+        let mut taken: Vec<MmapMut> = Vec::new();
         loop {
             let rate = news.borrow_and_update().leak_bytes_per_second;
             if rate == 0 {
                 taken = Vec::new();
                 let _ = news.wait_for(|fault| fault.leak_bytes_per_second > 0).await;
             } else {
-                // Written to, or the system would not give it.
-                taken.push(vec![1; usize::try_from(rate / 10).unwrap_or(usize::MAX)]);
+                taken.extend(take(rate / 10));
                 tokio::time::sleep(LEAK).await;
             }
+        }
+    }
+}
+
+/// Takes so much memory of the system, which gets it back when it is dropped; none when there is not as much.
+fn take(bytes: u64) -> Option<MmapMut> {
+    let length = usize::try_from(bytes).ok().filter(|length| *length > 0)?;
+    let mut taken = MmapMut::map_anon(length).ok()?;
+    // Written to, or the system would not give it.
+    taken.fill(1);
+    Some(taken)
+}
+
+/// Computes for so long.
+fn work_for(time: Duration) {
+    let begin = Instant::now();
+    let mut number = 1_u64;
+    while begin.elapsed() < time {
+        for _ in 0..1000 {
+            number = std::hint::black_box(number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
         }
     }
 }

@@ -170,6 +170,14 @@ pub(crate) fn processed(system: &str, destination: &str, error: Option<&str>) ->
     labels.join(",")
 }
 
+/// Figures that it was told to have.
+pub(crate) fn write_gauges(gauges: &BTreeMap<String, f64>, text: &mut String) {
+    for (name, value) in gauges {
+        head(text, name, "What it was told to tell.", "gauge");
+        line(text, name, value);
+    }
+}
+
 fn head(text: &mut String, name: &str, help: &str, kind: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -103,6 +105,15 @@ fn read(file: &str) -> Result<ServiceBehaviour, Failure> {
     Ok(serde_json::from_str(&text).map_err(|error| format!("failed to understand `{file}`: {error}"))?)
 }
 
+/// What a stand-in can be told to do beside its work; none of these returns.
+type Burden = fn(Arc<Service>) -> BoxFuture<'static, ()>;
+
+const BURDENS: [Burden; 3] = [
+    |service| async move { service.faults.leak().await }.boxed(),
+    |service| async move { service.faults.be_busy().await }.boxed(),
+    |service| async move { service.faults.hold_memory().await }.boxed(),
+];
+
 async fn serve(service: Arc<Service>, mut works: JoinSet<()>) -> Result<(), Failure> {
     let ending = CancellationToken::new();
     let mut servers: JoinSet<Result<(), Failure>> = JoinSet::new();
@@ -115,10 +126,9 @@ async fn serve(service: Arc<Service>, mut works: JoinSet<()>) -> Result<(), Fail
     for place in 0..service.behaviour.edges.len() {
         works.spawn(work(Arc::clone(&service), place));
     }
-    works.spawn({
-        let service = Arc::clone(&service);
-        async move { service.faults.leak().await }
-    });
+    for burden in BURDENS {
+        works.spawn(burden(Arc::clone(&service)));
+    }
     info!(service = service.behaviour.service, ports = ?service.behaviour.ports, "serving");
     let mut stop = asked_to_end()?;
     tokio::select! {

@@ -78,6 +78,8 @@ pub(crate) enum Command {
     Open(OpenArguments),
     /// Say how much the pods of a platform that is up use.
     Top(AskArguments),
+    /// Try whether copies of a platform that is up follow the load and the time of day.
+    Scaling(ScalingArguments),
     /// Say what of this machine `up` can use, and what is missing.
     Doctor(DoctorArguments),
     /// Run the pipeline of the file on this machine, or look at it.
@@ -429,6 +431,21 @@ pub(crate) struct FlowsArguments {
     /// How long the flows are driven at their declared rates.
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     pub(crate) duration: Duration,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landfall scaling --env production                                            every service with an autoscaler or windows\n  landfall scaling examples/attendance-monitoring --env staging --service geo\n\nStand-ins are told to be busy, to hold memory, or to tell a figure, until copies are added; then to stop. The clock of the engine is set to before\neach window begins, and to its end, and runs faster while nothing but calm is waited for; it is as before in the end. It exits with 1 when copies\ndo not follow. `landfall claims` knows what was seen."
+)]
+pub(crate) struct ScalingArguments {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    /// A service; all that have an autoscaler or windows when left out. May be given several times.
+    #[arg(long = "service", value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
     /// How to print.
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
     pub(crate) output: Output,

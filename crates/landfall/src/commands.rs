@@ -24,6 +24,7 @@ pub(crate) mod release;
 pub(crate) mod releases;
 pub(crate) mod render;
 pub(crate) mod rollback;
+pub(crate) mod scaling;
 pub(crate) mod schema;
 pub(crate) mod ship;
 pub(crate) mod sign;

@@ -2,7 +2,7 @@
 //! windows. There is one function that sets them.
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
@@ -79,7 +79,7 @@ impl Autoscaler {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
             None => Api::all_with(client.clone(), &resource),
         };
-        let all = api.list(&Default::default()).await.during(|| "list the autoscalers".to_owned())?;
+        let all = api.list(&ListParams::default()).await.during(|| "list the autoscalers".to_owned())?;
         Ok(all.items.into_iter().map(|object| Self { kind: Kind::Horizontal, object }).collect())
     }
 

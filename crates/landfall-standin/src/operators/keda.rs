@@ -1,8 +1,8 @@
 //! KEDA's `ScaledObject`: the `HorizontalPodAutoscaler` that KEDA makes of it, whose minimum follows the cron triggers.
 //!
-//! The triggers for CPU and memory become its metrics. A cron trigger asks for a number of copies while it is on, and the highest
-//! number wins: that is a minimum. The clock is that of the engine. Not handled: triggers that ask Prometheus, scaling to
-//! zero, and a real KEDA's pause between two looks.
+//! The triggers for CPU and memory become its metrics, and so does one that asks Prometheus for a sum over the pods. A cron trigger asks
+//! for a number of copies while it is on, and the highest number wins: that is a minimum. The clock is that of the engine. Not
+//! handled: triggers that ask Prometheus for anything else, scaling to zero, and a real KEDA's pause between two looks.
 
 use std::sync::Arc;
 
@@ -33,6 +33,13 @@ pub(super) async fn reconcile(context: Arc<Context>, scaled: Arc<DynamicObject>)
         .into_iter()
         .flat_map(|resource| triggers(spec, resource).map(move |trigger| metric(resource, &trigger["metadata"])))
         .collect();
+    for trigger in triggers(spec, "prometheus") {
+        let metric = metric_of_pods(&trigger["metadata"]);
+        if metric.is_none() {
+            warn!(object = scaled.name_any(), query = ?trigger["metadata"]["query"], "a trigger asks Prometheus for no sum over pods");
+        }
+        metrics.extend(metric);
+    }
     if metrics.is_empty() {
         // One that asks for what there is: without any, Kubernetes scales by CPU.
         metrics.push(metric("cpu", &json!({ "value": "100000" })));
@@ -77,6 +84,17 @@ fn metric(resource: &str, metadata: &Value) -> Value {
     }
 }
 
+/// What is rendered asks Prometheus for the sum over the pods, of which each is to have the threshold: that is a metric of pods, which
+/// the engine serves by itself (`custom.metrics.k8s.io`).
+fn metric_of_pods(metadata: &Value) -> Option<Value> {
+    let query = metadata["query"].as_str()?;
+    let (name, rest) = query.strip_prefix("sum(")?.split_once('{')?;
+    let is_plain =
+        rest.ends_with("})") && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "_:".contains(letter));
+    let target = json!({ "type": "AverageValue", "averageValue": metadata["threshold"] });
+    is_plain.then(|| json!({ "type": "Pods", "pods": { "metric": { "name": name }, "target": target } }))
+}
+
 /// Whether a cron trigger is on: its next end comes before its next beginning.
 fn is_on(metadata: &Value, now: Timestamp) -> Result<bool, String> {
     let text = |key: &str| metadata[key].as_str().ok_or_else(|| format!("it has no `{key}`"));
@@ -92,6 +110,16 @@ fn is_on(metadata: &Value, now: Timestamp) -> Result<bool, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trigger_that_asks_prometheus_for_the_sum_over_pods_is_a_metric_of_pods() {
+        let of = |query: &str| metric_of_pods(&json!({ "query": query, "threshold": "40" }));
+        let rendered = of(r#"sum(baskets_open{namespace="shop",pod=~"web-.+"})"#).expect("it is one");
+        assert_eq!(rendered["pods"]["metric"]["name"], "baskets_open");
+        assert_eq!(rendered["pods"]["target"], json!({ "type": "AverageValue", "averageValue": "40" }));
+        assert_eq!(of("max(up)"), None);
+        assert_eq!(of("sum(rate(requests_total{}[1m]))"), None);
+    }
 
     #[test]
     fn a_cron_trigger_is_on_between_its_beginning_and_its_end() {

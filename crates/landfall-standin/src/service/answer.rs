@@ -54,7 +54,7 @@ async fn fault(State(service): State<Arc<Service>>) -> Json<Fault> {
 async fn set_fault(State(service): State<Arc<Service>>, body: Bytes) -> Response {
     match Fault::parse(&body) {
         Ok(fault) => {
-            tracing::warn!(?fault, "told to get something wrong");
+            tracing::warn!(?fault, "told what to do");
             service.faults.set(fault.clone());
             Json(fault).into_response()
         }
@@ -142,5 +142,6 @@ async fn metrics(State(service): State<Arc<Service>>) -> Response {
     metrics::write_edges(&service.edges.seen(), &mut text);
     service.edges.durations().write("landfall_edge_duration_seconds", "How long it took to use an edge.", &mut text);
     service.passed.write(&service.behaviour.business, &mut text);
+    metrics::write_gauges(&service.faults.now().gauges, &mut text);
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }

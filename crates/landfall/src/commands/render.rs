@@ -11,6 +11,7 @@ use landfall_render::{ClaimRow, DOCUMENT, Output, Target, Variant};
 
 use crate::Outcome;
 use crate::cli::{RenderArguments, RenderWord};
+use crate::files::write_whole;
 use crate::project::{Project, today};
 use crate::terminal::Terminal;
 
@@ -170,13 +171,13 @@ fn write(files: &BTreeMap<String, String>, folder: &Path) -> anyhow::Result<usiz
     let mut manifest: BTreeSet<&str> = ours().collect();
     manifest.extend(before.iter().map(String::as_str));
     // The manifest names the union first, so that a crash half-way forgets no file.
-    write_whole(&folder.join(MANIFEST), &lines(&manifest))?;
+    write_whole(&folder.join(MANIFEST), lines(&manifest).as_bytes())?;
     for (path, text) in files {
         let path = folder.join(path);
         if fs::read_to_string(&path).is_ok_and(|existing| existing == *text) {
             continue;
         }
-        write_whole(&path, text)?;
+        write_whole(&path, text.as_bytes())?;
     }
     let mut removed = 0;
     for path in before.iter().filter(|path| !files.contains_key(*path)) {
@@ -190,25 +191,12 @@ fn write(files: &BTreeMap<String, String>, folder: &Path) -> anyhow::Result<usiz
             let _ = fs::remove_dir(parent);
         });
     }
-    write_whole(&folder.join(MANIFEST), &lines(&ours().collect()))?;
+    write_whole(&folder.join(MANIFEST), lines(&ours().collect()).as_bytes())?;
     Ok(removed)
 }
 
 fn lines(paths: &BTreeSet<&str>) -> String {
     paths.iter().map(|path| format!("{path}\n")).collect()
-}
-
-fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
-    let folder = path.parent().expect("a rendered file stands in a folder");
-    fs::create_dir_all(folder).with_context(|| format!("failed to make the folder `{}`", folder.display()))?;
-    let mut file = tempfile::Builder::new()
-        .prefix(".landfall-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(folder)
-        .with_context(|| format!("failed to write in `{}`", folder.display()))?;
-    file.write_all(text.as_bytes()).with_context(|| format!("failed to write `{}`", path.display()))?;
-    file.persist(path).with_context(|| format!("failed to write `{}`", path.display()))?;
-    Ok(())
 }
 
 /// Says how the folder differs from what would be written.

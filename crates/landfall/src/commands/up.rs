@@ -19,6 +19,7 @@ mod relay;
 mod report;
 mod routes;
 mod running;
+mod scaling;
 mod shipping;
 mod traffic;
 
@@ -51,6 +52,7 @@ pub(crate) use self::place::Place;
 pub(crate) use self::plan::{STANDIN, server_of};
 pub(crate) use self::report::{FlowReport, flow_table, table};
 pub(crate) use self::running::{EdgeState, Entrances, Found};
+pub(crate) use self::scaling::ScalingReport;
 
 use self::apply::Applied;
 use self::cluster::{Lines, Snapshot};
@@ -63,6 +65,7 @@ use self::traffic::Outsider;
 use crate::Outcome;
 use crate::cli::{NetworkLevel, Output, UpArguments};
 use crate::commands::engine::{NETWORK, POD};
+use crate::files::write_whole;
 use crate::project::{Project, today};
 use crate::signals::{HandoverRequests, StopSignals};
 use crate::terminal::Terminal;
@@ -454,10 +457,12 @@ impl Run<'_> {
         (report.logs, report.traces) = (observed.logs, observed.traces);
         report.jobs = self.jobs.ended().await;
         report.judge();
+        if let Some(measured) = self.plan.metrics.clone() {
+            operators.spawn(metrics::follow(client.clone(), measured));
+        }
 
         let text = serde_json::to_string_pretty(&report)?;
-        let file = self.place.report();
-        fs::write(&file, &text).with_context(|| format!("failed to write `{}`", file.display()))?;
+        write_whole(&self.place.report(), text.as_bytes())?;
         match self.arguments.output {
             Output::Json => writeln!(terminal.data(), "{text}")?,
             Output::Text => report.print(terminal.data())?,

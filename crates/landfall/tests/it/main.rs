@@ -30,6 +30,7 @@ mod up_loopback;
 mod up_observed;
 mod up_programs;
 mod up_restore;
+mod up_scaling;
 mod up_stores;
 mod up_user;
 

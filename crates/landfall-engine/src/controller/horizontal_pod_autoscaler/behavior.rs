@@ -40,6 +40,9 @@ pub(super) struct Decision {
 impl History {
     /// The replicas at the beginning are a proposal too.
     pub(super) fn begin(&mut self, now: Timestamp, current: i32) {
+        // A clock that was set back has seen nothing yet of what is ahead of it.
+        self.proposals.retain(|(at, _)| *at <= now);
+        self.changes.retain(|(at, _)| *at <= now);
         if self.proposals.is_empty() {
             self.proposals.push((now, current));
         }

@@ -180,6 +180,18 @@ fn replicas_come_at_once_and_go_after_five_minutes() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_has_seen_nothing_of_what_is_ahead_of_it() {
+    let mut history = History::default();
+    let mut decide = |second: i64, proposed: i32, current: i32| {
+        history.begin(at(second), current);
+        history.decide(at(second), proposed, Range { min: 1, max: 100, current }, None).replicas
+    };
+    assert_eq!(decide(50_000, 4, 2), 4);
+    assert_eq!(decide(60, 1, 4), 4, "as one that begins here");
+    assert_eq!(decide(361, 1, 4), 1);
+}
+
+#[test]
 fn without_rules_replicas_double_at_most() {
     follow(None, 3, &[(15, 50, 6, "ScaleUpLimit"), (30, 50, 12, "ScaleUpLimit")]);
     follow(None, 1, &[(15, 50, 4, "ScaleUpLimit"), (30, 500, 8, "ScaleUpLimit")]);

@@ -18,7 +18,7 @@ use crate::commands::pipeline::{self, Run, folder_of};
 use crate::commands::up::Place;
 
 /// What evidence of `up` and `ship` may ask for and nothing that runs says anything about. `docs/ship.md` lists it.
-const NOBODY_SHOWS: [&str; 12] = [
+const NOBODY_SHOWS: [&str; 10] = [
     "ship: gitops",
     "up: access",
     "up: alert",
@@ -27,10 +27,8 @@ const NOBODY_SHOWS: [&str; 12] = [
     "up: edge-layer load-balancer",
     "up: mesh",
     "up: region",
-    "up: scaling",
     "up: secrets",
     "up: sizing",
-    "up: window",
 ];
 
 /// The last report of each environment that has one.
@@ -82,7 +80,14 @@ impl<'a> Runs<'a> {
         releases.sort();
         Self {
             architecture,
-            reports: environments.iter().filter_map(|environment| read(place(environment).report())).collect(),
+            reports: environments
+                .iter()
+                .filter_map(|environment| {
+                    let mut report: Value = read(place(environment).report())?;
+                    report["scaling"] = read(place(environment).scaling()).unwrap_or_default();
+                    Some(report)
+                })
+                .collect(),
             releases: releases.into_iter().filter_map(read).collect(),
             pipelines: pipelines_of(file, architecture.document.name.as_str()),
         }
@@ -251,6 +256,14 @@ impl<'a> Runs<'a> {
                 let flow = named("/traces/flows", flow)?;
                 Some(flow["trace"].is_string() && flow["missing"].as_array().is_some_and(Vec::is_empty))
             }
+            ["scaling", service] => {
+                let own: Vec<&Value> =
+                    list("/scaling/services")?.iter().filter(|own| own["service"] == service).collect();
+                // By what was not tried it may not scale.
+                let all = !own.is_empty() && own.iter().all(|own| own["missing"].is_null());
+                all_hold(own.into_iter()).filter(|_| all)
+            }
+            ["window", name] => all_hold(list("/scaling/windows")?.iter().filter(|own| own["window"] == name)),
             ["graph"] => {
                 let calls = list("/traces/calls")?;
                 (!calls.is_empty()).then(|| calls.iter().all(|call| call["declared"] == true))

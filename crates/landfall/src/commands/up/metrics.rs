@@ -7,14 +7,14 @@ use http::Request;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use url::form_urlencoded;
 
-use super::cluster::{Lines, Snapshot, is_ready};
-use super::plan::{Counted, MetricsPlan, PROMETHEUS, PROMETHEUS_LABEL, PROMETHEUS_PORT, Plan, TARGETS};
+use super::cluster::{Lines, NAME, Snapshot, is_ready};
+use super::plan::{Counted, MetricsPlan, PROMETHEUS, PROMETHEUS_LABEL, PROMETHEUS_PORT, Plan, Scraped, TARGETS};
 use super::report::{BusinessReport, MetricsReport, RulesReport, TargetReport};
 
 /// How long it may take until Prometheus has asked everybody and evaluated everything. It does both every second.
@@ -22,24 +22,53 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 const POLL: Duration = Duration::from_millis(500);
 
+/// How often it is looked which pods are there while nobody waits for it.
+const OFTEN: Duration = Duration::from_secs(2);
+
 /// Tells Prometheus the pods that are there now; it reads them again when they change.
 pub(super) async fn tell(client: &Client, plan: &Plan, pods: &Snapshot) -> anyhow::Result<()> {
     let Some(metrics) = &plan.metrics else { return Ok(()) };
-    let mut targets = Vec::new();
-    for scraped in &metrics.scraped {
-        for pod in pods.ready_of(&scraped.service) {
-            let Some(ip) = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()) else { continue };
-            targets.push(json!({
-                "targets": [format!("{ip}:{}", scraped.port)],
-                "labels": {
-                    "__metrics_path__": scraped.path,
-                    "job": scraped.service, "service": scraped.service, "namespace": scraped.namespace, "pod": pod.name_any(),
-                },
-            }));
+    let targets = metrics.scraped.iter().flat_map(|scraped| {
+        pods.ready_of(&scraped.service).filter_map(move |pod| target(scraped, pod)).collect::<Vec<_>>()
+    });
+    write(client, &metrics.namespace, &targets.collect::<Value>()).await
+}
+
+/// Goes on telling it, for as long as pods come and go: those of canaries and those that autoscalers add.
+pub(super) async fn follow(client: Client, metrics: MetricsPlan) {
+    let mut told = Value::Null;
+    loop {
+        tokio::time::sleep(OFTEN).await;
+        let mut targets = Vec::new();
+        for scraped in &metrics.scraped {
+            let own = ListParams::default().labels(&format!("{NAME}={}", scraped.service));
+            let pods = Api::<Pod>::namespaced(client.clone(), &scraped.namespace).list(&own).await;
+            let ready = pods.iter().flat_map(|list| &list.items).filter(|pod| is_ready(pod));
+            targets.extend(ready.filter_map(|pod| target(scraped, pod)));
+        }
+        let targets = Value::Array(targets);
+        // What the API does not take is tried again.
+        if targets != told && write(&client, &metrics.namespace, &targets).await.is_ok() {
+            told = targets;
         }
     }
-    let patch = json!({ "data": { TARGETS: serde_json::to_string(&targets)? } });
-    let maps = Api::<ConfigMap>::namespaced(client.clone(), &metrics.namespace);
+}
+
+/// A pod as Prometheus is told of it.
+fn target(scraped: &Scraped, pod: &Pod) -> Option<Value> {
+    let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref())?;
+    Some(json!({
+        "targets": [format!("{ip}:{}", scraped.port)],
+        "labels": {
+            "__metrics_path__": scraped.path,
+            "job": scraped.service, "service": scraped.service, "namespace": scraped.namespace, "pod": pod.name_any(),
+        },
+    }))
+}
+
+async fn write(client: &Client, namespace: &str, targets: &Value) -> anyhow::Result<()> {
+    let patch = json!({ "data": { TARGETS: targets.to_string() } });
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
     let patched = maps.patch(PROMETHEUS, &PatchParams::default(), &Patch::Merge(patch)).await;
     patched.map(drop).context("failed to tell Prometheus the pods")
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::part::Part;
+use crate::files::write_whole;
 
 /// The file with what the last `up` was asked to be.
 const PART: &str = "part.json";
@@ -62,6 +63,11 @@ impl Place {
         self.root.join("report.json")
     }
 
+    /// What `scaling` has seen.
+    pub(crate) fn scaling(&self) -> PathBuf {
+        self.root.join("scaling.json")
+    }
+
     /// The releases that `ship` has brought here to an end, a file for each.
     pub(crate) fn releases(&self) -> PathBuf {
         self.root.join("releases")
@@ -109,8 +115,7 @@ impl Place {
     }
 
     fn keep(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
-        let file = self.root.join(name);
-        fs::write(&file, serde_json::to_vec(value)?).with_context(|| format!("failed to write `{}`", file.display()))
+        write_whole(&self.root.join(name), &serde_json::to_vec(value)?)
     }
 
     /// The objects that were applied last.

@@ -29,7 +29,7 @@ pub(super) use self::externals::{EXTERNAL_CONTAINER, EXTERNAL_LABEL, EXTERNAL_PO
 pub(super) use self::firewall::{FIREWALL_HEADER, FirewallPlan, Guarded, REFUSED};
 pub(super) use self::flows::{Entrance, FlowPlan, PayloadPlan};
 pub(super) use self::foreign::LOOK_IMAGE;
-pub(super) use self::metrics::{Counted, MetricsPlan, PROMETHEUS, PROMETHEUS_LABEL, PROMETHEUS_PORT, TARGETS};
+pub(super) use self::metrics::{Counted, MetricsPlan, PROMETHEUS, PROMETHEUS_LABEL, PROMETHEUS_PORT, Scraped, TARGETS};
 pub(super) use self::observability::{SINK_LABEL, SinkPlan, name_of};
 pub(super) use self::part::PartPlan;
 pub(super) use self::programs::{ProgramPlan, missing as missing_programs};

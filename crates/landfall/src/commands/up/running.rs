@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use jiff::Timestamp;
 use kube::Client;
+use landfall_model::Architecture;
 use landfall_standin::{Authority, Seen};
 use serde::{Deserialize, Serialize};
 
@@ -17,9 +18,11 @@ use super::cluster::{self, Lines, Snapshot};
 use super::place::Place;
 use super::plan::{self, Plan};
 use super::report::{EdgesReport, FlowReport, MissingEdge, SilentEdge};
+use super::scaling::ScalingReport;
 use super::traffic::{self, Outsider};
 use crate::Outcome;
 use crate::cli::Input;
+use crate::files::write_whole;
 use crate::project::{Project, today};
 use crate::terminal::Terminal;
 
@@ -152,9 +155,10 @@ impl Plan {
 
 /// A platform that another process runs.
 pub(crate) struct Found {
-    plan: Plan,
+    pub(super) architecture: Architecture,
+    pub(super) plan: Plan,
     place: Place,
-    client: Client,
+    pub(super) client: Client,
     authority: String,
 }
 
@@ -205,7 +209,15 @@ impl Found {
         let part = place.part();
         let plan = plan::plan(architecture, checked.objects, &program, &place, &authority, &part, long_ago);
         let client = client(&place).await?;
-        Ok(Ok(Self { plan, place, client, authority }))
+        Ok(Ok(Self { architecture: checked.architecture, plan, place, client, authority }))
+    }
+
+    /// Keeps what was seen of the scaling, beside what was seen of other services before.
+    pub(crate) fn keep_scaling(&self, seen: ScalingReport) -> anyhow::Result<()> {
+        let file = self.place.scaling();
+        let before: ScalingReport =
+            fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        write_whole(&file, &serde_json::to_vec_pretty(&before.renewed(seen))?)
     }
 
     /// A client of its API.

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
-use kube::{Api, ResourceExt as _};
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::{PATIENCE, Platform, architecture};
@@ -50,10 +51,10 @@ fn what_fresh_copies_of_either_version_do_takes_no_canary_back_that_has_a_baseli
         let client = platform.engine.client().await;
         let names =
             |objects: Vec<String>| objects.into_iter().filter(|name| name.starts_with("web")).collect::<Vec<_>>();
-        let deployments = Api::<Deployment>::namespaced(client.clone(), "shop").list(&Default::default()).await;
-        let deployments = deployments.expect("they can be listed").iter().map(|object| object.name_any()).collect();
-        let services = Api::<Service>::namespaced(client, "shop").list(&Default::default()).await;
-        let services = services.expect("they can be listed").iter().map(|object| object.name_any()).collect();
+        let deployments = Api::<Deployment>::namespaced(client.clone(), "shop").list(&ListParams::default()).await;
+        let deployments = deployments.expect("they can be listed").iter().map(ResourceExt::name_any).collect();
+        let services = Api::<Service>::namespaced(client, "shop").list(&ListParams::default()).await;
+        let services = services.expect("they can be listed").iter().map(ResourceExt::name_any).collect();
         assert_eq!((names(deployments), names(services)), (vec!["web".to_owned()], vec!["web".to_owned()]));
     });
 }

@@ -32,6 +32,7 @@ const DATA: &str = "/prometheus";
 const INTERVAL: &str = "1s";
 
 /// Who measures the services.
+#[derive(Debug, Clone)]
 pub(in crate::commands::up) struct MetricsPlan {
     pub(in crate::commands::up) namespace: String,
     /// What runs here, such as `Prometheus 2.42.0`.
@@ -41,6 +42,7 @@ pub(in crate::commands::up) struct MetricsPlan {
 }
 
 /// A service that is scraped.
+#[derive(Debug, Clone)]
 pub(in crate::commands::up) struct Scraped {
     pub(in crate::commands::up) service: String,
     pub(in crate::commands::up) namespace: String,
@@ -49,6 +51,7 @@ pub(in crate::commands::up) struct Scraped {
 }
 
 /// Something that the business counts.
+#[derive(Debug, Clone)]
 pub(in crate::commands::up) struct Counted {
     /// As Prometheus has it.
     pub(in crate::commands::up) metric: String,
