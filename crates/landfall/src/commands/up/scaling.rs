@@ -159,7 +159,9 @@ impl Found {
     pub(crate) fn scaled(&self) -> Vec<String> {
         let services = self.architecture.document.services.iter();
         let scaled = services.filter(|(_, service)| service.replicas.scales() || !service.windows.is_empty());
-        scaled.map(|(name, _)| name.to_string()).collect()
+        // A part has not all of them.
+        let runs = |name: &str| self.plan.services.iter().any(|own| own.service == name);
+        scaled.map(|(name, _)| name.to_string()).filter(|name| runs(name)).collect()
     }
 }
 
