@@ -418,6 +418,13 @@ impl Carrier<'_> {
         let look = async |service: &ServiceRelease, workload: &str| {
             workload::look(self.client, &service.namespace, workload, &name).await
         };
+        let look_beside = async |service: &ServiceRelease| {
+            let mut workloads = Vec::new();
+            for track in service.tracks() {
+                workloads.push(look(service, &track.name(&service.name)).await?);
+            }
+            Ok::<_, ClusterError>(workloads)
+        };
         let spec = &release.carried();
         let mut seen = Seen::default();
         match &status.phase {
@@ -442,16 +449,12 @@ impl Carrier<'_> {
             Phase::Progressing { service, stage: Stage::Starting } => {
                 let service = &spec.services[*service];
                 keep_room(self.client, service).await?;
-                for track in service.tracks() {
-                    seen.workloads.push(look(service, &track.name(&service.name)).await?);
-                }
+                seen.workloads = look_beside(service).await?;
             }
             Phase::Progressing { service, stage: Stage::Judging { .. } } => {
                 let service = &spec.services[*service];
                 keep_room(self.client, service).await?;
-                for track in service.tracks() {
-                    seen.workloads.push(look(service, &track.name(&service.name)).await?);
-                }
+                seen.workloads = look_beside(service).await?;
                 if let Strategy::Canary(plan) = &service.strategy {
                     let counted = self.counters.window(&plan.counted_by, plan.work(), service).await?;
                     seen.counted = counted.map(|window| vec![window]);

@@ -5,7 +5,7 @@ mod verification;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use landfall_model::{Architecture, Baseline, Connection, Element, Rollout, Service, ServiceKind, Verb};
+use landfall_model::{Architecture, Baseline, Canary, Connection, Element, Rollout, Service, ServiceKind, Verb};
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::{Judge, Work};
@@ -111,7 +111,7 @@ impl CanaryPlan {
 
     /// How many copies run beside the stable ones at most.
     pub(crate) fn beside(&self) -> u32 {
-        self.copies * u32::try_from(self.tracks().len()).unwrap_or(u32::MAX)
+        Canary::added(self.copies, self.has_baseline)
     }
 
     /// How the requests are shared at a step, where weights share them.
@@ -302,12 +302,10 @@ impl Bounds {
     /// How many copies may run beside a canary of so many, and as many of a baseline if there is one: stable copies never fall
     /// below the floor, and all together never exceed the ceiling. Otherwise, why not.
     pub(crate) fn beside(self, canary: u32, has_baseline: bool, running: u32) -> Result<u32, String> {
-        let (more, what) = if has_baseline {
-            (canary.saturating_mul(2), format!("a canary of {canary} with as many fresh copies of the old version"))
-        } else {
-            (canary, format!("a canary of {canary}"))
-        };
-        let left = self.ceiling.checked_sub(more).filter(|left| *left >= self.floor.max(1));
+        let fresh = if has_baseline { " with as many fresh copies of the old version" } else { "" };
+        let what = format!("a canary of {canary}{fresh}");
+        let left =
+            self.ceiling.checked_sub(Canary::added(canary, has_baseline)).filter(|left| *left >= self.floor.max(1));
         let Some(left) = left else {
             return Err(format!(
                 "{what} does not fit between the autoscaler's {} and {} copies",

@@ -191,10 +191,11 @@ fn achievable(plan: &CanaryPlan, stable: u32) -> Option<String> {
         Split::Copies(at) => ("nothing here keeps to weights", at),
         Split::Consumers(at) => ("each copy takes as many messages as another", at),
     };
-    let tracks = u32::try_from(plan.tracks().len()).unwrap_or(u32::MAX);
     let share = |own: u32| percent(Canary::share_of(own, stable, plan.has_baseline));
-    let steps: Vec<String> =
-        at.iter().map(|own| format!("{} ({own} of {})", share(*own), stable + own * tracks)).collect();
+    let steps: Vec<String> = at
+        .iter()
+        .map(|own| format!("{} ({own} of {})", share(*own), stable + Canary::added(*own, plan.has_baseline)))
+        .collect();
     let declared: Vec<String> = plan.declared.iter().map(|step| percent(*step)).collect();
     Some(format!("{why}, so {} become {}", declared.join(", "), steps.join(", ")))
 }
@@ -330,6 +331,18 @@ mod tests {
         );
         assert_eq!(beside(Split::Route, 9, 14), Ok((declared.to_vec(), 5, Some(9))));
         assert!(beside(Split::Route, 9, 12).is_err(), "there is no room for five more");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_other_number_of_copies_is_nearer(step in 1_u32..1_000_000, stable in 1_u32..60, with_baseline: bool) {
+            let own = Canary::copies_for(step, stable, with_baseline);
+            let off = |own: u32| Canary::share_of(own, stable, with_baseline).abs_diff(step);
+            for other in 1..=stable {
+                // Shares are rounded down to millionths.
+                proptest::prop_assert!(off(own) <= off(other) + 1, "{own} and not {other} beside {stable} for {step}");
+            }
+        }
     }
 
     #[test]

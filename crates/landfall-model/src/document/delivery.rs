@@ -361,9 +361,13 @@ impl Canary {
 
     /// The share that so many copies have beside the stable ones, and beside as many of a baseline if there is one, in millionths.
     pub fn share_of(copies: u32, stable: u32, with_baseline: bool) -> u32 {
-        let own = u64::from(copies);
-        let all = u64::from(stable) + if with_baseline { 2 * own } else { own };
-        u32::try_from(own * 1_000_000 / all.max(1)).unwrap_or(1_000_000)
+        let all = u64::from(stable) + u64::from(Self::added(copies, with_baseline));
+        u32::try_from(u64::from(copies) * 1_000_000 / all.max(1)).unwrap_or(1_000_000)
+    }
+
+    /// How many copies a canary of so many adds beside the stable ones, those of a baseline among them.
+    pub fn added(copies: u32, with_baseline: bool) -> u32 {
+        if with_baseline { copies.saturating_mul(2) } else { copies }
     }
 
     /// The most copies that it adds beside `stable` ones, those of a baseline among them, where its share is that of its copies.
@@ -371,7 +375,7 @@ impl Canary {
     pub fn most_copies(&self, stable: u32) -> u32 {
         let with_baseline = self.baseline.value == Baseline::Fresh;
         let most = self.steps.iter().map(|step| Self::copies_for(step.millionths(), stable, with_baseline)).max();
-        most.unwrap_or_default() * if with_baseline { 2 } else { 1 }
+        Self::added(most.unwrap_or_default(), with_baseline)
     }
 }
 

@@ -19,6 +19,7 @@ use landfall_engine::{
 use landfall_standin::{find_program, program_command};
 use serde::Deserialize;
 
+pub(crate) use self::clock::Reading;
 use self::endpoint::RequestError;
 use crate::Outcome;
 use crate::cli::{EngineArguments, EngineCommand, NetworkLevel, RuntimeKind};

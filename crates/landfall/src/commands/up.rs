@@ -289,9 +289,7 @@ impl Run<'_> {
 
         // By the socket, as anybody: `exec` and `port-forward` need one.
         let (client, served) = (client(self.place).await?, engine.report().clone());
-        let file = self.place.entrances();
-        fs::write(&file, serde_json::to_vec(&self.entrances)?)
-            .with_context(|| format!("failed to write `{}`", file.display()))?;
+        write_whole(&self.place.entrances(), &serde_json::to_vec(&self.entrances)?)?;
         let outsider = Outsider::new(self.entrances.clone(), self.authority.certificate())?;
         // Externals call for as long as the platform is up.
         let mut relay = std::pin::pin!(relay::carry(outsider.clone(), client.clone(), self.plan));

@@ -63,9 +63,9 @@ pub(super) fn copies(canary: &Canary, replicas: &Replicas) -> u32 {
     let copies = u32::try_from(copies).unwrap_or(u32::MAX).max(u32::from(largest > 0));
     let with_baseline = match canary.baseline.value {
         Baseline::Fresh => true,
-        own => own.may_be_fresh(true, replicas.scales()) && floor + 2 * copies <= ceiling,
+        own => own.may_be_fresh(true, replicas.scales()) && floor + Canary::added(copies, true) <= ceiling,
     };
-    if with_baseline { 2 * copies } else { copies }
+    Canary::added(copies, with_baseline)
 }
 
 /// Whether the shares grow, and something is judged. Said once for each declaration.
@@ -221,7 +221,7 @@ fn by_copies(
 ) -> f64 {
     let floor = service.replicas.floor().max(1);
     let with_baseline = canary.baseline.value == Baseline::Fresh;
-    let of = |own: u32| floor + if with_baseline { 2 * own } else { own };
+    let of = |own: u32| floor + Canary::added(own, with_baseline);
     let share = |own: u32| f64::from(own) / f64::from(of(own));
     let own = Canary::copies_for(smallest.millionths(), floor, with_baseline);
     let real = share(own);

@@ -14,11 +14,11 @@ use crate::terminal::Terminal;
 /// What the engine answers.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Reading {
-    time: Timestamp,
+pub(crate) struct Reading {
+    pub(crate) time: Timestamp,
     machine: Timestamp,
-    offset_seconds: f64,
-    speed: f64,
+    pub(crate) offset_seconds: f64,
+    pub(crate) speed: f64,
 }
 
 /// Shows the clock, after it was set if that is wanted.

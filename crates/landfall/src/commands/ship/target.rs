@@ -15,6 +15,7 @@ use crate::Outcome;
 use crate::cli::ClusterArguments;
 use crate::commands::pipeline::folder_of;
 use crate::commands::up::Place;
+use crate::files::write_whole;
 use crate::output::{ReleaseOutput, VERSION};
 use crate::project::Project;
 use crate::terminal::Terminal;
@@ -71,8 +72,7 @@ impl Target {
         if !self.is_here.get() || !phase_of(release).is_terminal() {
             return Ok(());
         }
-        let folder = self.place.releases();
-        let file = folder.join(format!("{}.json", release.name_any()));
+        let file = self.place.releases().join(format!("{}.json", release.name_any()));
         let report: Option<serde_json::Value> =
             fs::read(self.place.report()).ok().and_then(|report| serde_json::from_slice(&report).ok());
         let kept = serde_json::json!({
@@ -82,8 +82,7 @@ impl Target {
             "isolation": report.map(|report| report["isolation"].clone()),
             "release": ReleaseOutput::new(VERSION, release),
         });
-        fs::create_dir_all(&folder).with_context(|| format!("failed to make `{}`", folder.display()))?;
-        fs::write(&file, kept.to_string()).with_context(|| format!("failed to write `{}`", file.display()))
+        write_whole(&file, kept.to_string().as_bytes())
     }
 
     /// The name of the architecture.

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::files::write_whole;
+
 /// As whom objects are applied.
 const MANAGER: &str = "landfall";
 
@@ -148,8 +150,7 @@ impl Applied {
 
     /// Keeps it, with what earlier ones had and is not removed yet.
     pub(super) fn keep(&self, file: &Path) -> anyhow::Result<()> {
-        fs::write(file, serde_json::to_vec_pretty(self)?)
-            .with_context(|| format!("failed to write `{}`", file.display()))
+        write_whole(file, &serde_json::to_vec_pretty(self)?)
     }
 
     /// Both, so that nothing is forgotten when the process ends between the first and the last object.

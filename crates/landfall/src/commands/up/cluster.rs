@@ -215,6 +215,14 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_none() && says_ready(pod)
 }
 
+/// The pods of a service that are ready now, whichever run has started them.
+pub(super) async fn ready_pods(client: &Client, namespace: &str, service: &str) -> anyhow::Result<Vec<Pod>> {
+    let own = ListParams::default().labels(&format!("{NAME}={service}"));
+    let pods = Api::<Pod>::namespaced(client.clone(), namespace).list(&own).await;
+    let pods = pods.with_context(|| format!("failed to list the pods of `{service}`"))?;
+    Ok(pods.items.into_iter().filter(is_ready).collect())
+}
+
 /// What the stand-ins of each service and external have seen, one entry for each pod.
 pub(super) async fn seen(lines: &Lines, plan: &Plan, pods: &Snapshot) -> anyhow::Result<BTreeMap<String, Vec<Seen>>> {
     let mut asked = Vec::new();

@@ -7,13 +7,13 @@ use http::Request;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use url::form_urlencoded;
 
-use super::cluster::{Lines, NAME, Snapshot, is_ready};
+use super::cluster::{Lines, Snapshot, is_ready, ready_pods};
 use super::plan::{Counted, MetricsPlan, PROMETHEUS, PROMETHEUS_LABEL, PROMETHEUS_PORT, Plan, Scraped, TARGETS};
 use super::report::{BusinessReport, MetricsReport, RulesReport, TargetReport};
 
@@ -41,10 +41,8 @@ pub(super) async fn follow(client: Client, metrics: MetricsPlan) {
         tokio::time::sleep(OFTEN).await;
         let mut targets = Vec::new();
         for scraped in &metrics.scraped {
-            let own = ListParams::default().labels(&format!("{NAME}={}", scraped.service));
-            let pods = Api::<Pod>::namespaced(client.clone(), &scraped.namespace).list(&own).await;
-            let ready = pods.iter().flat_map(|list| &list.items).filter(|pod| is_ready(pod));
-            targets.extend(ready.filter_map(|pod| target(scraped, pod)));
+            let ready = ready_pods(&client, &scraped.namespace, &scraped.service).await.unwrap_or_default();
+            targets.extend(ready.iter().filter_map(|pod| target(scraped, pod)));
         }
         let targets = Value::Array(targets);
         // What the API does not take is tried again.

@@ -11,18 +11,19 @@ use std::time::Duration;
 use anyhow::Context as _;
 use http::Request;
 use http_body_util::Full;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
 use landfall_deliver::next_window;
 use landfall_model::{ENGINE_CLOCK, Element, Percent, Service, Window};
-use landfall_standin::{FAULT_PATH, Fault};
+use landfall_standin::{FAULT_PATH, Fault, ServiceBehaviour};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::cluster::{Lines, Snapshot};
+use super::cluster::{Lines, ready_pods};
 use super::running::Found;
+use crate::commands::engine::Reading;
 
 /// How long the first copy may take: autoscalers look every 15 s, at what is measured every 15 s.
 const RISE: Duration = Duration::from_mins(3);
@@ -121,15 +122,6 @@ impl ScalingReport {
     }
 }
 
-/// What the engine says of its clock, as far as it can be set.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Clock {
-    time: Timestamp,
-    offset_seconds: f64,
-    speed: f64,
-}
-
 impl Found {
     /// Tries each of these services, or each that has an autoscaler; `tell` hears what is tried.
     pub(crate) async fn scaling(
@@ -147,8 +139,8 @@ impl Found {
         // As it was, whatever has happened.
         let before = json!({ "offsetSeconds": clock.offset_seconds, "speed": clock.speed });
         let restored = meter.set_clock(&before).await;
-        for service in self.architecture.document.services.keys() {
-            meter.relieve(service.as_str()).await;
+        for service in services {
+            meter.relieve(service).await;
         }
         let measured = measured?;
         restored?;
@@ -210,9 +202,10 @@ impl Meter<'_> {
             missing: None,
             problem: None,
         };
-        let stand_in = self.found.plan.services.iter().any(|own| own.service == name && own.program.is_none());
         let fault = match load.fault {
-            _ if !stand_in => Err("a program of your own runs it, which nobody can tell to have load".to_owned()),
+            _ if self.stand_in(name).is_none() => {
+                Err("a program of your own runs it, which nobody can tell to have load".to_owned())
+            }
             _ if at_rest >= most => Err(format!("{at_rest} copies run, and more are not declared")),
             fault => fault,
         };
@@ -304,11 +297,19 @@ impl Meter<'_> {
         Ok((copies, after))
     }
 
+    fn namespace(&self, name: &str) -> anyhow::Result<String> {
+        let service = Element::Service(name.parse().map_err(|error| anyhow::anyhow!("`{name}`: {error}"))?);
+        Ok(self.found.architecture.namespace_of(&service).to_string())
+    }
+
+    /// The stand-in of a service, if it is run by one.
+    fn stand_in(&self, name: &str) -> Option<&ServiceBehaviour> {
+        self.found.plan.services.iter().find(|own| own.service == name && own.program.is_none())
+    }
+
     /// How many copies are ready.
     async fn copies(&self, name: &str) -> anyhow::Result<u32> {
-        let service = Element::Service(name.parse().map_err(|error| anyhow::anyhow!("`{name}`: {error}"))?);
-        let namespace = self.found.architecture.namespace_of(&service).to_string();
-        let deployments = Api::<Deployment>::namespaced(self.found.client.clone(), &namespace);
+        let deployments = Api::<Deployment>::namespaced(self.found.client.clone(), &self.namespace(name)?);
         let deployment =
             deployments.get(name).await.with_context(|| format!("failed to read the Deployment `{name}`"))?;
         let ready = deployment.status.and_then(|status| status.ready_replicas).unwrap_or(0);
@@ -326,24 +327,24 @@ impl Meter<'_> {
     }
 
     async fn tell(&self, name: &str, request: impl Fn(&str) -> Result<Request<Full<hyper::body::Bytes>>, http::Error>) {
-        let stand_in = self.found.plan.services.iter().find(|own| own.service == name && own.program.is_none());
-        let Some(port) = stand_in.and_then(|own| own.ports.first()) else { return };
-        let Ok(pods) = Snapshot::take(&self.found.client, &self.found.plan).await else { return };
-        for pod in pods.ready_of(name) {
+        let Some(port) = self.stand_in(name).and_then(|own| own.ports.first()) else { return };
+        let Ok(namespace) = self.namespace(name) else { return };
+        let Ok(pods) = ready_pods(&self.found.client, &namespace, name).await else { return };
+        for pod in &pods {
             let request = request(FAULT_PATH).expect("a constant path makes a request");
             let _gone_or_told = self.lines.ask::<Value>(pod, *port, request).await;
         }
     }
 
-    async fn clock(&self) -> anyhow::Result<Clock> {
+    async fn clock(&self) -> anyhow::Result<Reading> {
         let request = Request::get(ENGINE_CLOCK).body(Vec::new())?;
-        self.found.client.request::<Clock>(request).await.context("failed to read the clock of the engine")
+        self.found.client.request::<Reading>(request).await.context("failed to read the clock of the engine")
     }
 
     async fn set_clock(&self, setting: &Value) -> anyhow::Result<()> {
         let request = Request::put(ENGINE_CLOCK).header(http::header::CONTENT_TYPE, "application/json");
         let request = request.body(setting.to_string().into_bytes())?;
-        let set = self.found.client.request::<Clock>(request).await;
+        let set = self.found.client.request::<Reading>(request).await;
         set.map(drop).context("failed to set the clock of the engine")
     }
 }
