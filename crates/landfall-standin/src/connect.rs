@@ -28,6 +28,12 @@ use crate::Failure;
 /// After how long without a request a connection is closed.
 const IDLE: Duration = Duration::from_mins(1);
 
+/// For how long somebody who needs a connection tries again, as pools of connections do: where a service leads changes a moment
+/// after its pods do, and until then it refuses.
+pub(crate) const TRIES: Duration = Duration::from_secs(1);
+
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
+
 /// What a client trusts: certificates that `authority` (PEM) has signed, and no others.
 pub fn tls(authority: &str) -> Result<ClientConfig, Failure> {
     let mut roots = RootCertStore::empty();
@@ -124,8 +130,17 @@ async fn dial(address: String, server_name: Option<String>, tls: Arc<ClientConfi
     })
 }
 
+/// For a while an address that refuses is tried again, as it may be that of a service which is about to lead elsewhere.
 async fn plain(address: String) -> Result<TcpStream, Failure> {
-    let stream = crate::address::connect(&address).await?;
+    let begin = tokio::time::Instant::now();
+    let stream = loop {
+        match crate::address::connect(&address).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && begin.elapsed() < TRIES => {
+                tokio::time::sleep(BETWEEN_TRIES).await;
+            }
+            connected => break connected?,
+        }
+    };
     stream.set_nodelay(true)?;
     Ok(stream)
 }

@@ -30,7 +30,7 @@ use self::mqtt::Topics;
 use self::sql::Database;
 use crate::Failure;
 use crate::behaviour::{Action, EdgeSeen, Load, MESSAGE_HEADER, Message, ServiceBehaviour};
-use crate::connect::{self, HttpClient};
+use crate::connect::{self, HttpClient, TRIES};
 use crate::metrics::{Durations, label};
 use crate::payload::{Carried, Payload};
 use crate::trace::TRACE_HEADER;
@@ -76,12 +76,8 @@ impl<C: Clone> Slot<C> {
     }
 
     /// The connection that is there and open, or a new one. Of many that need it one connects, and after a failure later
-    /// and later.
-    pub(crate) async fn connected<F>(
-        &self,
-        is_open: impl Fn(&C) -> bool,
-        connect: impl FnOnce() -> F,
-    ) -> Result<C, Failure>
+    /// and later. An error when none can be made for a second.
+    pub(crate) async fn connected<F>(&self, is_open: impl Fn(&C) -> bool, connect: impl Fn() -> F) -> Result<C, Failure>
     where
         F: Future<Output = Result<C, Failure>>,
     {
@@ -92,18 +88,23 @@ impl<C: Clone> Slot<C> {
         if let Some(connection) = self.get().filter(&is_open) {
             return Ok(connection);
         }
-        if let Some(until) = back_off.until {
-            tokio::time::sleep_until(until).await;
-        }
-        match connect().await {
-            Ok(connection) => {
-                *back_off = BackOff::default();
-                self.put(Some(connection.clone()));
-                Ok(connection)
+        let begin = tokio::time::Instant::now();
+        loop {
+            if let Some(until) = back_off.until {
+                tokio::time::sleep_until(until).await;
             }
-            Err(error) => {
-                back_off.fail(tokio::time::Instant::now());
-                Err(error)
+            match connect().await {
+                Ok(connection) => {
+                    *back_off = BackOff::default();
+                    self.put(Some(connection.clone()));
+                    return Ok(connection);
+                }
+                Err(error) => {
+                    back_off.fail(tokio::time::Instant::now());
+                    if begin.elapsed() >= TRIES {
+                        return Err(error);
+                    }
+                }
             }
         }
     }
@@ -394,6 +395,19 @@ mod tests {
             waits.push((back_off.until.expect("it failed") - now).as_millis());
         }
         assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_refused_for_a_moment_is_made_all_the_same() {
+        let (slot, begin) = (Slot::<()>::empty(), tokio::time::Instant::now());
+        let after = |refused: Duration| {
+            let connect = move || async move { if begin.elapsed() < refused { Err("refused".into()) } else { Ok(()) } };
+            slot.connected(|()| false, connect)
+        };
+        assert!(after(Duration::from_millis(500)).await.is_ok());
+        assert!(after(Duration::MAX).await.is_err());
+        // After 100, 300 and 700 ms; the other one after 1,500 ms, too.
+        assert_eq!(begin.elapsed(), Duration::from_millis(700 + 1500));
     }
 
     #[tokio::test]

@@ -502,7 +502,11 @@ impl Run<'_> {
         let deadline = Instant::now() + Duration::from_secs_f64(self.arguments.timeout.as_secs_f64());
         let mut told = String::new();
         loop {
-            let snapshot = Snapshot::take(client, self.plan).await?;
+            let mut snapshot = Snapshot::take(client, self.plan).await?;
+            if snapshot.waiting.is_empty() {
+                let nowhere = cluster::leading_nowhere(client, self.plan, &snapshot).await?;
+                snapshot.waiting = nowhere.iter().map(|service| format!("{service} to lead to its pods")).collect();
+            }
             if snapshot.waiting.is_empty() {
                 return Ok(Ok(snapshot));
             }

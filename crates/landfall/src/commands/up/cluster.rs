@@ -7,13 +7,14 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::future::try_join_all;
+use futures::future::{try_join, try_join_all};
 use http::Request;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Service};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::api::{DeleteParams, DynamicObject, ListParams, LogParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
@@ -187,6 +188,44 @@ fn is_rolled_out(deployment: &Deployment) -> bool {
     let Some(status) = &deployment.status else { return false };
     let (all, updated) = (status.replicas.unwrap_or_default(), status.updated_replicas.unwrap_or_default());
     status.observed_generation >= deployment.metadata.generation && all == updated
+}
+
+/// The services that do not lead to the ready pods which they select: a moment passes between the one and the other.
+pub(super) async fn leading_nowhere(client: &Client, plan: &Plan, pods: &Snapshot) -> anyhow::Result<Vec<String>> {
+    let mut nowhere = Vec::new();
+    for namespace in plan.namespaces() {
+        let (all, slices) =
+            (Api::<Service>::namespaced(client.clone(), namespace), Api::namespaced(client.clone(), namespace));
+        let everything = ListParams::default();
+        let listed = try_join(all.list(&everything), slices.list(&everything)).await;
+        let (services, slices) = listed.with_context(|| format!("failed to list the services in {namespace}"))?;
+        let own = pods.pods.iter().filter(|pod| pod.namespace().as_deref() == Some(namespace));
+        let ready: Vec<&Pod> = own.filter(|pod| pods.is_ready(pod)).collect();
+        nowhere.extend(
+            services
+                .iter()
+                .filter(|service| leads_elsewhere(service, &slices.items, &ready))
+                .map(ResourceExt::name_any),
+        );
+    }
+    Ok(nowhere)
+}
+
+/// Whether it selects some of these ready pods, and its ready endpoints are not these: those of an earlier run may still be there.
+fn leads_elsewhere(service: &Service, slices: &[EndpointSlice], pods: &[&Pod]) -> bool {
+    let Some(spec) = &service.spec else { return false };
+    let Some(selector) = spec.selector.as_ref().filter(|selector| !selector.is_empty()) else { return false };
+    let selects = |pod: &&&Pod| selector.iter().all(|(key, value)| pod.labels().get(key) == Some(value));
+    let address = |pod: &&Pod| pod.status.as_ref().and_then(|status| status.pod_ip.clone());
+    let wanted: BTreeSet<String> = pods.iter().filter(selects).filter_map(address).collect();
+    let name = service.name_any();
+    let own = slices.iter().filter(|slice| slice.labels().get("kubernetes.io/service-name") == Some(&name));
+    let is_ready =
+        |endpoint: &&Endpoint| endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready.unwrap_or(true));
+    let endpoints = own.flat_map(|slice| slice.endpoints.iter().flatten()).filter(is_ready);
+    let found: BTreeSet<String> = endpoints.flat_map(|endpoint| endpoint.addresses.iter().cloned()).collect();
+    let all = spec.publish_not_ready_addresses == Some(true);
+    !wanted.is_empty() && if all { !wanted.is_subset(&found) } else { wanted != found }
 }
 
 /// Some stores are only whole when their operator says so.
@@ -384,5 +423,48 @@ impl Lines {
             answer.map_err(|error| anyhow::anyhow!(error)).with_context(|| format!("failed to ask pod `{name}`"))?;
         anyhow::ensure!(status.is_success(), "pod `{name}` answers {status}");
         serde_json::from_slice(&bytes).with_context(|| format!("failed to understand pod `{name}`"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_service_is_waited_for_until_it_leads_to_the_pods_that_are_ready() {
+        let service = |spec: Value| {
+            let service = json!({ "metadata": { "name": "rows-rw" }, "spec": spec });
+            serde_json::from_value::<Service>(service).expect("a service")
+        };
+        let slice = |of: &str, endpoints: &[(&str, Value)]| {
+            let endpoint =
+                |(address, ready): &(&str, Value)| json!({ "addresses": [address], "conditions": { "ready": ready } });
+            let slice = json!({
+                "metadata": { "labels": { "kubernetes.io/service-name": of } },
+                "addressType": "IPv4", "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+            });
+            serde_json::from_value::<EndpointSlice>(slice).expect("a slice")
+        };
+        let pod = |role: &str, address: &str| {
+            let pod = json!({ "metadata": { "labels": { "role": role } }, "status": { "podIP": address } });
+            serde_json::from_value::<Pod>(pod).expect("a pod")
+        };
+        let (primary, replica) = (pod("primary", "10.0.0.1"), pod("replica", "10.0.0.2"));
+        let rows = || service(json!({ "selector": { "role": "primary" } }));
+        let waits = |endpoints: &[(&str, Value)]| leads_elsewhere(&rows(), &[slice("rows-rw", endpoints)], &[&primary]);
+        assert!(waits(&[]));
+        assert!(waits(&[("10.0.0.1", json!(false))]));
+        assert!(waits(&[("10.0.0.7", json!(true))]), "it was there in an earlier run");
+        assert!(waits(&[("10.0.0.1", json!(true)), ("10.0.0.7", json!(true))]));
+        assert!(!waits(&[("10.0.0.1", json!(true)), ("10.0.0.7", json!(false))]));
+        assert!(!waits(&[("10.0.0.1", Value::Null)]));
+        assert!(leads_elsewhere(&rows(), &[slice("rows-ro", &[("10.0.0.1", json!(true))])], &[&primary]));
+        assert!(!leads_elsewhere(&rows(), &[], &[&replica]), "nobody is to be led to");
+        assert!(!leads_elsewhere(&service(json!({})), &[], &[&primary]), "it selects nobody by itself");
+        let early = service(json!({ "selector": { "role": "primary" }, "publishNotReadyAddresses": true }));
+        let both = slice("rows-rw", &[("10.0.0.1", json!(true)), ("10.0.0.7", json!(true))]);
+        assert!(!leads_elsewhere(&early, &[both], &[&primary]));
     }
 }
