@@ -595,14 +595,13 @@ fn keep_system_fields(
     if !other {
         kept.push("uid");
     }
-    // An empty list is how a client takes all managers away.
-    let reset = metadata
-        .get("managedFields")
-        .and_then(Value::as_array)
-        .is_some_and(|fields| fields.is_empty() || fields.as_slice() == [json!({})]);
+    // An empty list is how a client takes all managers away. Another one says who they are, unless it is none.
+    let given = metadata.get("managedFields").and_then(Value::as_array);
+    let reset = given.is_some_and(|fields| fields.is_empty() || fields.as_slice() == [json!({})]);
+    let says = call.target.subresource.is_empty() && given.is_some_and(|fields| apply::are_owners(fields));
     if reset && !applied {
         metadata.insert("managedFields".to_owned(), json!([{}]));
-    } else if !applied {
+    } else if !applied && !says {
         kept.push("managedFields");
     }
     for key in kept {

@@ -106,6 +106,21 @@ impl Entry {
     }
 }
 
+/// Whether a list that a request brings says who owns fields, as the API server understands it.
+pub(crate) fn are_owners(list: &[Value]) -> bool {
+    let is_one = |entry: &Value| {
+        matches!(entry["operation"].as_str(), Some("Apply" | "Update"))
+            && entry["fieldsType"] == "FieldsV1"
+            && are_paths(&entry["fieldsV1"])
+    };
+    !list.is_empty() && list.iter().all(is_one)
+}
+
+fn are_paths(fields: &Value) -> bool {
+    let is_path = |step: &str| step == "." || ["f:", "k:", "v:", "i:"].iter().any(|kind| step.starts_with(kind));
+    fields.as_object().is_some_and(|fields| fields.iter().all(|(step, below)| is_path(step) && are_paths(below)))
+}
+
 fn entries(object: &Value) -> Vec<Entry> {
     let list = object.pointer("/metadata/managedFields").and_then(Value::as_array);
     list.into_iter().flatten().filter_map(Entry::read).collect()
