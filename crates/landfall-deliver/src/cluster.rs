@@ -6,6 +6,7 @@ pub(crate) mod clock;
 pub(crate) mod courier;
 pub(crate) mod definition;
 pub(crate) mod figures;
+pub(crate) mod follower;
 pub(crate) mod lock;
 mod mesh;
 pub(crate) mod perform;
@@ -18,7 +19,7 @@ use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 
 /// As whom fields are written.
-pub(crate) const MANAGER: &str = "landfall-ship";
+pub(crate) use landfall_model::SHIP_MANAGER as MANAGER;
 
 /// The cluster did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

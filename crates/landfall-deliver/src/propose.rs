@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::analysis::Work;
 use crate::audit::{Action, Author, Fact};
 use crate::cluster::figures::{self, Counters};
+use crate::cluster::follower::{self, Objection};
 use crate::cluster::workload::{self, progress, template_of};
 use crate::cluster::{ClusterError, During as _, MANAGER, around, definition, records};
 use crate::gate::{self, GateState, Standing, WAITING};
@@ -83,7 +84,14 @@ pub async fn propose(client: &Client, wanted: Wanted<'_>) -> Result<Proposal, Cl
                 "there is no Deployment `{service}` in `{}`; bring the platform there first: `landfall render kubernetes --stdout | kubectl apply -f -`",
                 object["metadata"]["namespace"].as_str().unwrap_or_default()
             )),
-            Examined::Differs(subject) => drop(found.insert(service.clone(), *subject)),
+            Examined::Differs(subject) => {
+                match &subject.objection {
+                    Some(Objection::Refusal(why)) => refusals.push(why.clone()),
+                    Some(Objection::Note(why)) => notes.push(why.clone()),
+                    None => {}
+                }
+                found.insert(service.clone(), *subject);
+            }
         }
     }
     let changed: BTreeSet<String> = found.keys().cloned().collect();
@@ -386,6 +394,8 @@ struct Subject {
     /// Its strategy is not decided yet.
     release: ServiceRelease,
     live: Live,
+    /// What somebody who applies it from Git would do to the release.
+    objection: Option<Objection>,
 }
 
 async fn examine(
@@ -415,6 +425,7 @@ async fn examine(
     if is_same(&old_template, &new_template) {
         return Ok(Examined::Same);
     }
+    let objection = follower::objection(client, &live).await?;
     let route_rules = around::route_rules(client, &namespace, service).await?;
     let (meshed, mesh_rules) = match wanted.architecture.document.platform.mesh {
         Some(_) => around::mesh_rules(client, &namespace, service).await?,
@@ -463,7 +474,7 @@ async fn examine(
         old_schema: None,
         old_since: None,
     };
-    Ok(Examined::Differs(Box::new(Subject { release, live })))
+    Ok(Examined::Differs(Box::new(Subject { release, live, objection })))
 }
 
 /// Whether a service is a worker whose rollout is a canary.

@@ -1,4 +1,8 @@
-//! Where Landfall's engine serves what is no part of Kubernetes' API, for those who speak to a cluster that may be one.
+//! What parts of Landfall that know nothing of each other but a cluster must agree on.
 
-/// Its clock: a `GET` answers with its `time` and its `speed`.
+/// The clock of a cluster that is Landfall's engine: a `GET` answers with its `time` and its `speed`.
 pub const ENGINE_CLOCK: &str = "/landfall.dev/v1/clock";
+
+/// As whom `landfall ship` changes fields of objects, so that whoever applies the same objects leaves these alone
+/// (<https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management>).
+pub const SHIP_MANAGER: &str = "landfall-ship";

@@ -3,10 +3,14 @@
 //! `root.yaml` is the one object that a person applies. It applies the projects and application sets in `argocd/`; these
 //! apply `environments/<environment>` to the cluster of each region. What is applied are the overlays of Kustomize, with
 //! the order in which objects are applied as waves.
+//!
+//! Which version runs is what `landfall ship` decides: the pod templates of Deployments are those of the repository when they
+//! are made, and afterwards those of releases. What a release holds while it is under way, such as the weights of a route, is
+//! nobody else's for so long ([`SHIP_MANAGER`]).
 
 use std::collections::BTreeSet;
 
-use landfall_model::{DeployPolicy, DeployWindow, Finding, RegionRole, Sources};
+use landfall_model::{DeployPolicy, DeployWindow, Finding, RegionRole, SHIP_MANAGER, Sources};
 use serde_json::Value;
 
 use crate::json::json;
@@ -161,15 +165,26 @@ fn application_set(variant: &Variant, name: &str, source: Value) -> Value {
                         "name": "{{ .cluster }}",
                         "namespace": variant.architecture.namespace().as_str(),
                     },
+                    "ignoreDifferences": ignored(variant),
                     "syncPolicy": compact(json!({
                         "automated": automated,
-                        "syncOptions": ["ServerSideApply=true", "PruneLast=true"],
+                        "syncOptions": ["ServerSideApply=true", "RespectIgnoreDifferences=true", "PruneLast=true"],
                         "retry": { "limit": 3, "backoff": { "duration": "10s", "factor": 2, "maxDuration": "3m" } },
                     })),
                 },
             },
         },
     })
+}
+
+/// What the repository does not decide (<https://argo-cd.readthedocs.io/en/stable/user-guide/diffing/>).
+fn ignored(variant: &Variant) -> Value {
+    let ships = variant.rendered.objects.iter().any(|object| object.kind() == "Deployment");
+    let templates = ships.then(
+        || json!({ "group": "apps", "kind": "Deployment", "jsonPointers": ["/spec/template", "/spec/strategy"] }),
+    );
+    let held = json!({ "group": "*", "kind": "*", "managedFieldsManagers": [SHIP_MANAGER] });
+    json!(templates.into_iter().chain([held]).collect::<Vec<_>>())
 }
 
 /// The overlay of the environment, with the kinds that are applied first in waves before the others.

@@ -91,6 +91,10 @@ impl Autoscaler {
         self.object.namespace().unwrap_or_default()
     }
 
+    pub(crate) fn resource(&self) -> ApiResource {
+        self.kind.resource()
+    }
+
     /// ``HorizontalPodAutoscaler `web` ``.
     pub(crate) fn title(&self) -> String {
         format!("{} `{}`", self.kind.resource().kind, self.name())

@@ -7,6 +7,7 @@ use http::Request;
 use http::header::CONTENT_TYPE;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PropagationPolicy};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
@@ -264,32 +265,32 @@ impl Place<'_> {
             (None, Some(weights)) => {
                 let apply = PatchParams::apply(MANAGER).force();
                 let patch = Patch::Apply(mesh::temporary(self.release, weights));
-                let applied = self.traffic_of(&kind).patch(self.name(), &apply, &patch).await;
+                let applied = self.objects_of(&kind).patch(self.name(), &apply, &patch).await;
                 Ok(applied.during(|| format!("apply the {} `{}`", kind.kind, self.name())).map(drop)?)
             }
             // One that somebody else has made meanwhile stays.
             (None, None) if found.as_ref().is_some_and(|found| found.labels().contains_key(TRACK)) => {
-                let deleted = self.traffic_of(&kind).delete(self.name(), &DeleteParams::default()).await;
+                let deleted = self.objects_of(&kind).delete(self.name(), &DeleteParams::default()).await;
                 Ok(if_there(deleted).during(|| format!("delete the {} `{}`", kind.kind, self.name())).map(drop)?)
             }
             (None, None) => Ok(()),
         }
     }
 
-    fn traffic_of(&self, kind: &ApiResource) -> Api<DynamicObject> {
+    fn objects_of(&self, kind: &ApiResource) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), &self.release.namespace, kind)
     }
 
     /// What leads requests to the service: its route, or its rules in a mesh.
     async fn traffic(&self, kind: &ApiResource) -> Result<Option<DynamicObject>, PerformError> {
-        let found = if_there(self.traffic_of(kind).get(self.name()).await);
+        let found = if_there(self.objects_of(kind).get(self.name()).await);
         Ok(found.during(|| format!("read the {} `{}`", kind.kind, self.name()))?)
     }
 
     /// Whoever has changed it since it was read is looked at first.
     async fn set_traffic(&self, kind: &ApiResource, found: &DynamicObject, spec: &Value) -> Result<(), PerformError> {
         let patch = json!({ "metadata": { "resourceVersion": found.resource_version() }, "spec": spec });
-        let patched = self.traffic_of(kind).patch(self.name(), &parameters(), &Patch::Merge(patch)).await;
+        let patched = self.objects_of(kind).patch(self.name(), &parameters(), &Patch::Merge(patch)).await;
         Ok(patched.during(|| format!("change the {} `{}`", kind.kind, self.name())).map(drop)?)
     }
 
@@ -360,10 +361,38 @@ impl Place<'_> {
         }
         self.fence(None).await?;
         if let Some(found) = self.autoscaler().await?.filter(Autoscaler::has_windows) {
-            self.settle(&found, None).await
+            self.settle(&found, None).await?;
         } else {
-            self.give_room_back().await
+            self.give_room_back().await?;
+            if let Some(found) = self.autoscaler().await? {
+                self.let_go(&found.resource()).await?;
+            }
         }
+        for kind in [route_resource(), mesh_resource()] {
+            self.let_go(&kind).await?;
+        }
+        Ok(())
+    }
+
+    /// Fields of the service's object of this kind that were changed for the canary, and are again as before, belong to nobody:
+    /// whoever applies the object from elsewhere, such as from Git, says from now on what is in them.
+    async fn let_go(&self, kind: &ApiResource) -> Result<(), PerformError> {
+        let api = self.objects_of(kind);
+        let read = || format!("read the {} `{}`", kind.kind, self.name());
+        let Some(found) = if_there(api.get(self.name()).await).during(read)? else { return Ok(()) };
+        let is_ours = |entry: &&ManagedFieldsEntry| {
+            entry.manager.as_deref() == Some(MANAGER) && entry.operation.as_deref() == Some("Update")
+        };
+        let (ours, others): (Vec<_>, Vec<_>) = found.managed_fields().iter().partition(is_ours);
+        // An empty list would mean that nobody ever wrote anything.
+        if ours.is_empty() || others.is_empty() {
+            return Ok(());
+        }
+        let version = found.resource_version();
+        let patch = json!({ "metadata": { "resourceVersion": version, "managedFields": others } });
+        let patched = api.patch(self.name(), &parameters(), &Patch::Merge(patch)).await;
+        if_there(patched).during(|| format!("change the {} `{}`", kind.kind, self.name()))?;
+        Ok(())
     }
 
     /// The autoscaler may have as many copies as before the canary, unless somebody has said meanwhile how many it may have.

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kube::Api;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use super::{ARCHITECTURE, World};
@@ -21,11 +21,20 @@ fn architecture(query: &str) -> String {
 const QUERY: &str = r#"max(queue_length{namespace="{{namespace}}",pod=~"{{pods}}"})"#;
 
 impl World {
-    /// The rules of the route as the API server has them.
-    async fn rules(&self) -> Value {
+    /// The route as the API server has it.
+    async fn route(&self) -> DynamicObject {
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute"));
         let routes = Api::<DynamicObject>::namespaced_with(self.client.clone(), "shop", &kind);
-        routes.get("web").await.expect("it is there").data["spec"]["rules"].clone()
+        routes.get("web").await.expect("it is there")
+    }
+
+    async fn rules(&self) -> Value {
+        self.route().await.data["spec"]["rules"].clone()
+    }
+
+    /// Who has written fields of the route.
+    async fn writers(&self) -> BTreeSet<String> {
+        self.route().await.managed_fields().iter().filter_map(|entry| entry.manager.clone()).collect()
     }
 }
 
@@ -39,7 +48,7 @@ fn weights(rules: &Value) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_api_server_shares_requests_by_weights_and_a_metric_of_ones_own_takes_a_version_back() {
     let Some(world) = World::start(&architecture(QUERY)).await else { return };
-    let before = world.rules().await;
+    let (before, writers) = (world.rules().await, world.writers().await);
 
     // Prometheus reads a query before anything begins.
     let file = world.folder.path().join("landfall.yaml");
@@ -84,6 +93,7 @@ async fn a_real_api_server_shares_requests_by_weights_and_a_metric_of_ones_own_t
         assert!(seen.contains(share), "{seen:?}");
     }
     assert_eq!(world.rules().await, before, "the route is as it was");
+    assert_eq!(world.writers().await, writers, "and who says what is in it is who said so before");
     assert_eq!(world.runs().await, json!({ "web": ["shop/web:2", 3] }));
 
     let answers = world.clients.stop();
