@@ -5,6 +5,7 @@
 //! rescale. CloudNativePG's and Redis' fail over; the former's also backs up, and brings back. What is marked to be at rest
 //! ([`AT_REST`]) has its pods ended, and nothing else is done for it.
 
+mod argocd;
 mod certificates;
 mod cloudnative_pg;
 mod keda;
@@ -96,6 +97,7 @@ type Reconcile = fn(Arc<Context>, Arc<DynamicObject>) -> BoxFuture<'static, Resu
 
 /// The kinds that are made into something here.
 const OPERATORS: &[(&str, &str, &str, Reconcile)] = &[
+    ("argoproj.io", "v1alpha1", "Application", |context, object| Box::pin(argocd::reconcile(context, object))),
     ("cert-manager.io", "v1", "Certificate", |context, object| Box::pin(certificates::reconcile(context, object))),
     ("networking.k8s.io", "v1", "Ingress", |context, object| Box::pin(certificates::of_ingress(context, object))),
     ("kafka.strimzi.io", "v1", "Kafka", |context, object| Box::pin(strimzi::reconcile(context, object))),
@@ -134,7 +136,8 @@ pub async fn run_operators(
     kinds: Vec<GroupVersionKind>,
     stop: CancellationToken,
 ) {
-    let context = Arc::new(Context { client, authority, primaries: cloudnative_pg::Memory::default() });
+    let (primaries, repositories) = (cloudnative_pg::Memory::default(), argocd::Memory::default());
+    let context = Arc::new(Context { client, authority, primaries, repositories });
     let mut running = JoinSet::new();
     for (group, version, kind, reconcile) in OPERATORS {
         let kind = GroupVersionKind::gvk(group, version, kind);
@@ -182,6 +185,7 @@ struct Context {
     client: Client,
     authority: Authority,
     primaries: cloudnative_pg::Memory,
+    repositories: argocd::Memory,
 }
 
 impl Context {

@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Top(AskArguments),
     /// Try whether copies of a platform that is up follow the load and the time of day.
     Scaling(ScalingArguments),
+    /// Try whether a platform that is up follows a Git repository, beside releases.
+    Gitops(GitopsArguments),
     /// Say what of this machine `up` can use, and what is missing.
     Doctor(DoctorArguments),
     /// Run the pipeline of the file on this machine, or look at it.
@@ -446,6 +448,21 @@ pub(crate) struct ScalingArguments {
     /// A service; all that have an autoscaler or windows when left out. May be given several times.
     #[arg(long = "service", value_name = "SERVICE")]
     pub(crate) services: Vec<String>,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landfall gitops --env production\n  landfall gitops examples/mindcompute --env qa --follow      and then, beside it: landfall ship --env qa --image interview=…\n\nA Git repository on this machine gets what `landfall render argocd` writes, and a small operator stands in for Argo CD: a commit arrives, what is\nchanged by hand is put back, what a commit removes goes, and the versions that releases have brought stay. Where the environment is not deployed\nautomatically somebody starts each sync, which this command does. It needs `git`, and `kubectl` or `kustomize`. In the end nothing of it is left in\nthe cluster. It exits with 1 when something does not follow. `landfall claims` knows what was seen."
+)]
+pub(crate) struct GitopsArguments {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    /// Have the repository followed until Ctrl-C, after it was tried.
+    #[arg(long)]
+    pub(crate) follow: bool,
     /// How to print.
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
     pub(crate) output: Output,

@@ -15,6 +15,7 @@ pub(crate) mod engine;
 pub(crate) mod explain;
 pub(crate) mod flows;
 pub(crate) mod freeze;
+pub(crate) mod gitops;
 pub(crate) mod logs;
 pub(crate) mod open;
 pub(crate) mod pipeline;

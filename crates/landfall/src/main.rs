@@ -66,6 +66,7 @@ fn main() -> ExitCode {
         Command::Flows(arguments) => commands::flows::run(&arguments, &mut terminal),
         Command::Logs(arguments) => commands::logs::run(&arguments, &mut terminal),
         Command::Open(arguments) => commands::open::run(&arguments, &mut terminal),
+        Command::Gitops(arguments) => commands::gitops::run(&arguments, &mut terminal),
         Command::Scaling(arguments) => commands::scaling::run(&arguments, &mut terminal),
         Command::Top(arguments) => commands::top::run(&arguments, &mut terminal),
         Command::Doctor(arguments) => commands::doctor::run(&arguments, &mut terminal),

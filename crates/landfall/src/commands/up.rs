@@ -4,6 +4,7 @@ mod alerts;
 mod apply;
 mod cluster;
 mod firewall;
+mod gitops;
 mod handover;
 mod images;
 mod isolation;
@@ -47,6 +48,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::cluster::{is_ready, says_ready};
+pub(crate) use self::gitops::GitopsReport;
 pub(crate) use self::network::name as network_name;
 pub(crate) use self::place::Place;
 pub(crate) use self::plan::{STANDIN, server_of};

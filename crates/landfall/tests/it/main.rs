@@ -25,6 +25,7 @@ mod ship;
 mod up;
 mod up_again;
 mod up_firewall;
+mod up_gitops;
 mod up_kills;
 mod up_loopback;
 mod up_observed;

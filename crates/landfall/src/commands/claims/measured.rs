@@ -18,8 +18,7 @@ use crate::commands::pipeline::{self, Run, folder_of};
 use crate::commands::up::Place;
 
 /// What evidence of `up` and `ship` may ask for and nothing that runs says anything about. `docs/ship.md` lists it.
-const NOBODY_SHOWS: [&str; 10] = [
-    "ship: gitops",
+const NOBODY_SHOWS: [&str; 9] = [
     "up: access",
     "up: alert",
     "up: data",
@@ -30,6 +29,9 @@ const NOBODY_SHOWS: [&str; 10] = [
     "up: secrets",
     "up: sizing",
 ];
+
+/// What no release shows by itself: `landfall gitops` does.
+const GITOPS: &str = "ship: gitops";
 
 /// The last report of each environment that has one.
 pub(super) struct Runs<'a> {
@@ -85,6 +87,7 @@ impl<'a> Runs<'a> {
                 .filter_map(|environment| {
                     let mut report: Value = read(place(environment).report())?;
                     report["scaling"] = read(place(environment).scaling()).unwrap_or_default();
+                    report["gitops"] = read(place(environment).gitops()).unwrap_or_default();
                     Some(report)
                 })
                 .collect(),
@@ -103,7 +106,11 @@ impl<'a> Runs<'a> {
         for what in &row.to_measure {
             measured.extend(self.shipped(what));
             measured.extend(self.piped(what));
-            let Some(words) = what.strip_prefix("up: ") else { continue };
+            let words = match what.strip_prefix("up: ") {
+                Some(words) => words,
+                None if what == GITOPS => what,
+                None => continue,
+            };
             let words: Vec<_> = words.split_whitespace().collect();
             measured.extend(self.reports.iter().filter_map(|report| {
                 Some(Measured {
@@ -263,6 +270,7 @@ impl<'a> Runs<'a> {
                 let all = !own.is_empty() && own.iter().all(|own| own["missing"].is_null());
                 all_hold(own.into_iter()).filter(|_| all)
             }
+            ["ship:", "gitops"] => all_hold(list("/gitops/steps")?.iter()),
             ["window", name] => all_hold(list("/scaling/windows")?.iter().filter(|own| own["window"] == name)),
             ["graph"] => {
                 let calls = list("/traces/calls")?;
@@ -463,7 +471,7 @@ mod tests {
             assert_eq!(summary(&row(to_measure), all), expected, "{to_measure:?}");
         };
         check(&[], &[], "-");
-        check(&["drill: pod cache", "up: edge-layer cdn", "ship: gitops"], &[], "no run shows this yet");
+        check(&["drill: pod cache", "up: edge-layer cdn", "up: mesh"], &[], "no run shows this yet");
         check(&["up: edge a b", "drill: pod a"], &[measured("up: edge a b", true)], "1 of 1");
         check(&["ship: smoke", "ship: scan"], &[measured("ship: smoke", false)], "0 of 2, 1 broke");
         assert_eq!(measured("ship: smoke", true).place(), "run 7 of the pipeline");

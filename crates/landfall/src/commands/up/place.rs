@@ -68,6 +68,16 @@ impl Place {
         self.root.join("scaling.json")
     }
 
+    /// What `gitops` has seen.
+    pub(crate) fn gitops(&self) -> PathBuf {
+        self.root.join("gitops.json")
+    }
+
+    /// The Git repository that `gitops` makes.
+    pub(crate) fn repository(&self) -> PathBuf {
+        self.root.join("repository")
+    }
+
     /// The releases that `ship` has brought here to an end, a file for each.
     pub(crate) fn releases(&self) -> PathBuf {
         self.root.join("releases")

@@ -157,7 +157,7 @@ impl Plan {
 pub(crate) struct Found {
     pub(super) architecture: Architecture,
     pub(super) plan: Plan,
-    place: Place,
+    pub(super) place: Place,
     pub(super) client: Client,
     authority: String,
 }
