@@ -11,6 +11,7 @@ mod custom;
 mod decode;
 mod delete;
 mod discovery;
+mod endpoint;
 mod eviction;
 mod expiry;
 mod failure;
@@ -20,6 +21,7 @@ mod metrics;
 mod negotiate;
 pub(crate) mod node_agent;
 mod own_service;
+mod proxy;
 mod rbac;
 mod read;
 mod request;
@@ -381,7 +383,8 @@ async fn dispatch(call: &Call<'_>, parts: &Parts, body: Body) -> Result<Response
     let allowed = if target.subresource.is_empty() {
         call.can(target.verb.name())
     } else {
-        let sub = resource.subresource(&target.subresource).ok_or_else(Failure::no_such_resource)?;
+        let name = if proxy::is_proxied(call) { proxy::NAME } else { target.subresource.as_str() };
+        let sub = resource.subresource(name).ok_or_else(Failure::no_such_resource)?;
         sub.verbs.iter().any(|verb| verb == target.verb.name())
     };
     if !allowed {
@@ -389,6 +392,9 @@ async fn dispatch(call: &Call<'_>, parts: &Parts, body: Body) -> Result<Response
     }
     if resource.group == "metrics.k8s.io" {
         return metrics::answer(call);
+    }
+    if proxy::is_proxied(call) {
+        return proxy::serve(call, parts, body).await;
     }
     if streams::is_stream(call) {
         return streams::serve(call, parts).await;

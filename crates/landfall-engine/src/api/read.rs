@@ -26,10 +26,12 @@ pub(crate) fn get(call: &Call<'_>) -> Result<Response, Failure> {
 
 /// The object that the request names.
 pub(crate) fn existing(call: &Call<'_>) -> Result<Arc<Record>, Failure> {
-    call.state
-        .store
-        .get(&call.key())
-        .ok_or_else(|| Failure::not_found(&Subject::resource(call.resource, &call.target.name)))
+    call.state.store.get(&call.key()).ok_or_else(|| missing(call, &call.target.name))
+}
+
+/// That there is no object of this name.
+pub(crate) fn missing(call: &Call<'_>, name: &str) -> Failure {
+    Failure::not_found(&Subject::resource(call.resource, name))
 }
 
 fn not_older_than(call: &Call<'_>, wanted: &str) -> Result<Revision, Failure> {

@@ -83,7 +83,8 @@ impl Target {
             Method::PATCH => Verb::Patch,
             Method::DELETE if name.is_empty() => Verb::DeleteCollection,
             Method::DELETE => Verb::Delete,
-            _ if watch => Verb::Watch,
+            // The query of what is led on to a pod is that pod's.
+            _ if watch && subresource.is_empty() => Verb::Watch,
             _ if name.is_empty() => Verb::List,
             _ => Verb::Get,
         };

@@ -55,6 +55,14 @@ fn copies_follow_the_load_and_the_time_of_day() {
     assert_eq!(refused.status.code(), Some(2), "{said}");
     assert!(said.contains("`fixed` has no autoscaler and no windows") && said.contains("stock, web"), "{said}");
 
+    // Its Prometheus is found and asked as that of any cluster, through the proxy of the API server.
+    let by_proxy = tokio::runtime::Runtime::new().expect("threads can be started").block_on(async {
+        let path = "/api/v1/namespaces/monitoring/services/prometheus-operated:9090/proxy/api/v1/query?query=up";
+        let request = http::Request::get(path).body(Vec::new()).expect("a plain request");
+        platform.client().await.request::<Value>(request).await.expect("Prometheus answers")
+    });
+    assert_eq!(by_proxy["data"]["resultType"], "vector", "{by_proxy:#}");
+
     let clock = || ask(&platform, &["engine", "clock", "show", "--kubeconfig", ".landfall/shop/kubeconfig"]).1;
     let (code, seen) = ask(&platform, &["scaling"]);
     assert_eq!(code, Some(0), "{seen:#}");

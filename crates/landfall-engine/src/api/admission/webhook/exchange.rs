@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http::Uri;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
-use rand::seq::IndexedRandom as _;
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
@@ -20,8 +19,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use crate::api::Call;
-use crate::network::{Dialer, Loopback};
-use crate::store::{Collection, Key};
+use crate::api::endpoint::{self, ServicePort};
 
 /// The longest answer that is read.
 const LIMIT: usize = 3 * 1024 * 1024;
@@ -135,35 +133,7 @@ async fn connect(call: &Call<'_>, place: &Place) -> Result<TcpStream, String> {
     let Some((namespace, name)) = &place.service else {
         return TcpStream::connect((place.host.as_str(), place.port)).await.map_err(failed);
     };
-    let address = endpoint(call, namespace, name, place.port)?;
-    // An API server without nodes has no other way than everybody's.
-    let dialer: Dialer = call.state.dialer.get().cloned().unwrap_or_else(|| Arc::new(Loopback));
-    dialer.dial(address).await.map_err(|error| format!("dial tcp {address}: {error}"))
-}
-
-/// A ready endpoint of a service, any of them.
-fn endpoint(call: &Call<'_>, namespace: &str, name: &str, port: u16) -> Result<std::net::SocketAddr, String> {
-    let store = &call.state.store;
-    let service = store.get(&Key::new(&Collection::new("", "services"), namespace, name));
-    let service = service.ok_or_else(|| format!("service {name:?} not found"))?;
-    let service = service.value();
-    let ports = service["spec"]["ports"].as_array().into_iter().flatten();
-    let wanted = ports.into_iter().find(|known| known["port"].as_u64() == Some(port.into()));
-    let wanted = wanted.ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
-    let slices = store.list(&Collection::new("discovery.k8s.io", "endpointslices"), Some(namespace)).records;
-    let mut found = Vec::new();
-    for slice in slices.iter().map(|record| record.value()) {
-        if slice["metadata"]["labels"]["kubernetes.io/service-name"] != name {
-            continue;
-        }
-        let text = |port: &Value| port["name"].as_str().unwrap_or_default().to_owned();
-        let mut ports = slice["ports"].as_array().into_iter().flatten();
-        let number = ports.find(|known| text(known) == text(wanted)).and_then(|known| known["port"].as_u64());
-        let Some(number) = number.and_then(|number| u16::try_from(number).ok()) else { continue };
-        let endpoints = slice["endpoints"].as_array().into_iter().flatten();
-        let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
-        let addresses = ready.filter_map(|endpoint| endpoint["addresses"][0].as_str()?.parse().ok());
-        found.extend(addresses.map(|address| std::net::SocketAddr::new(address, number)));
-    }
-    found.choose(&mut rand::rng()).copied().ok_or_else(|| format!("no endpoints available for service {name:?}"))
+    let address = endpoint::of(call.state, namespace, name, ServicePort::Number(place.port));
+    let address = address.map_err(|nobody| nobody.to_string())?;
+    endpoint::dial(call.state, address).await
 }

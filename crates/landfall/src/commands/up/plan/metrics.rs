@@ -176,5 +176,16 @@ fn objects(namespace: &str, rules: &[Value], alertmanager: Option<&str>) -> Vec<
             },
         }),
         prometheus,
+        // As Prometheus' operator calls and marks it: whoever looks for the Prometheus of a cluster finds it so.
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {
+                "name": "prometheus-operated", "namespace": namespace, "labels": { "operated-prometheus": "true" },
+            },
+            "spec": {
+                "clusterIP": "None", "selector": labels,
+                "ports": [{ "name": "web", "port": PROMETHEUS_PORT, "targetPort": PROMETHEUS_PORT }],
+            },
+        }),
     ]
 }
