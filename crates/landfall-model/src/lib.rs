@@ -20,7 +20,7 @@ mod units;
 pub use architecture::{Architecture, Connection, Element, Transport, Verb};
 pub use diagnostic::{Finding, Label, Severity, suggestion, unknown_name};
 pub use document::*;
-pub use endpoint::{ENGINE_CLOCK, SHIP_MANAGER};
+pub use endpoint::{ARGOCD_NAMESPACE, ARGOCD_TRACKING, ENGINE_CLOCK, SHIP_MANAGER};
 pub use evidence::Evidence;
 pub use file::{File, OVERRIDABLE};
 pub use schema::json_schema;

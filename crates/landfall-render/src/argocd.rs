@@ -10,7 +10,9 @@
 
 use std::collections::BTreeSet;
 
-use landfall_model::{DeployPolicy, DeployWindow, Finding, RegionRole, SHIP_MANAGER, Sources};
+use landfall_model::{
+    ARGOCD_NAMESPACE as NAMESPACE, DeployPolicy, DeployWindow, Finding, RegionRole, SHIP_MANAGER, Sources,
+};
 use serde_json::Value;
 
 use crate::json::json;
@@ -19,9 +21,6 @@ use crate::kustomize;
 use crate::object::{compact, unless_empty};
 use crate::target::{Output, Variant};
 use crate::yaml;
-
-/// The namespace of Argo CD itself.
-const NAMESPACE: &str = "argocd";
 
 const API: &str = "argoproj.io/v1alpha1";
 

@@ -307,9 +307,7 @@ impl Context {
 
     fn api_of(&self, object: &Value) -> (Api<DynamicObject>, String) {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let version = text(&object["apiVersion"]);
-        let (group, version) = version.split_once('/').unwrap_or(("", &version));
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &text(&object["kind"])));
+        let resource = ApiResource::from_gvk(&gvk(object));
         let namespace = text(&object["metadata"]["namespace"]);
         let api = Api::namespaced_with(self.client.clone(), &namespace, &resource);
         (api, text(&object["metadata"]["name"]))
@@ -338,6 +336,12 @@ where
         }
     }
     Ok(())
+}
+
+fn gvk(object: &Value) -> GroupVersionKind {
+    let text = |field: &str| object[field].as_str().unwrap_or_default();
+    let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+    GroupVersionKind::gvk(group, version, text("kind"))
 }
 
 fn request<'a>(action: &'a str, object: &'a Value) -> impl FnOnce(kube::Error) -> OperatorError + 'a {

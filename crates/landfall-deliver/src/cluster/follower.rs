@@ -8,14 +8,10 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt as _};
+use landfall_model::{ARGOCD_NAMESPACE, ARGOCD_TRACKING};
 use serde_json::Value;
 
 use super::{ClusterError, During as _, MANAGER, if_there, is_status};
-
-const TRACKING: &str = "argocd.argoproj.io/tracking-id";
-
-/// The namespace of applications that say nothing else.
-const NAMESPACE: &str = "argocd";
 
 /// What speaks against a release of what somebody applies from Git.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +24,7 @@ pub(crate) enum Objection {
 
 /// What an application of Argo CD does to releases of a Deployment, if it belongs to one and that is not nothing.
 pub(crate) async fn objection(client: &Client, deployment: &Deployment) -> Result<Option<Objection>, ClusterError> {
-    let Some(tracking) = deployment.annotations().get(TRACKING) else { return Ok(None) };
+    let Some(tracking) = deployment.annotations().get(ARGOCD_TRACKING) else { return Ok(None) };
     let (namespace, name) = application_of(tracking);
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("argoproj.io", "v1alpha1", "Application"));
     let applications = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &kind);
@@ -48,7 +44,7 @@ pub(crate) async fn objection(client: &Client, deployment: &Deployment) -> Resul
 /// `argocd` and `shop` of `shop:apps/Deployment:shop/web`; one of another namespace is `teams_shop`.
 fn application_of(tracking: &str) -> (&str, &str) {
     let name = tracking.split(':').next().unwrap_or_default();
-    name.split_once('_').unwrap_or((NAMESPACE, name))
+    name.split_once('_').unwrap_or((ARGOCD_NAMESPACE, name))
 }
 
 /// What an application with this `spec` does to the pod template of a Deployment that is not the repository's.

@@ -239,7 +239,7 @@ impl Place<'_> {
     async fn weigh_route(&self, weights: Option<Weights>) -> Result<(), PerformError> {
         let Some(before) = &self.release.route_rules else { return Ok(()) };
         let kind = route_resource();
-        let Some(found) = self.traffic(&kind).await? else { return self.nothing_to_weigh(&kind, weights) };
+        let Some(found) = self.object(&kind).await? else { return self.nothing_to_weigh(&kind, weights) };
         let rules = &found.data["spec"]["rules"];
         let weighted = route::weighted(rules, before, self.name(), weights);
         if weighted == *rules {
@@ -251,7 +251,7 @@ impl Place<'_> {
     /// A service without a `VirtualService` gets one for as long as its canary has a share.
     async fn weigh_mesh(&self, weights: Option<Weights>) -> Result<(), PerformError> {
         let kind = mesh_resource();
-        let found = self.traffic(&kind).await?;
+        let found = self.object(&kind).await?;
         match (&self.release.mesh_rules, weights) {
             (Some(before), weights) => {
                 let Some(found) = found else { return self.nothing_to_weigh(&kind, weights) };
@@ -281,8 +281,8 @@ impl Place<'_> {
         Api::namespaced_with(self.client.clone(), &self.release.namespace, kind)
     }
 
-    /// What leads requests to the service: its route, or its rules in a mesh.
-    async fn traffic(&self, kind: &ApiResource) -> Result<Option<DynamicObject>, PerformError> {
+    /// The object of this kind that is called as the service, such as its route.
+    async fn object(&self, kind: &ApiResource) -> Result<Option<DynamicObject>, PerformError> {
         let found = if_there(self.objects_of(kind).get(self.name()).await);
         Ok(found.during(|| format!("read the {} `{}`", kind.kind, self.name()))?)
     }
@@ -360,11 +360,11 @@ impl Place<'_> {
             if_there(deleted).during(|| format!("delete the Service `{name}`"))?;
         }
         self.fence(None).await?;
-        if let Some(found) = self.autoscaler().await?.filter(Autoscaler::has_windows) {
-            self.settle(&found, None).await?;
-        } else {
-            self.give_room_back().await?;
-            if let Some(found) = self.autoscaler().await? {
+        if let Some(found) = self.autoscaler().await? {
+            if found.has_windows() {
+                self.settle(&found, None).await?;
+            } else {
+                self.give_room_back(&found).await?;
                 self.let_go(&found.resource()).await?;
             }
         }
@@ -377,9 +377,7 @@ impl Place<'_> {
     /// Fields of the service's object of this kind that were changed for the canary, and are again as before, belong to nobody:
     /// whoever applies the object from elsewhere, such as from Git, says from now on what is in them.
     async fn let_go(&self, kind: &ApiResource) -> Result<(), PerformError> {
-        let api = self.objects_of(kind);
-        let read = || format!("read the {} `{}`", kind.kind, self.name());
-        let Some(found) = if_there(api.get(self.name()).await).during(read)? else { return Ok(()) };
+        let Some(found) = self.object(kind).await? else { return Ok(()) };
         let is_ours = |entry: &&ManagedFieldsEntry| {
             entry.manager.as_deref() == Some(MANAGER) && entry.operation.as_deref() == Some("Update")
         };
@@ -390,16 +388,15 @@ impl Place<'_> {
         }
         let version = found.resource_version();
         let patch = json!({ "metadata": { "resourceVersion": version, "managedFields": others } });
-        let patched = api.patch(self.name(), &parameters(), &Patch::Merge(patch)).await;
+        let patched = self.objects_of(kind).patch(self.name(), &parameters(), &Patch::Merge(patch)).await;
         if_there(patched).during(|| format!("change the {} `{}`", kind.kind, self.name()))?;
         Ok(())
     }
 
     /// The autoscaler may have as many copies as before the canary, unless somebody has said meanwhile how many it may have.
-    async fn give_room_back(&self) -> Result<(), PerformError> {
+    async fn give_room_back(&self, found: &Autoscaler) -> Result<(), PerformError> {
         let lowered = self.canary().and_then(|canary| canary.ceiling);
         let Some((lowered, ceiling)) = lowered.zip(self.release.autoscaler_ceiling) else { return Ok(()) };
-        let Some(found) = self.autoscaler().await? else { return Ok(()) };
         let live = found.limits();
         // Where somebody asks for more copies at least than there was room for, the maximum was raised to these.
         let is_ours = live.max == lowered || live.max > lowered && live.max == live.min;

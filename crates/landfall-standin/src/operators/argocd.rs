@@ -13,20 +13,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
-use kube::core::GroupVersionKind;
 use kube::discovery::{ApiCapabilities, ApiResource, Scope};
 use kube::{Api, Client, ResourceExt as _, discovery};
+use landfall_model::ARGOCD_TRACKING;
 use serde_json::{Value, json};
 use tracing::debug;
 
 use self::difference::{Rule, differs, without_ignored};
 use self::source::Source;
-use super::{Context, OperatorError, Progress, request};
+use super::{Context, OperatorError, Progress, gvk, request};
 
 /// As whom objects are applied.
 const MANAGER: &str = "argocd-controller";
 
-const TRACKING: &str = "argocd.argoproj.io/tracking-id";
 const WAVE: &str = "argocd.argoproj.io/sync-wave";
 
 /// What was read from repositories: by address, revision and path.
@@ -211,7 +210,7 @@ impl Application<'_> {
         }
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let tracking = format!("{}:{}/{}:{namespace}/{name}", self.app.name_any(), kind.group, kind.kind);
-        wanted["metadata"]["annotations"][TRACKING] = json!(tracking);
+        wanted["metadata"]["annotations"][ARGOCD_TRACKING] = json!(tracking);
         let api = api(&self.context.client, &ApiResource::from_gvk(&kind), &namespace);
         let live = api.get_opt(&name).await.map_err(request("read", &wanted))?;
         let rules: Vec<Rule> = self.app.data["spec"]["ignoreDifferences"]
@@ -275,7 +274,7 @@ impl Application<'_> {
             let (api, object) =
                 (api(&self.context.client, resource, namespace), json!({ "metadata": { "name": name } }));
             let Some(live) = api.get_opt(name).await.map_err(request("read", &object))? else { continue };
-            if live.annotations().get(TRACKING).is_some_and(|tracking| tracking.starts_with(&own)) {
+            if live.annotations().get(ARGOCD_TRACKING).is_some_and(|tracking| tracking.starts_with(&own)) {
                 match api.delete(name, &DeleteParams::background()).await {
                     Err(kube::Error::Api(status)) if status.code == 404 => {}
                     deleted => drop(deleted.map_err(request("delete", &object))?),
@@ -324,12 +323,6 @@ fn health(compared: &[Compared]) -> &'static str {
     } else {
         "Healthy"
     }
-}
-
-fn gvk(object: &Value) -> GroupVersionKind {
-    let text = |field: &str| object[field].as_str().unwrap_or_default();
-    let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
-    GroupVersionKind::gvk(group, version, text("kind"))
 }
 
 fn api(client: &Client, resource: &ApiResource, namespace: &str) -> Api<DynamicObject> {

@@ -2,12 +2,14 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kube::Client;
 use landfall_testing::scenario::Endpoint;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::example;
@@ -215,6 +217,31 @@ impl Drop for Platform {
         let _ = self.command(&["down"]).stderr(Stdio::null()).status();
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// What runs until the test ends it.
+pub(crate) struct Running(Option<Child>);
+
+impl Running {
+    pub(crate) fn start(mut command: Command) -> Self {
+        Self(Some(command.spawn().expect("the program can be started")))
+    }
+
+    /// Ends it by Ctrl-C.
+    pub(crate) fn interrupt(&mut self) -> Output {
+        let child = self.0.take().expect("it is ended once");
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("it is running");
+        child.wait_with_output().expect("it ends")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _already_gone = child.kill();
+            let _already_gone = child.wait();
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A platform that follows a Git repository while releases are shipped to it.
 
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
@@ -11,7 +11,7 @@ use landfall_testing::{Tool, require_or_skip};
 use serde_json::{Value, json};
 
 use crate::Folder;
-use crate::platform::Platform;
+use crate::platform::{Platform, Running, until};
 use crate::up::{ask, list, room};
 
 const SHOP: &str = r#"
@@ -108,15 +108,15 @@ fn what_is_in_git_arrives_and_neither_a_release_nor_its_way_back_is_undone() {
     assert_eq!((code, &claims["claims"][0]["measured_here"][0]["held"]), (Some(0), &json!(true)), "{claims:#}");
 
     // A canary by weights, and its way back, beside somebody who puts everything else back at once.
-    let mut following = command(&platform, &["gitops", "--follow"]).stderr(Stdio::null()).stdout(Stdio::null()).spawn();
-    let following = following.as_mut().expect("the program can be started");
-    let deadline = Instant::now() + Duration::from_mins(2);
-    while !runtime.block_on(is_synced(&client)) {
-        assert!(Instant::now() < deadline, "the repository is not followed");
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    let mut flows =
-        command(&platform, &["flows", "--duration", "90s"]).stdout(Stdio::null()).spawn().expect("it starts");
+    let quiet = |arguments: &[&str]| {
+        let mut command = command(&platform, arguments);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Running::start(command)
+    };
+    let mut following = quiet(&["gitops", "--follow"]);
+    let is_followed = || async { is_synced(&client).await.then_some(()) };
+    runtime.block_on(until("the repository is followed", is_followed));
+    let flows = quiet(&["flows", "--duration", "90s"]);
     let (code, release, said) = run(&platform, &["ship", "--image", "web=hub.example/web:2", "--output", "json"]);
     assert_eq!((code, &release["state"]), (Some(0), &json!("Succeeded")), "{release:#}\n{said}");
     let settled = |version: &str| {
@@ -132,8 +132,7 @@ fn what_is_in_git_arrives_and_neither_a_release_nor_its_way_back_is_undone() {
     let (code, release, said) = run(&platform, &["rollback", "--output", "json"]);
     assert_eq!((code, &release["state"]), (Some(0), &json!("Succeeded")), "{release:#}\n{said}");
     settled("1");
-    flows.kill().expect("it can be ended");
-    flows.wait().expect("it has ended");
+    drop(flows);
 
     // One that does not leave releases alone is told before anything begins.
     runtime.block_on(async {
@@ -148,9 +147,7 @@ fn what_is_in_git_arrives_and_neither_a_release_nor_its_way_back_is_undone() {
         said.contains("the Argo CD application `shop-here-here` puts back what a release brings to `web`"),
         "{said}"
     );
-    let (pid, interrupt) = (following.id().to_string(), "INT");
-    Command::new("kill").args(["-s", interrupt, &pid]).status().expect("a signal can be sent");
-    assert_eq!(following.wait().expect("it ends").code(), Some(0));
+    assert_eq!(following.interrupt().status.code(), Some(0));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Pos
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use kube::{Api, ResourceExt as _};
-use landfall_model::Sources;
+use landfall_model::{ARGOCD_NAMESPACE as NAMESPACE, ARGOCD_TRACKING, Sources};
 use landfall_render::{Target, Variant};
 use landfall_standin::{Authority, run_operators};
 use serde::{Deserialize, Serialize};
@@ -36,9 +36,6 @@ const POLL: Duration = Duration::from_millis(250);
 
 /// As whom the operator applies objects.
 const MANAGER: &str = "argocd-controller";
-
-/// The namespace of Argo CD.
-const NAMESPACE: &str = "argocd";
 
 /// The object with which it is tried.
 const TRIED: &str = "landfall-gitops-tried";
@@ -296,7 +293,7 @@ impl Followed<'_> {
         self.config_maps().patch(TRIED, &hand, &patch).await.context("failed to change what was committed")?;
         let services = Api::<Service>::namespaced(self.found.client.clone(), self.namespace());
         let all = services.list(&ListParams::default()).await.context("failed to list the services")?;
-        let tracked = |service: &&Service| service.annotations().contains_key("argocd.argoproj.io/tracking-id");
+        let tracked = |service: &&Service| service.annotations().contains_key(ARGOCD_TRACKING);
         let labelled = all
             .iter()
             .filter(tracked)

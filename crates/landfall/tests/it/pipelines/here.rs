@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Namespace;
@@ -20,6 +20,7 @@ use super::repository::Repository;
 use super::{EXAMPLE, digest_of, rendered};
 use crate::example;
 use crate::examples::read;
+use crate::platform::Running;
 use crate::running_engine::RunningEngine;
 use crate::ship::notices::{Answer, Receiver};
 
@@ -111,30 +112,6 @@ fn states(run: &Value) -> Vec<String> {
         steps.into_iter().map(state).collect::<Vec<_>>()
     };
     items(&run["stages"]).into_iter().flat_map(of_stage).collect()
-}
-
-/// What runs until the test ends it.
-struct Running(Option<Child>);
-
-impl Running {
-    fn start(repository: &Repository, arguments: &[&str]) -> Self {
-        Self(Some(command(repository, arguments).spawn().expect("the program can be started")))
-    }
-
-    fn interrupt(&mut self) -> Output {
-        let child = self.0.take().expect("it is ended once");
-        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("it is running");
-        child.wait_with_output().expect("it ends")
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            let _already_gone = child.kill();
-            let _already_gone = child.wait();
-        }
-    }
 }
 
 /// The process that a hanging step has started in the background, as soon as there is one.
@@ -263,7 +240,7 @@ fn ctrl_c_ends_the_step_with_everything_that_it_has_started_and_the_run_says_so(
     let repository = repository();
     repository.program_of_the_owner("unit-test", HANGS);
     repository.commit("a version that hangs");
-    let mut running = Running::start(&repository, &["--stage", "test"]);
+    let mut running = Running::start(command(&repository, &["--stage", "test"]));
     let sleeper = sleeper(&repository);
     // Nobody else runs it here meanwhile.
     let (code, other) = run(&repository, &["--stage", "lint"]);
@@ -281,7 +258,7 @@ fn a_run_that_was_killed_is_told_to_have_been_and_nobody_is_kept_out() {
     let repository = repository();
     repository.program_of_the_owner("unit-test", "echo $$ >\"$FOLDER/sleeps\"\nexec sleep 3600");
     repository.commit("a version that hangs");
-    let running = Running::start(&repository, &["--stage", "test"]);
+    let running = Running::start(command(&repository, &["--stage", "test"]));
     let sleeper = sleeper(&repository);
     assert_eq!(kept(&repository, 1)["state"], "running");
     drop(running);
